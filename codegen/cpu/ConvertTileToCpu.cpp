@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kv-convert-tile-to-cpu: one pattern per tile operation; Products.cpp has score and accumulate.
+#include "codegen/cpu/CpuBuilder.h"
+#include "passes/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+
+#include <limits>
+#include <numbers>
+
+using namespace mlir;
+using namespace kvcc::kv;
+using namespace kvcc::cpu;
+
+namespace kvcc {
+#define GEN_PASS_DEF_CONVERTTILETOCPUPASS
+#include "passes/Passes.h.inc"
+} // namespace kvcc
+
+namespace {
+
+ArrayRef<int64_t> shapeOf(Value tile) { return cast<ShapedType>(tile.getType()).getShape(); }
+
+/// Calls `body(row, column)` for every 16 columns of a matrix.
+void forEachVector(CpuBuilder &b, ArrayRef<int64_t> shape, function_ref<void(Value, Value)> body) {
+  b.loop(0, shape[0], 1, [&](Value row) {
+    b.loop(0, shape[1], kLanes, [&](Value column) { body(row, column); });
+  });
+}
+
+struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getResult());
+    Value result = b.scratch(shape, b.getF32Type());
+    Value scale = b.f32Splat(op.getScale().convertToFloat());
+    forEachVector(b, shape, [&](Value head, Value channel) {
+      Value at = b.addIndex(b.addIndex(in.getOffset(), b.mulIndex(head, shape[1])), channel);
+      b.store(b.mul(b.loadF32(in.getSource(), at), scale), result, {head, channel});
+    });
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileScaleChannelsOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getResult());
+    Value result = b.scratch(shape, b.getF32Type());
+    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()),
+                                           in.getFactors(), in.getOffset(), ValueRange());
+    forEachVector(b, shape, [&](Value head, Value channel) {
+      Value product = b.mul(b.loadF32(in.getTile(), {head, channel}), b.loadF32(factors, channel));
+      b.store(product, result, {head, channel});
+    });
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct PreparePattern : OpConversionPattern<TilePrepareOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getTile());
+    int64_t group = op.getGroup(), groups = shape[1] / group;
+    bool rounded = bool(op.getScales());
+    Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales, values = in.getTile();
+    if (rounded) {
+      values = b.scratch(shape, b.getI8Type());
+      scales = b.scratch({shape[0], groups}, b.getF32Type());
+    }
+    b.loop(0, shape[0], 1, [&](Value head) {
+      b.loop(0, groups, 1, [&](Value g) {
+        Value first = b.mulIndex(g, group);
+        SmallVector<Value> vectors;
+        for (int64_t i = 0; i < group; i += kLanes)
+          vectors.push_back(b.loadF32(in.getTile(), {head, b.addIndex(first, b.index(i))}));
+        if (rounded)
+          round(b, op.getIsUnsigned(), vectors, values, head, first, scales, g);
+        Value sum = vectors[0];
+        for (Value vector : ArrayRef(vectors).drop_front())
+          sum = b.add(sum, vector);
+        memref::StoreOp::create(b, b.reduceAdd(sum), sums, ValueRange{head, g});
+      });
+    });
+    SmallVector<Value> results{values, sums};
+    if (rounded)
+      results.push_back(scales);
+    rewriter.replaceOp(op, results);
+    return success();
+  }
+
+  /// Rounds a group to bytes, stores them and their scale, and replaces the vectors by the rounded ones.
+  static void round(CpuBuilder &b, bool isUnsigned, SmallVector<Value> &vectors, Value values, Value head,
+                    Value first, Value scales, Value g) {
+    float steps = isUnsigned ? 255.0f : 127.0f;
+    Value largest;
+    for (Value vector : vectors) {
+      Value magnitude = isUnsigned ? vector : math::AbsFOp::create(b, vector).getResult();
+      largest = largest ? arith::MaximumFOp::create(b, largest, magnitude).getResult() : magnitude;
+    }
+    Value max = b.reduceMax(largest);
+    memref::StoreOp::create(b, b.mul(max, b.f32(1.0f / steps)), scales, ValueRange{head, g});
+    // A group of zeros has the factor 0, not 255 / 0.
+    Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OLT, max, b.f32(1e-30f));
+    Value factor = arith::SelectOp::create(b, isZero, b.f32(0.0f),
+                                           arith::DivFOp::create(b, b.f32(steps), max));
+    Value splat = b.splat(factor), shifter = b.f32Splat(12582912.0f); // 1.5 * 2^23 rounds half to even
+    for (auto [i, vector] : llvm::enumerate(vectors)) {
+      Value scaled = arith::MulFOp::create(b, vector, splat);
+      Value rounded = arith::SubFOp::create(b, arith::AddFOp::create(b, scaled, shifter), shifter);
+      Value bytes = arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getI8Type()),
+                                            arith::FPToSIOp::create(b, b.i32Vector(), rounded));
+      b.store(bytes, values, {head, b.addIndex(first, b.index(int64_t(i) * kLanes))});
+      vector = rounded;
+    }
+  }
+};
+
+struct LoadPattern : OpConversionPattern<TileLoadOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileLoadOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getResult().getType()));
+    rewriter.replaceOpWithNewOp<memref::ViewOp>(op, type, in.getSource(), in.getOffset(), ValueRange());
+    return success();
+  }
+};
+
+struct MaskPattern : OpConversionPattern<TileMaskOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    SmallVector<int32_t> numbers;
+    for (int32_t i = 0; i < kLanes; ++i)
+      numbers.push_back(i);
+    Value lanes = arith::ConstantOp::create(b, DenseElementsAttr::get(b.i32Vector(), ArrayRef(numbers)));
+    Value valid = arith::IndexCastOp::create(b, b.getI32Type(), in.getValid());
+    forEachVector(b, shapeOf(op.getTile()), [&](Value head, Value token) {
+      Value first = arith::IndexCastOp::create(b, b.getI32Type(), token);
+      Value tokens = b.add(lanes, b.splat(first));
+      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, tokens, b.splat(valid));
+      Value logits = b.loadF32(in.getTile(), {head, token});
+      b.store(arith::SelectOp::create(b, isThere, logits, b.f32Splat(kMaskedLogit)), in.getTile(),
+              {head, token});
+    });
+    rewriter.replaceOp(op, in.getTile());
+    return success();
+  }
+};
+
+struct InitStatePattern : OpConversionPattern<TileInitStateOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileInitStateOp op, OpAdaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateType state = op.getState().getType();
+    StateColumns columns(state);
+    int64_t shape[] = {state.getHeads(), columns.total};
+    Value buffer = b.scratch(shape, b.getF32Type());
+    forEachVector(b, shape, [&](Value head, Value column) {
+      b.store(b.f32Splat(0.0f), buffer, {head, column});
+    });
+    b.loop(0, state.getHeads(), 1, [&](Value head) {
+      memref::StoreOp::create(b, b.f32(kMaskedLogit), buffer, ValueRange{head, b.index(columns.max)});
+    });
+    rewriter.replaceOp(op, buffer);
+    return success();
+  }
+};
+
+/// Multiplies the outputs and the sum of a head by `factor` (a vector).
+void rescale(CpuBuilder &b, Value state, Value head, int64_t columns, Value factor) {
+  b.loop(0, columns, kLanes, [&](Value column) {
+    b.store(b.mul(b.loadF32(state, {head, column}), factor), state, {head, column});
+  });
+}
+
+struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileSoftmaxStepOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateColumns columns(op.getState().getType());
+    Value state = in.getState(), tile = in.getLogits();
+    b.loop(0, op.getState().getType().getHeads(), 1, [&](Value head) {
+      Value second = b.index(kLanes), zero = b.index(0);
+      Value logits[] = {b.loadF32(tile, {head, zero}), b.loadF32(tile, {head, second})};
+      Value maxAt[] = {head, b.index(columns.max)};
+      Value old = memref::LoadOp::create(b, state, maxAt);
+      Value largest = b.reduceMax(arith::MaximumFOp::create(b, logits[0], logits[1]));
+      Value max = arith::MaximumFOp::create(b, old, largest);
+      Value grows = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, largest, old);
+      auto branch = scf::IfOp::create(b, grows, /*withElseRegion=*/false);
+      {
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(branch.thenBlock());
+        rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
+        memref::StoreOp::create(b, max, state, maxAt);
+      }
+      Value splat = b.splat(max);
+      Value weights[] = {b.exp2(arith::SubFOp::create(b, logits[0], splat)),
+                         b.exp2(arith::SubFOp::create(b, logits[1], splat))};
+      b.store(weights[0], tile, {head, zero});
+      b.store(weights[1], tile, {head, second});
+      Value sumAt[] = {head, b.index(columns.sum)};
+      b.store(b.add(b.loadF32(state, sumAt), b.add(weights[0], weights[1])), state, sumAt);
+    });
+    rewriter.replaceOp(op, tile);
+    return success();
+  }
+};
+
+struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    StateColumns columns(type);
+    Value state = in.getState();
+    b.loop(0, type.getHeads(), 1, [&](Value head) {
+      Value maxAt[] = {head, b.index(columns.max)};
+      Value old = memref::LoadOp::create(b, state, maxAt);
+      Value lse = memref::LoadOp::create(b, in.getLses(), ValueRange{b.addIndex(in.getLseOffset(), head)});
+      Value part = b.mul(lse, b.f32(float(std::numbers::log2e)));
+      Value max = arith::MaximumFOp::create(b, old, part);
+      rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
+      Value weight = b.exp2(b.splat(arith::SubFOp::create(b, part, max)));
+      Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
+      b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
+        Value out = b.loadF32(in.getOuts(), b.addIndex(base, channel));
+        b.store(b.fma(out, weight, b.loadF32(state, {head, channel})), state, {head, channel});
+      });
+      // The sum has 16 lanes that are added up in the end: each gets its share.
+      Value sumAt[] = {head, b.index(columns.sum)};
+      b.store(b.fma(weight, b.f32Splat(1.0f / kLanes), b.loadF32(state, sumAt)), state, sumAt);
+      memref::StoreOp::create(b, max, state, maxAt);
+    });
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
+struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileStoreResultOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    StateColumns columns(type);
+    b.loop(0, type.getHeads(), 1, [&](Value head) {
+      Value sum = b.reduceAdd(b.loadF32(in.getState(), {head, b.index(columns.sum)}));
+      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
+      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum),
+                                              b.f32(0.0f));
+      Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
+      b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
+        b.store(b.mul(b.loadF32(in.getState(), {head, channel}), b.splat(inverse)), in.getOut(),
+                b.addIndex(base, channel));
+      });
+      Value max = memref::LoadOp::create(b, in.getState(), ValueRange{head, b.index(columns.max)});
+      Value lse = b.mul(b.add(max, math::Log2Op::create(b, sum)), b.f32(float(std::numbers::ln2)));
+      lse = arith::SelectOp::create(b, seen, lse, b.f32(-std::numeric_limits<float>::infinity()));
+      memref::StoreOp::create(b, lse, in.getLse(), ValueRange{b.addIndex(in.getLseOffset(), head)});
+    });
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
+/// Tiles are buffers of their shape; a block is a view of its bytes or numbers; a state is a buffer with
+/// the columns of StateColumns.
+void populateTypes(TypeConverter &converter) {
+  converter.addConversion([](Type type) { return type; });
+  converter.addConversion([](VectorType type) -> Type {
+    return type.getRank() == 2 ? Type(MemRefType::get(type.getShape(), type.getElementType())) : type;
+  });
+  converter.addConversion([](BlockType type) -> Type {
+    if (type.isCodes()) // with the bytes after it that a vector load may touch, see unpackCodes
+      return MemRefType::get({type.getBytes() + kCodes}, IntegerType::get(type.getContext(), 8));
+    return MemRefType::get({type.getTokens() * type.getChannels()}, type.getElement());
+  });
+  converter.addConversion([](StateType type) -> Type {
+    return MemRefType::get({type.getHeads(), StateColumns(type).total}, Float32Type::get(type.getContext()));
+  });
+}
+
+struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileToCpuPass> {
+  void runOnOperation() override {
+    FailureOr<TargetAttr> target = kvcc::getTarget(getOperation());
+    if (failed(target))
+      return signalPassFailure();
+    std::optional<Isa> isa = llvm::StringSwitch<std::optional<Isa>>(target->getArch())
+                                 .Case("generic", Isa::Generic)
+                                 .Case("avx512_vnni", Isa::Avx512Vnni)
+                                 .Default(std::nullopt);
+    if (target->getKind() != TargetKind::Cpu || !isa) {
+      getOperation().emitError() << "expected kv.target #kv.target<cpu, \"avx512_vnni\"> or "
+                                    "#kv.target<cpu, \"generic\">, but got "
+                                 << *target;
+      return signalPassFailure();
+    }
+    TypeConverter converter;
+    populateTypes(converter);
+    RewritePatternSet patterns(&getContext());
+    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern,
+                 InitStatePattern, SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(
+        converter, &getContext());
+    populateProductPatterns(patterns, converter, *isa);
+    ConversionTarget legality(getContext());
+    legality.addIllegalDialect<KvDialect>();
+    legality.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
+    if (failed(applyPartialConversion(getOperation(), legality, std::move(patterns))))
+      return signalPassFailure();
+    // The C interface takes pointers to memref descriptors: the ABI that the runtime calls.
+    for (auto func : getOperation().getOps<func::FuncOp>())
+      func->setAttr("llvm.emit_c_interface", UnitAttr::get(&getContext()));
+  }
+};
+
+} // namespace

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Object code from the LLVM dialect, and its loading by ORC.
+#include "codegen/cpu/Jit.h"
+
+#include "dialect/Float16.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/IR/LegacyPassManager.h"
+#include "llvm/IR/LLVMContext.h"
+#include "llvm/IR/Module.h"
+#include "llvm/MC/TargetRegistry.h"
+#include "llvm/Passes/PassBuilder.h"
+#include "llvm/Support/SmallVectorMemoryBuffer.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+#include "llvm/TargetParser/Host.h"
+#include "llvm/TargetParser/SubtargetFeature.h"
+
+#include <cmath>
+#include <cstring>
+#include <mutex>
+
+using namespace llvm;
+using namespace kvcc::cpu;
+
+static void initializeTargets() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    InitializeNativeTarget();
+    InitializeNativeTargetAsmPrinter();
+    InitializeNativeTargetAsmParser();
+  });
+}
+
+Machine Machine::host() {
+  SubtargetFeatures features;
+  // A StringMap iterates in hash order; the string must not.
+  std::vector<std::string> enabled;
+  for (auto &[name, on] : sys::getHostCPUFeatures())
+    enabled.push_back((on ? "+" : "-") + name.str());
+  llvm::sort(enabled);
+  for (const std::string &feature : enabled)
+    features.AddFeature(feature);
+  return {sys::getProcessTriple(), sys::getHostCPUName().str(), features.getString()};
+}
+
+Machine Machine::baseline() {
+  Triple triple(sys::getProcessTriple());
+  return {triple.str(), triple.getArch() == Triple::x86_64 ? "x86-64" : "generic", ""};
+}
+
+Machine Machine::avx512Vnni() {
+  return {"x86_64-unknown-linux-gnu", "x86-64-v4", "+avx512vbmi,+avx512vnni"};
+}
+
+bool kvcc::cpu::hostHasAvx512Vnni() {
+  auto features = sys::getHostCPUFeatures();
+  return llvm::all_of(std::initializer_list<StringRef>{"avx512f", "avx512bw", "avx512dq", "avx512vl",
+                                                       "avx512vbmi", "avx512vnni", "f16c", "fma"},
+                      [&](StringRef name) { return features.lookup(name); });
+}
+
+static Expected<std::unique_ptr<TargetMachine>> createTargetMachine(const Machine &machine) {
+  initializeTargets();
+  std::string problem;
+  Triple triple(machine.triple);
+  const Target *target = TargetRegistry::lookupTarget(triple, problem);
+  if (!target)
+    return createStringError("no code generator for " + machine.triple + ": " + problem);
+  TargetOptions options;
+  std::unique_ptr<TargetMachine> created(target->createTargetMachine(
+      triple, machine.cpu, machine.features, options, Reloc::PIC_, std::nullopt, CodeGenOptLevel::Default,
+      /*JIT=*/true));
+  if (!created)
+    return createStringError("no target machine for " + machine.triple + " with cpu " + machine.cpu);
+  return created;
+}
+
+Expected<std::unique_ptr<MemoryBuffer>> kvcc::cpu::compileModule(mlir::ModuleOp module,
+                                                                 const Machine &machine,
+                                                                 CodeFormat format) {
+  auto targetMachine = createTargetMachine(machine);
+  if (!targetMachine)
+    return targetMachine.takeError();
+  LLVMContext context;
+  std::unique_ptr<Module> code = mlir::translateModuleToLLVMIR(module, context, "kvcc");
+  if (!code)
+    return createStringError("cannot translate the kernels to LLVM IR");
+  code->setTargetTriple((*targetMachine)->getTargetTriple());
+  code->setDataLayout((*targetMachine)->createDataLayout());
+  for (Function &function : *code) {
+    if (function.isDeclaration())
+      continue;
+    function.addFnAttr("target-cpu", machine.cpu);
+    function.addFnAttr("target-features", machine.features);
+    function.addFnAttr("prefer-vector-width", "512");
+    function.addFnAttr("no-trapping-math", "true");
+  }
+
+  // The code is vector code already: loop and SLP vectorizers would only cost compile time.
+  PipelineTuningOptions tuning;
+  tuning.LoopVectorization = tuning.SLPVectorization = tuning.LoopInterleaving = false;
+  PassBuilder builder(targetMachine->get(), tuning);
+  LoopAnalysisManager loops;
+  FunctionAnalysisManager functions;
+  CGSCCAnalysisManager sccs;
+  ModuleAnalysisManager modules;
+  builder.registerModuleAnalyses(modules);
+  builder.registerCGSCCAnalyses(sccs);
+  builder.registerFunctionAnalyses(functions);
+  builder.registerLoopAnalyses(loops);
+  builder.crossRegisterProxies(loops, functions, sccs, modules);
+  builder.buildPerModuleDefaultPipeline(OptimizationLevel::O2).run(*code, modules);
+
+  SmallVector<char, 0> bytes;
+  raw_svector_ostream stream(bytes);
+  if (format == CodeFormat::LlvmIr) {
+    code->print(stream, nullptr);
+  } else {
+    legacy::PassManager emitter;
+    auto type = format == CodeFormat::Assembly ? CodeGenFileType::AssemblyFile : CodeGenFileType::ObjectFile;
+    if ((*targetMachine)->addPassesToEmitFile(emitter, stream, nullptr, type))
+      return createStringError("the code generator for " + machine.triple + " cannot emit this file type");
+    emitter.run(*code);
+  }
+  return std::make_unique<SmallVectorMemoryBuffer>(std::move(bytes), "kvcc");
+}
+
+// What code for processors without half precision calls; not every process has it.
+static float extendHalf(uint16_t bits) { return kvcc::halfToFloat(bits); }
+
+LoadedObject::LoadedObject(std::unique_ptr<orc::LLJIT> jit) : jit(std::move(jit)) {}
+LoadedObject::~LoadedObject() = default;
+
+Expected<std::unique_ptr<LoadedObject>> LoadedObject::load(std::unique_ptr<MemoryBuffer> object) {
+  initializeTargets();
+  auto jit = orc::LLJITBuilder().create();
+  if (!jit)
+    return jit.takeError();
+  auto symbol = [&](StringRef name, auto *function) {
+    return std::pair((*jit)->mangleAndIntern(name),
+                     orc::ExecutorSymbolDef(orc::ExecutorAddr::fromPtr(function),
+                                            JITSymbolFlags::Exported | JITSymbolFlags::Callable));
+  };
+  // The few functions that generated code may call, by address: nothing is looked up in the process.
+  orc::SymbolMap symbols;
+  symbols.insert(symbol("__extendhfsf2", &extendHalf));
+  symbols.insert(symbol("log2f", static_cast<float (*)(float)>(&std::log2)));
+  symbols.insert(symbol("memset", &std::memset));
+  symbols.insert(symbol("memcpy", &std::memcpy));
+  if (Error error = (*jit)->getMainJITDylib().define(orc::absoluteSymbols(std::move(symbols))))
+    return std::move(error);
+  if (Error error = (*jit)->addObjectFile(std::move(object)))
+    return std::move(error);
+  return std::unique_ptr<LoadedObject>(new LoadedObject(std::move(*jit)));
+}
+
+Expected<void *> LoadedObject::lookup(StringRef symbol) {
+  auto address = jit->lookup(symbol);
+  if (!address)
+    return address.takeError();
+  return address->toPtr<void *>();
+}

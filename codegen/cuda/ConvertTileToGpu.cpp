@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kv-convert-tile-to-gpu: one pattern per tile operation; Products.cpp has score and accumulate.
+#include "codegen/cuda/GpuBuilder.h"
+#include "passes/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+
+#include <limits>
+#include <numbers>
+
+using namespace mlir;
+using namespace kvcc::kv;
+using namespace kvcc::cuda;
+
+namespace kvcc {
+#define GEN_PASS_DEF_CONVERTTILETOGPUPASS
+#include "passes/Passes.h.inc"
+} // namespace kvcc
+
+namespace {
+
+ArrayRef<int64_t> shapeOf(Value tile) { return cast<ShapedType>(tile.getType()).getShape(); }
+
+/// Calls `body(row, column)` for this lane's columns (lane, lane + 32, ...) of a matrix.
+void forEachOwn(GpuBuilder &b, ArrayRef<int64_t> shape, function_ref<void(Value, Value)> body) {
+  b.loop(b.index(0), shape[0], 1, false, [&](Value row) {
+    b.loop(b.lane(), shape[1], kWarp, false, [&](Value column) { body(row, column); });
+  });
+}
+
+struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getResult());
+    Value result = b.shared(shape), scale = b.f32(op.getScale().convertToFloat());
+    forEachOwn(b, shape, [&](Value head, Value channel) {
+      Value at = b.add(b.add(in.getOffset(), b.mulIndex(head, shape[1])), channel);
+      b.store(b.mul(b.loadF32(in.getSource(), at), scale), result, {head, channel});
+    });
+    b.barrier();
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileScaleChannelsOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getResult());
+    Value result = b.shared(shape);
+    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()),
+                                           in.getFactors(), in.getOffset(), ValueRange());
+    forEachOwn(b, shape, [&](Value head, Value channel) {
+      b.store(b.mul(b.load(in.getTile(), {head, channel}), b.load(factors, channel)), result,
+              {head, channel});
+    });
+    b.barrier();
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct PreparePattern : OpConversionPattern<TilePrepareOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    if (op.getScales())
+      return op.emitError() << "expected compute f32 for a cuda target, but got values "
+                            << op.getValues().getType();
+    GpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getTile());
+    int64_t group = op.getGroup(), groups = shape[1] / group;
+    Value sums = b.shared({shape[0], groups});
+    // A lane per (head, group).
+    b.loop(b.lane(), shape[0] * groups, kWarp, false, [&](Value pair) {
+      Value head = arith::DivUIOp::create(b, pair, b.index(groups));
+      Value g = arith::RemUIOp::create(b, pair, b.index(groups));
+      Value first = b.mulIndex(g, group);
+      Value sum = b.loop(0, group, b.f32(0.0f), [&](Value i, ValueRange acc) {
+        return SmallVector<Value>{b.add(acc[0], b.load(in.getTile(), {head, b.add(first, i)}))};
+      })[0];
+      b.store(sum, sums, {head, g});
+    });
+    b.barrier();
+    rewriter.replaceOp(op, {in.getTile(), sums});
+    return success();
+  }
+};
+
+struct LoadPattern : OpConversionPattern<TileLoadOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileLoadOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getResult().getType()));
+    rewriter.replaceOpWithNewOp<memref::ViewOp>(op, type, in.getSource(), in.getOffset(), ValueRange());
+    return success();
+  }
+};
+
+struct MaskPattern : OpConversionPattern<TileMaskOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    Value lane = b.lane();
+    Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, lane, in.getValid());
+    for (int64_t h = 0; h < shapeOf(op.getTile())[0]; ++h) {
+      Value at[] = {b.index(h), lane};
+      Value logit = b.load(in.getTile(), at);
+      b.store(arith::SelectOp::create(b, isThere, logit, b.f32(kMaskedLogit)), in.getTile(), at);
+    }
+    rewriter.replaceOp(op, in.getTile());
+    return success();
+  }
+};
+
+struct InitStatePattern : OpConversionPattern<TileInitStateOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileInitStateOp op, OpAdaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    StateType state = op.getState().getType();
+    StateColumns columns(state);
+    Value buffer = b.registers({state.getHeads(), columns.total});
+    for (int64_t h = 0; h < state.getHeads(); ++h)
+      for (int64_t i = 0; i < columns.total; ++i)
+        b.store(b.f32(i == columns.max ? kMaskedLogit : 0.0f), buffer, {b.index(h), b.index(i)});
+    rewriter.replaceOp(op, buffer);
+    return success();
+  }
+};
+
+/// Takes the maximum of a head to at least `candidate` and rescales what was summed under the old one.
+Value raiseMax(GpuBuilder &b, Value state, Value head, const StateColumns &columns, Value candidate) {
+  Value maxAt[] = {head, b.index(columns.max)};
+  Value old = b.load(state, maxAt), max = b.max(old, candidate);
+  Value factor = math::Exp2Op::create(b, arith::SubFOp::create(b, old, max));
+  for (int64_t i = 0; i <= columns.sum; ++i) {
+    Value at[] = {head, b.index(i)};
+    b.store(b.mul(b.load(state, at), factor), state, at);
+  }
+  b.store(max, state, maxAt);
+  return max;
+}
+
+struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileSoftmaxStepOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    StateColumns columns(op.getState().getType());
+    Value lane = b.lane();
+    for (int64_t h = 0; h < op.getState().getType().getHeads(); ++h) {
+      Value head = b.index(h), at[] = {head, lane}, sumAt[] = {head, b.index(columns.sum)};
+      Value logit = b.load(in.getLogits(), at);
+      Value largest = b.reduce(logit, [&](Value x, Value y) { return b.max(x, y); });
+      Value max = raiseMax(b, in.getState(), head, columns, largest);
+      Value weight = math::Exp2Op::create(b, arith::SubFOp::create(b, logit, max));
+      b.store(weight, in.getLogits(), at);
+      b.store(b.add(b.load(in.getState(), sumAt), weight), in.getState(), sumAt);
+    }
+    b.barrier();
+    rewriter.replaceOp(op, in.getLogits());
+    return success();
+  }
+};
+
+struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    StateColumns columns(type);
+    for (int64_t h = 0; h < type.getHeads(); ++h) {
+      Value head = b.index(h);
+      Value lse = b.load(in.getLses(), b.addIndex(in.getLseOffset(), h));
+      Value part = b.mul(lse, b.f32(float(std::numbers::log2e)));
+      Value max = raiseMax(b, in.getState(), head, columns, part);
+      Value weight = math::Exp2Op::create(b, arith::SubFOp::create(b, part, max));
+      Value base = b.add(b.addIndex(in.getOutOffset(), h * type.getHeadDim()), b.lane());
+      for (int64_t i = 0; i < columns.channels; ++i) {
+        Value at[] = {head, b.index(i)};
+        Value out = b.load(in.getOuts(), b.addIndex(base, i * kWarp));
+        b.store(b.fma(out, weight, b.load(in.getState(), at)), in.getState(), at);
+      }
+      // The lanes' sums are added up in the end: each gets its share.
+      Value sumAt[] = {head, b.index(columns.sum)};
+      b.store(b.fma(weight, b.f32(1.0f / kWarp), b.load(in.getState(), sumAt)), in.getState(), sumAt);
+    }
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
+struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileStoreResultOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    StateColumns columns(type);
+    Value lane = b.lane(), isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
+    for (int64_t h = 0; h < type.getHeads(); ++h) {
+      Value head = b.index(h);
+      Value sum = b.reduce(b.load(in.getState(), {head, b.index(columns.sum)}),
+                           [&](Value x, Value y) { return b.add(x, y); });
+      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
+      Value inverse =
+          arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
+      Value base = b.add(b.addIndex(in.getOutOffset(), h * type.getHeadDim()), lane);
+      for (int64_t i = 0; i < columns.channels; ++i)
+        b.store(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), in.getOut(),
+                b.addIndex(base, i * kWarp));
+      Value lse = b.add(b.load(in.getState(), {head, b.index(columns.max)}), math::Log2Op::create(b, sum));
+      lse = arith::SelectOp::create(b, seen, b.mul(lse, b.f32(float(std::numbers::ln2))),
+                                    b.f32(-std::numeric_limits<float>::infinity()));
+      auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      b.store(lse, in.getLse(), b.addIndex(in.getLseOffset(), h));
+    }
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
+/// Tiles are buffers in workgroup memory; a block is a view of its words (codes) or numbers; a state is a
+/// buffer in private memory with the columns of StateColumns.
+void populateTypes(TypeConverter &converter) {
+  converter.addConversion([](Type type) { return type; });
+  auto buffer = [](ArrayRef<int64_t> shape, Type element, gpu::AddressSpace space) -> Type {
+    return MemRefType::get(shape, element, MemRefLayoutAttrInterface(),
+                           gpu::AddressSpaceAttr::get(element.getContext(), space));
+  };
+  converter.addConversion([=](VectorType type) {
+    return buffer(type.getShape(), type.getElementType(), gpu::AddressSpace::Workgroup);
+  });
+  converter.addConversion([=](StateType type) {
+    return buffer({type.getHeads(), StateColumns(type).total}, Float32Type::get(type.getContext()),
+                  gpu::AddressSpace::Private);
+  });
+  converter.addConversion([](BlockType type) -> Type {
+    if (type.isCodes())
+      return MemRefType::get({type.getBytes() / 4}, IntegerType::get(type.getContext(), 32));
+    return MemRefType::get({type.getTokens() * type.getChannels()}, type.getElement());
+  });
+}
+
+/// Turns the trailing arguments that name the work item into block ids x, y, z.
+LogicalResult takeItemFromGrid(func::FuncOp func) {
+  auto count = func->getAttrOfType<IntegerAttr>(kvcc::kItemArgsAttrName);
+  if (!count || count.getInt() < 1 || count.getInt() > 3)
+    return func.emitError("expected kv.item_args from 1 to 3");
+  OpBuilder b(func.getContext());
+  b.setInsertionPointToStart(&func.front());
+  unsigned first = func.getNumArguments() - unsigned(count.getInt());
+  for (unsigned i = first; i < func.getNumArguments(); ++i) {
+    auto id = gpu::BlockIdOp::create(b, func.getLoc(), gpu::Dimension(i - first));
+    func.getArgument(i).replaceAllUsesWith(id);
+  }
+  func->removeAttr(kvcc::kItemArgsAttrName);
+  func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(kWarp));
+  return func.eraseArguments(
+      llvm::BitVector(func.getNumArguments()).set(first, func.getNumArguments()));
+}
+
+struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileToGpuPass> {
+  void runOnOperation() override {
+    FailureOr<TargetAttr> target = kvcc::getTarget(getOperation());
+    if (failed(target))
+      return signalPassFailure();
+    if (target->getKind() != TargetKind::Cuda) {
+      getOperation().emitError() << "expected a cuda target, but got " << *target;
+      return signalPassFailure();
+    }
+    for (auto func : getOperation().getOps<func::FuncOp>())
+      if (failed(takeItemFromGrid(func)))
+        return signalPassFailure();
+    TypeConverter converter;
+    populateTypes(converter);
+    RewritePatternSet patterns(&getContext());
+    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern,
+                 InitStatePattern, SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(
+        converter, &getContext());
+    populateProductPatterns(patterns, converter);
+    ConversionTarget legality(getContext());
+    legality.addIllegalDialect<KvDialect>();
+    legality.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
+    if (failed(applyPartialConversion(getOperation(), legality, std::move(patterns))))
+      return signalPassFailure();
+  }
+};
+
+} // namespace

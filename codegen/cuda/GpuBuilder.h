@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What the GPU lowerings of tile operations are written with: one warp, a lane per free index.
+#ifndef KVCC_CODEGEN_CUDA_GPUBUILDER_H
+#define KVCC_CODEGEN_CUDA_GPUBUILDER_H
+
+#include "dialect/Layout.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/Transforms/DialectConversion.h"
+
+namespace kvcc::cuda {
+
+/// Threads of a warp, lanes of a packing, free indices of a tile.
+constexpr int64_t kWarp = 32;
+
+/// Builds scalar per-lane code at the insertion point of a pattern's rewriter.
+class GpuBuilder : public mlir::ImplicitLocOpBuilder {
+public:
+  using ImplicitLocOpBuilder::ImplicitLocOpBuilder;
+
+  mlir::Value index(int64_t value) { return mlir::arith::ConstantIndexOp::create(*this, value); }
+  mlir::Value f32(float value) {
+    return mlir::arith::ConstantOp::create(*this, getF32FloatAttr(value));
+  }
+  mlir::Value i32(int32_t value) {
+    return mlir::arith::ConstantOp::create(*this, getI32IntegerAttr(value));
+  }
+  mlir::Value add(mlir::Value x, mlir::Value y);
+  mlir::Value mul(mlir::Value x, mlir::Value y);
+  mlir::Value fma(mlir::Value x, mlir::Value y, mlir::Value z) { return add(mul(x, y), z); }
+  mlir::Value max(mlir::Value x, mlir::Value y) { return mlir::arith::MaxNumFOp::create(*this, x, y); }
+  mlir::Value mulIndex(mlir::Value x, int64_t y) { return mul(x, index(y)); }
+  mlir::Value addIndex(mlir::Value x, int64_t y) { return add(x, index(y)); }
+
+  mlir::Value lane() { return mlir::gpu::ThreadIdOp::create(*this, mlir::gpu::Dimension::x); }
+  void barrier() { mlir::gpu::BarrierOp::create(*this); }
+  /// Combines the lanes' values by a butterfly; every lane gets the result.
+  mlir::Value reduce(mlir::Value value, llvm::function_ref<mlir::Value(mlir::Value, mlir::Value)> combine);
+
+  /// A buffer of the block (workgroup memory) or of the lane (private memory), at the function's entry.
+  mlir::Value shared(llvm::ArrayRef<int64_t> shape);
+  mlir::Value registers(llvm::ArrayRef<int64_t> shape);
+
+  mlir::Value load(mlir::Value memory, mlir::ValueRange at) {
+    return mlir::memref::LoadOp::create(*this, memory, at);
+  }
+  /// One number as f32.
+  mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at);
+  void store(mlir::Value value, mlir::Value memory, mlir::ValueRange at) {
+    mlir::memref::StoreOp::create(*this, value, memory, at);
+  }
+
+  /// A loop without results; `unroll` where the body indexes registers by the induction variable.
+  void loop(mlir::Value from, int64_t to, int64_t step, bool unroll,
+            llvm::function_ref<void(mlir::Value)> body);
+  /// A loop that carries values.
+  llvm::SmallVector<mlir::Value>
+  loop(int64_t from, int64_t to, mlir::ValueRange initial,
+       llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::ValueRange)> body);
+
+  /// The 32 codes of `bits` bits of this lane, as i32; word k of them is at word first + 32*k of `words`.
+  llvm::SmallVector<mlir::Value> unpackCodes(mlir::Value words, mlir::Value first, unsigned bits);
+};
+
+/// A state in a lane's registers, per head: head_dim/32 outputs (channels lane, lane+32, ...), this lane's
+/// share of the sum, the maximum (the same in all lanes).
+struct StateColumns {
+  explicit StateColumns(kv::StateType state)
+      : channels(state.getHeadDim() / kWarp), sum(channels), max(channels + 1), total(channels + 2) {}
+  int64_t channels, sum, max, total;
+};
+
+/// Patterns for score and accumulate, the operations that see codes.
+void populateProductPatterns(mlir::RewritePatternSet &patterns, const mlir::TypeConverter &converter);
+
+} // namespace kvcc::cuda
+
+#endif

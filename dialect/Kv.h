@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The kv dialect in C++: dialect, enums, attributes, types and operations.
+#ifndef KVCC_DIALECT_KV_H
+#define KVCC_DIALECT_KV_H
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "dialect/KvDialect.h.inc"
+#include "dialect/KvEnums.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "dialect/KvAttrs.h.inc"
+#define GET_TYPEDEF_CLASSES
+#include "dialect/KvTypes.h.inc"
+#define GET_OP_CLASSES
+#include "dialect/KvOps.h.inc"
+
+namespace kvcc::kv {
+/// Tokens of a block, the unit of tile operations, packings and pages.
+constexpr int64_t kBlockTokens = 32;
+/// Logits of tokens that are not there. Finite: 0 * inf would be NaN.
+constexpr float kMaskedLogit = -1e30f;
+} // namespace kvcc::kv
+
+#endif

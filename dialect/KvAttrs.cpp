@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Attributes of the kv dialect: assembly, verification and the facts of a format.
+#include "dialect/Kv.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace kvcc::kv;
+
+#define GET_ATTRDEF_CLASSES
+#include "dialect/KvAttrs.cpp.inc"
+
+void KvDialect::registerAttributes() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "dialect/KvAttrs.cpp.inc"
+      >();
+}
+
+/// Parses `AxB` as two positive integers.
+static ParseResult parseExtents(AsmParser &parser, int64_t &first, int64_t &second) {
+  SMLoc loc = parser.getCurrentLocation();
+  SmallVector<int64_t> extents;
+  if (parser.parseDimensionList(extents, /*allowDynamic=*/false, /*withTrailingX=*/false))
+    return failure();
+  if (extents.size() != 2)
+    return parser.emitError(loc) << "expected two extents such as 1x32, but got " << extents.size();
+  first = extents[0];
+  second = extents[1];
+  return success();
+}
+
+//===-- #kv.quant ---------------------------------------------------------------------------===//
+
+bool QuantAttr::isQuantized() const { return isa<IntegerType>(getElement()); }
+
+unsigned QuantAttr::getBits() const { return getElement().getIntOrFloatBitWidth(); }
+
+DiagAttr QuantAttr::getDiag() const {
+  for (Attribute transform : getTransforms())
+    if (auto diag = dyn_cast<DiagAttr>(transform))
+      return diag;
+  return {};
+}
+
+double QuantAttr::getBitsPerElement() const {
+  if (!isQuantized())
+    return getBits();
+  return getBits() + double(getScale().getIntOrFloatBitWidth()) / double(getGroupSize());
+}
+
+Attribute QuantAttr::parse(AsmParser &parser, Type) {
+  Type element, scale;
+  Map map = Map::None;
+  int64_t tokens = 0, channels = 0;
+  ArrayAttr transforms = ArrayAttr::get(parser.getContext(), {});
+  SMLoc start = parser.getCurrentLocation();
+  if (parser.parseLess() || parser.parseType(element))
+    return {};
+  while (succeeded(parser.parseOptionalComma())) {
+    SMLoc loc = parser.getCurrentLocation();
+    StringRef key;
+    if (parser.parseKeyword(&key) || parser.parseEqual())
+      return {};
+    if (key == "map") {
+      SMLoc mapLoc = parser.getCurrentLocation();
+      StringRef name;
+      if (parser.parseKeyword(&name))
+        return {};
+      std::optional<Map> parsed = symbolizeMap(name);
+      if (!parsed || *parsed == Map::None) {
+        parser.emitError(mapLoc) << "expected map sym, sym_full or sym_signed, but got " << name;
+        return {};
+      }
+      map = *parsed;
+    } else if (key == "group") {
+      if (parseExtents(parser, tokens, channels))
+        return {};
+    } else if (key == "scale") {
+      if (parser.parseType(scale))
+        return {};
+    } else if (key == "transforms") {
+      if (parser.parseAttribute(transforms))
+        return {};
+    } else {
+      parser.emitError(loc) << "expected map, group, scale or transforms, but got " << key;
+      return {};
+    }
+  }
+  if (parser.parseGreater())
+    return {};
+  if (!scale)
+    scale = NoneType::get(parser.getContext());
+  return parser.getChecked<QuantAttr>(start, parser.getContext(), element, map, tokens, channels, scale,
+                                      transforms);
+}
+
+void QuantAttr::print(AsmPrinter &printer) const {
+  printer << "<" << getElement();
+  if (getMap() != Map::None)
+    printer << ", map = " << stringifyMap(getMap());
+  if (getGroupTokens() || getGroupChannels())
+    printer << ", group = " << getGroupTokens() << "x" << getGroupChannels();
+  if (!isa<NoneType>(getScale()))
+    printer << ", scale = " << getScale();
+  if (!getTransforms().empty())
+    printer << ", transforms = " << getTransforms();
+  printer << ">";
+}
+
+LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type element, Map map,
+                                int64_t tokens, int64_t channels, Type scale, ArrayAttr transforms) {
+  // quant_c1
+  auto integer = dyn_cast<IntegerType>(element);
+  bool codes = integer && integer.isSignless() && integer.getWidth() >= 2 && integer.getWidth() <= 8;
+  if (!codes && !element.isF16() && !element.isBF16() && !element.isF32())
+    return emitError() << "expected element i2 to i8, f16, bf16 or f32, but got " << element;
+  bool hasGroup = tokens != 0 || channels != 0, hasScale = !isa<NoneType>(scale);
+  // quant_c2
+  if (codes && (map == Map::None || !hasGroup || !hasScale))
+    return emitError() << "expected map, group and scale with element " << element << ", but got no "
+                       << (map == Map::None ? "map" : !hasGroup ? "group" : "scale");
+  // quant_c3
+  if (!codes && (map != Map::None || hasGroup || hasScale || !transforms.empty()))
+    return emitError() << "expected element " << element << " alone, but got a "
+                       << (map != Map::None ? "map"
+                           : hasGroup       ? "group"
+                           : hasScale       ? "scale"
+                                            : "transform")
+                       << " with it";
+  if (!codes)
+    return success();
+  // quant_c4
+  int64_t extent = std::max(tokens, channels);
+  if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || !llvm::isPowerOf2_64(extent))
+    return emitError() << "expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got "
+                       << tokens << "x" << channels;
+  // quant_c5
+  if (!scale.isF16())
+    return emitError() << "expected scale f16, but got " << scale;
+  // quant_c6
+  bool seenDiag = false;
+  for (Attribute transform : transforms) {
+    if (!isa<DiagAttr>(transform))
+      return emitError() << "expected transform #kv.diag<sqrt_max>, but got " << transform;
+    if (seenDiag)
+      return emitError() << "expected at most one #kv.diag, but got " << transforms;
+    seenDiag = true;
+  }
+  return success();
+}
+
+//===-- #kv.window --------------------------------------------------------------------------===//
+
+int64_t WindowAttr::getQuantizedTokens(int64_t tokens) const {
+  int64_t outside = tokens - getSink() - getRecent();
+  return outside < 0 ? 0 : outside / getFlush() * getFlush();
+}
+
+LogicalResult WindowAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t sink,
+                                 int64_t recent, int64_t flush) {
+  // window_c1
+  for (auto [name, value] : {std::pair("sink", sink), std::pair("recent", recent)})
+    if (value < 0 || value > 4096)
+      return emitError() << "expected " << name << " from 0 to 4096, but got " << value;
+  // window_c2
+  if (flush <= 0 || flush % kBlockTokens || flush > 4096)
+    return emitError() << "expected flush a multiple of " << kBlockTokens << " from " << kBlockTokens
+                       << " to 4096, but got " << flush;
+  // window_c3
+  if (recent % flush)
+    return emitError() << "expected recent a multiple of flush = " << flush << ", but got " << recent;
+  return success();
+}
+
+//===-- #kv.packing -------------------------------------------------------------------------===//
+
+Attribute PackingAttr::parse(AsmParser &parser, Type) {
+  SMLoc start = parser.getCurrentLocation();
+  int64_t freeTile = 0, reduceTile = 0, lanes = 1;
+  if (parser.parseLess() || parseExtents(parser, freeTile, reduceTile))
+    return {};
+  if (succeeded(parser.parseOptionalComma()) &&
+      (parser.parseKeyword("lanes") || parser.parseEqual() || parser.parseInteger(lanes)))
+    return {};
+  if (parser.parseGreater())
+    return {};
+  return parser.getChecked<PackingAttr>(start, parser.getContext(), freeTile, reduceTile, lanes);
+}
+
+void PackingAttr::print(AsmPrinter &printer) const {
+  printer << "<" << getFreeTile() << "x" << getReduceTile();
+  if (getLanes() != 1)
+    printer << ", lanes = " << getLanes();
+  printer << ">";
+}
+
+LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t freeTile,
+                                  int64_t reduceTile, int64_t lanes) {
+  // packing_c1
+  for (int64_t extent : {freeTile, reduceTile})
+    if (extent < 1 || extent > 256 || !llvm::isPowerOf2_64(extent))
+      return emitError() << "expected tile extents that are powers of two from 1 to 256, but got "
+                         << freeTile << "x" << reduceTile;
+  // packing_c2
+  if (lanes != 1 && (lanes != 32 || reduceTile != 32 || freeTile % 32))
+    return emitError() << "expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = "
+                       << lanes << " with " << freeTile << "x" << reduceTile;
+  return success();
+}
+
+//===-- #kv.schedule ------------------------------------------------------------------------===//
+
+LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads,
+                                   int64_t page, Compute, PackingAttr, PackingAttr, PackingAttr) {
+  // schedule_c1
+  if (heads < 1 || heads > 16)
+    return emitError() << "expected heads from 1 to 16, but got " << heads;
+  // schedule_c2
+  if (page <= 0 || page % kBlockTokens)
+    return emitError() << "expected page a positive multiple of " << kBlockTokens << ", but got "
+                       << page;
+  return success();
+}

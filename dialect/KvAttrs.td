@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Attributes of the kv dialect: formats, windows, and the choices that passes write down.
+#ifndef KVCC_DIALECT_KVATTRS_TD
+#define KVCC_DIALECT_KVATTRS_TD
+
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/BuiltinAttributeInterfaces.td"
+include "dialect/KvEnums.td"
+
+class Kv_Attr<string name, string attrMnemonic> : AttrDef<Kv_Dialect, name> {
+  let mnemonic = attrMnemonic;
+}
+
+def Kv_DiagAttr : Kv_Attr<"Diag", "diag"> {
+  let summary = "one factor per channel, divided out of the keys and multiplied into the query";
+  let description = [{
+    `sqrt_max`: norm[c] = sqrt(max over tokens of |K[t,c]|), per KV head, over the tokens of the
+    prefill; 1 where that maximum is 0. Keys are divided by it before they are quantized, the query
+    is multiplied by it once per step: nothing is paid per cached element. Source: InnerQ,
+    arXiv 2602.23200. Example: `#kv.diag<sqrt_max>`.
+  }];
+  let parameters = (ins EnumParameter<Kv_DiagStat>:$stat);
+  let assemblyFormat = "`<` $stat `>`";
+}
+
+def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
+  let summary = "the storage format of the keys or of the values of a cache";
+  let description = [{
+    Properties, independent of each other:
+    - `element`: `i2`..`i8` are codes; `f16`, `bf16` and `f32` store the number as it is (and then have no
+      map, group, scale or transforms);
+    - `map`: how a number becomes a code, `sym`, `sym_full` or `sym_signed`;
+    - `group`: tokens x channels that share one scale;
+    - `scale`: the type of a stored scale;
+    - `transforms`: applied before quantization, undone elsewhere than per element.
+
+    With `o = 2^(bits-1)` an element is `(code - o) * scale`, codes in `[0, 2^bits)`:
+    - `sym`: scale = max|x| / (o - 1), codes o-(o-1) .. o+(o-1);
+    - `sym_full`: scale = max|x| / o, codes 0 .. 2o-1;
+    - `sym_signed`: scale = -x_extreme / o, so that the element of largest magnitude is exact.
+    Codes come from the scale as it is stored (rounded), by rounding half to even, then clamping. A
+    scale that rounds to zero gives the code `o`, that is, zeros.
+
+    Constraints:
+    - (C1) `element` is one of i2..i8, f16, bf16, f32;
+    - (C2) an integer element has a map, a group and a scale;
+    - (C3) a float element has none of map, group, scale, transforms;
+    - (C4) both extents of the group are positive, one of them is 1, and the other is a power of two
+      of 16 to 256;
+    - (C5) the scale is f16;
+    - (C6) transforms are known attributes (`#kv.diag`), each at most once.
+
+    Examples: `#kv.quant<f16>`,
+    `#kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>`.
+  }];
+  let parameters = (ins "::mlir::Type":$element, EnumParameter<Kv_Map>:$map,
+                        "int64_t":$groupTokens, "int64_t":$groupChannels,
+                        "::mlir::Type":$scale, "::mlir::ArrayAttr":$transforms);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Whether elements are codes (integers with scales) rather than numbers as they are.
+    bool isQuantized() const;
+    /// Bits that one element occupies, scales not counted.
+    unsigned getBits() const;
+    /// The code that stands for zero: 2^(bits-1).
+    int64_t getZeroCode() const { return int64_t(1) << (getBits() - 1); }
+    /// The diagonal transform, or null.
+    ::kvcc::kv::DiagAttr getDiag() const;
+    /// Elements that share one scale.
+    int64_t getGroupSize() const { return getGroupTokens() * getGroupChannels(); }
+    /// Bits per element with the scales' share.
+    double getBitsPerElement() const;
+  }];
+}
+
+def Kv_WindowAttr : Kv_Attr<"Window", "window"> {
+  let summary = "which tokens stay in the model's dtype";
+  let description = [{
+    Tokens 0..sink-1 and the last recent..recent+flush-1 tokens stay in the dtype of the cache; a block
+    of `flush` tokens is quantized when it leaves the recent window. With T tokens,
+    n = flush * floor((T - sink - recent) / flush) tokens (0 if negative) from token `sink` on are
+    quantized.
+
+    Constraints:
+    - (C1) sink and recent are not negative and at most 4096;
+    - (C2) flush is a positive multiple of 32 of at most 4096;
+    - (C3) recent is a multiple of flush.
+
+    Example: `#kv.window<sink = 32, recent = 96, flush = 32>`.
+  }];
+  let parameters = (ins "int64_t":$sink, "int64_t":$recent, "int64_t":$flush);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// How many of `tokens` tokens are quantized; they are tokens sink .. sink+n-1.
+    int64_t getQuantizedTokens(int64_t tokens) const;
+  }];
+}
+
+def Kv_PackingAttr : Kv_Attr<"Packing", "packing"> {
+  let summary = "the order of the elements of one block of 32 tokens; a schedule, never a format";
+  let description = [{
+    `#kv.packing<FxR>` or `#kv.packing<FxR, lanes = L>`. A block is a matrix of free x reduction
+    indices: for keys the tokens are free and the channels are reduced, for values the other way. It is
+    cut into tiles of F free x R reduction indices. Elements follow each other with the reduction index
+    fastest inside a tile, then the free index, then tiles along the reduction, then tiles along the
+    free dimension. Element n of b bits lies at bit n*b, least significant bit first.
+
+    With `lanes = L`, R must be 32: the 32 codes of one free index are b words of 32 bits, and word k
+    of L neighbours stand together (L words k, then L words k+1, ...), so that L lanes load them side
+    by side.
+
+    Worked example, `16x4`, keys, 3 bits, head_dim 64: token 17, channel 6. Tile row 17/16 = 1, tile
+    column 6/4 = 1, 64/4 = 16 tiles in a row: tile 17; inside it (17%16)*4 + 6%4 = 6; n = 17*64+6 =
+    1094: bits 3282..3284, that is byte 410, bits 2..4.
+    Worked example, `32x32, lanes = 32`, the same code: tile row 0, tile column 0: free index 17, code 6
+    of it: bits 18..20 of its three words, so word 0, which stands at word 0*32 + 17.
+
+    Constraints:
+    - (C1) F and R are powers of two of 1 to 256;
+    - (C2) lanes is 1, or 32 with R = 32 and F a multiple of 32.
+  }];
+  let parameters = (ins "int64_t":$freeTile, "int64_t":$reduceTile, "int64_t":$lanes);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+}
+
+def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
+  let summary = "how attention is computed; it never changes what is computed";
+  let description = [{
+    `heads`: query heads of one KV head that share a pass over the codes; `page`: quantized tokens per
+    page; `compute`: the arithmetic of products with codes; `key`, `value`, `floats`: the packing of key
+    codes, of value codes, and of tiles that are stored as numbers (windows and fp16 pages).
+
+    Constraints:
+    - (C1) heads is 1 to 16;
+    - (C2) page is a positive multiple of 32.
+  }];
+  let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
+                        "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,
+                        "::kvcc::kv::PackingAttr":$floats);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+}
+
+def Kv_TargetAttr : Kv_Attr<"Target", "target"> {
+  let summary = "what the kernels are compiled for";
+  let description = [{
+    `#kv.target<cpu, "avx512_vnni">` (also `"generic"`) or `#kv.target<cuda, "sm_90">`. Stands on the
+    module as `kv.target`.
+  }];
+  let parameters = (ins EnumParameter<Kv_TargetKind>:$kind, StringRefParameter<"">:$arch);
+  let assemblyFormat = "`<` $kind `,` $arch `>`";
+}
+
+def Kv_PlacementAttr : EnumAttr<Kv_Dialect, Kv_Placement, "placement"> {
+  let assemblyFormat = "`<` $value `>`";
+}
+def Kv_RoleAttr : EnumAttr<Kv_Dialect, Kv_Role, "role">;
+def Kv_ComputeAttr : EnumAttr<Kv_Dialect, Kv_Compute, "compute">;
+
+#endif

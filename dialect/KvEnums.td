@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Enumerations of the kv dialect.
+#ifndef KVCC_DIALECT_KVENUMS_TD
+#define KVCC_DIALECT_KVENUMS_TD
+
+include "mlir/IR/EnumAttr.td"
+include "dialect/KvDialect.td"
+
+class Kv_Enum<string name, string summary, list<I32EnumAttrCase> cases>
+    : I32EnumAttr<name, summary, cases> {
+  let cppNamespace = "::kvcc::kv";
+  let genSpecializedAttr = 0;
+}
+
+def Kv_Map : Kv_Enum<"Map", "how a real number becomes a code", [
+  I32EnumAttrCase<"None", 0, "none">,
+  I32EnumAttrCase<"Sym", 1, "sym">,
+  I32EnumAttrCase<"SymFull", 2, "sym_full">,
+  I32EnumAttrCase<"SymSigned", 3, "sym_signed">]>;
+
+def Kv_DiagStat : Kv_Enum<"DiagStat", "the statistic that gives a diagonal transform its factors", [
+  I32EnumAttrCase<"SqrtMax", 0, "sqrt_max">]>;
+
+def Kv_Placement : Kv_Enum<"Placement", "where a scale is multiplied in", [
+  I32EnumAttrCase<"None", 0, "none">,
+  I32EnumAttrCase<"Accumulator", 1, "accumulator">,
+  I32EnumAttrCase<"Result", 2, "result">,
+  I32EnumAttrCase<"Operand", 3, "operand">,
+  I32EnumAttrCase<"Element", 4, "element">]>;
+
+def Kv_Role : Kv_Enum<"Role", "which side of attention a tile belongs to", [
+  I32EnumAttrCase<"Key", 0, "key">, I32EnumAttrCase<"Value", 1, "value">]>;
+
+def Kv_Compute : Kv_Enum<"Compute", "the arithmetic of products with codes", [
+  I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int8", 1, "int8">]>;
+
+def Kv_TargetKind : Kv_Enum<"TargetKind", "the kind of a target", [
+  I32EnumAttrCase<"Cpu", 0, "cpu">, I32EnumAttrCase<"Cuda", 1, "cuda">]>;
+
+#endif

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Level 2 of the kv dialect: tile operations over blocks of 32 tokens, shared by all targets.
+#ifndef KVCC_DIALECT_KVTILEOPS_TD
+#define KVCC_DIALECT_KVTILEOPS_TD
+
+include "dialect/KvOps.td"
+
+class Kv_TileOp<string mnemonic, list<Trait> traits = []> : Kv_Op<"tile." # mnemonic, traits>;
+
+def Kv_Tile : VectorOfRankAndType<[2], [AnyFloat, AnyInteger]>;
+def Kv_F32Tile : VectorOfRankAndType<[2], [F32]>;
+def Kv_Bytes : MemRefRankOf<[I8], [1]>;
+def Kv_Floats : MemRefRankOf<[F32], [1]>;
+
+def Kv_TileLoadQueryOp : Kv_TileOp<"load_query", [MemoryEffects<[MemRead]>]> {
+  let summary = "heads x channels of the query, times a constant";
+  let description = [{
+    Reads heads * head_dim consecutive elements from `offset` on and multiplies them by `scale` (the
+    softmax scale and log2(e), so that logits are powers of two).
+  }];
+  let arguments = (ins MemRefRankOf<[F16, BF16, F32], [1]>:$source, Index:$offset, F32Attr:$scale);
+  let results = (outs Kv_F32Tile:$result);
+  let assemblyFormat = [{
+    $source `[` $offset `]` `scale` $scale attr-dict `:` type($source) `->` type($result)
+  }];
+}
+
+def Kv_TileScaleChannelsOp : Kv_TileOp<"scale_channels", [MemoryEffects<[MemRead]>]> {
+  let summary = "a tile times one factor per channel";
+  let description = [{
+    Folds a diagonal transform of the keys into the query. The factors are f32 at byte `offset`.
+    Constraint: (C1) the result has the type of the tile.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Kv_Bytes:$factors, Index:$offset);
+  let results = (outs Kv_F32Tile:$result);
+  let assemblyFormat = [{
+    $tile `,` $factors `[` $offset `]` attr-dict `:` type($tile) `,` type($factors) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TilePrepareOp : Kv_TileOp<"prepare", [Pure]> {
+  let summary = "the small operand of a product with codes, with the sums its zero codes need";
+  let description = [{
+    Cuts each row into groups of `group` elements. `sums` holds the sum of each group: sum(x * (code - o))
+    = sum(x * code) - o * sum(x). With an i8 result each group is rounded to int8 with a scale of its
+    own (max / 127, or max / 255 when `unsigned`), and sums are those of the rounded numbers.
+
+    Constraints:
+    - (C1) `values` has the shape of the tile and is f32 or i8;
+    - (C2) group divides the columns; sums and scales are rows x columns/group;
+    - (C3) scales are there exactly if values are i8.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, I64Attr:$group, UnitAttr:$is_unsigned);
+  let results = (outs Kv_Tile:$values, Kv_F32Tile:$sums, Optional<Kv_F32Tile>:$scales);
+  let assemblyFormat = [{
+    $tile `group` $group (`unsigned` $is_unsigned^)? attr-dict `:` type($tile) `->` type($values) `,`
+    type($sums) (`,` type($scales)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileLoadOp : Kv_TileOp<"load", [MemoryEffects<[MemRead]>]> {
+  let summary = "a block of codes, scales or numbers of the cache";
+  let description = [{
+    The block begins at byte `offset`. Codes have their real width:
+    `!kv.block<key, 32x128xi3, packing = <16x4>>`.
+  }];
+  let arguments = (ins Kv_Bytes:$source, Index:$offset);
+  let results = (outs Kv_BlockType:$result);
+  let assemblyFormat = "$source `[` $offset `]` attr-dict `:` type($source) `->` type($result)";
+}
+
+def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
+  let summary = "logits of a block: query times keys";
+  let description = [{
+    result[h, t] = sum over channels of q[h, c] * key[t, c], the scales multiplied in at `placement`.
+
+    Constraints:
+    - (C1) query is heads x head_dim, keys a key block 32 x head_dim, the result heads x 32;
+    - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
+    - (C3) query_scales are there exactly if the query is i8.
+  }];
+  let arguments = (ins Kv_Tile:$query, Kv_BlockType:$keys, Optional<Kv_BlockType>:$scales,
+                       Optional<Kv_F32Tile>:$query_sums, Optional<Kv_F32Tile>:$query_scales,
+                       Kv_PlacementAttr:$placement);
+  let results = (outs Kv_F32Tile:$result);
+  let assemblyFormat = [{
+    $query `,` $keys (`scales` $scales^)? (`sums` $query_sums^)? (`query_scales` $query_scales^)?
+    `placement` $placement attr-dict `:` type($query) `,` type($keys) (`,` `scales` type($scales)^)?
+    (`,` `sums` type($query_sums)^)? (`,` `query_scales` type($query_scales)^)? `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileMaskOp : Kv_TileOp<"mask", [Pure]> {
+  let summary = "logits with those of tokens from `valid` on made -1e30";
+  let arguments = (ins Kv_F32Tile:$tile, Index:$valid);
+  let results = (outs Kv_F32Tile:$result);
+  let assemblyFormat = "$tile `,` $valid attr-dict `:` type($tile) `->` type($result)";
+}
+
+def Kv_TileInitStateOp : Kv_TileOp<"init_state", [MemoryEffects<[MemAlloc, MemWrite]>]> {
+  let summary = "the state of an online softmax that has seen no token";
+  let results = (outs Kv_StateType:$state);
+  let assemblyFormat = "attr-dict `:` type($state)";
+}
+
+def Kv_TileSoftmaxStepOp : Kv_TileOp<"softmax_step", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "weights of a block; the state is rescaled to the new maximum";
+  let description = [{
+    m' = max(m, max of the logits); acc, sum *= 2^(m - m'); result = 2^(logits - m'); sum += the
+    result's row sums. Constraint: (C1) logits are heads x 32 for the state's heads.
+  }];
+  let arguments = (ins Kv_StateType:$state, Kv_F32Tile:$logits);
+  let results = (outs Kv_F32Tile:$weights);
+  let assemblyFormat = "$state `,` $logits attr-dict `:` type($state) `,` type($logits) `->` type($weights)";
+  let hasVerifier = 1;
+}
+
+def Kv_TileAccumulateOp
+    : Kv_TileOp<"accumulate", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
+  let summary = "adds weights times values to the state's output";
+  let description = [{
+    acc[h, c] += sum over tokens of weight[h, t] * value[t, c], the scales multiplied in at `placement`.
+
+    Constraints:
+    - (C1) weights are heads x 32, values a value block 32 x head_dim of the state;
+    - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
+    - (C3) weight_scales are there exactly if the weights are i8.
+  }];
+  let arguments = (ins Kv_StateType:$state, Kv_Tile:$weights, Kv_BlockType:$values,
+                       Optional<Kv_BlockType>:$scales, Optional<Kv_F32Tile>:$weight_sums,
+                       Optional<Kv_F32Tile>:$weight_scales, Kv_PlacementAttr:$placement);
+  let assemblyFormat = [{
+    $state `,` $weights `,` $values (`scales` $scales^)? (`sums` $weight_sums^)?
+    (`weight_scales` $weight_scales^)? `placement` $placement attr-dict `:` type($state) `,` type($weights)
+    `,` type($values) (`,` `scales` type($scales)^)? (`,` `sums` type($weight_sums)^)?
+    (`,` `weight_scales` type($weight_scales)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileMergeStepOp : Kv_TileOp<"merge_step", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "takes a finished part (out, lse) into the state";
+  let description = [{
+    The part's heads x head_dim outputs stand from `out_offset` on, its lse (natural logarithm) from
+    `lse_offset` on.
+  }];
+  let arguments = (ins Kv_StateType:$state, Kv_Floats:$outs, Index:$out_offset, Kv_Floats:$lses,
+                       Index:$lse_offset);
+  let assemblyFormat = [{
+    $state `,` $outs `[` $out_offset `]` `,` $lses `[` $lse_offset `]` attr-dict `:` type($state) `,`
+    type($outs) `,` type($lses)
+  }];
+}
+
+def Kv_TileStoreResultOp : Kv_TileOp<"store_result", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "writes out = acc / sum and lse = ln 2 * (m + log2 sum)";
+  let description = [{
+    heads x head_dim outputs from `out_offset` on, one lse per head from `lse_offset` on. A state that has
+    seen no token gives out = 0 and lse = -inf.
+  }];
+  let arguments = (ins Kv_StateType:$state, Kv_Floats:$out, Index:$out_offset, Kv_Floats:$lse,
+                       Index:$lse_offset);
+  let assemblyFormat = [{
+    $state `,` $out `[` $out_offset `]` `,` $lse `[` $lse_offset `]` attr-dict `:` type($state) `,`
+    type($out) `,` type($lse)
+  }];
+}
+
+#endif

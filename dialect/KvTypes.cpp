@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Types of the kv dialect: assembly and verification.
+#include "dialect/Kv.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace kvcc::kv;
+
+#define GET_TYPEDEF_CLASSES
+#include "dialect/KvTypes.cpp.inc"
+
+void KvDialect::registerTypes() {
+  addTypes<
+#define GET_TYPEDEF_LIST
+#include "dialect/KvTypes.cpp.inc"
+      >();
+}
+
+LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t kvHeads,
+                                int64_t headDim, Type dtype, QuantAttr key, QuantAttr value,
+                                WindowAttr window) {
+  // cache_c1
+  if (kvHeads < 1)
+    return emitError() << "expected kv_heads of at least 1, but got " << kvHeads;
+  // cache_c2
+  if (headDim < 32 || headDim > 256 || headDim % 32)
+    return emitError() << "expected head_dim a multiple of 32 from 32 to 256, but got " << headDim;
+  // cache_c3
+  if (!dtype.isF16() && !dtype.isBF16() && !dtype.isF32())
+    return emitError() << "expected dtype f16, bf16 or f32, but got " << dtype;
+  for (auto [name, quant] : {std::pair("key", key), std::pair("value", value)}) {
+    if (!quant.isQuantized())
+      continue;
+    // cache_c4
+    if (headDim % quant.getGroupChannels())
+      return emitError() << "expected " << name << " group channels that divide head_dim = " << headDim
+                         << ", but got " << quant.getGroupChannels();
+    // cache_c5
+    if (kBlockTokens % quant.getGroupTokens())
+      return emitError() << "expected " << name << " group tokens that divide " << kBlockTokens
+                         << ", but got " << quant.getGroupTokens();
+  }
+  // cache_c6
+  if (value.getDiag())
+    return emitError() << "expected values without a diagonal transform, but got " << value.getDiag();
+  return success();
+}
+
+int64_t BlockType::getBytes() const {
+  return getTokens() * getChannels() * getElement().getIntOrFloatBitWidth() / 8;
+}
+
+Type BlockType::parse(AsmParser &parser) {
+  StringRef name;
+  SmallVector<int64_t> extents;
+  Type element;
+  PackingAttr packing;
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() || parser.parseKeyword(&name) || parser.parseComma() ||
+      parser.parseDimensionList(extents, /*allowDynamic=*/false) || parser.parseType(element) ||
+      parser.parseComma() || parser.parseKeyword("packing") || parser.parseEqual() ||
+      parser.parseCustomAttributeWithFallback(packing) || parser.parseGreater())
+    return {};
+  std::optional<Role> role = symbolizeRole(name);
+  if (!role || extents.size() != 2) {
+    parser.emitError(loc) << "expected key or value and tokens x channels, but got " << name << " and "
+                          << extents.size() << " extents";
+    return {};
+  }
+  return parser.getChecked<BlockType>(loc, parser.getContext(), *role, extents[0], extents[1], element,
+                                      packing);
+}
+
+void BlockType::print(AsmPrinter &printer) const {
+  printer << "<" << stringifyRole(getRole()) << ", " << getTokens() << "x" << getChannels() << "x"
+          << getElement() << ", packing = ";
+  printer.printStrippedAttrOrType(getPacking());
+  printer << ">";
+}
+
+LogicalResult BlockType::verify(function_ref<InFlightDiagnostic()> emitError, Role role, int64_t tokens,
+                                int64_t channels, Type, PackingAttr packing) {
+  // block_c1
+  int64_t freeExtent = role == Role::Key ? tokens : channels;
+  int64_t reduceExtent = role == Role::Key ? channels : tokens;
+  if (freeExtent % packing.getFreeTile() || reduceExtent % packing.getReduceTile())
+    return emitError() << "expected a packing whose tile divides " << freeExtent << "x" << reduceExtent
+                       << " (free x reduced), but got " << packing;
+  return success();
+}
+
+Type StateType::parse(AsmParser &parser) {
+  SmallVector<int64_t> extents;
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() ||
+      parser.parseDimensionList(extents, /*allowDynamic=*/false, /*withTrailingX=*/false) ||
+      parser.parseGreater())
+    return {};
+  if (extents.size() != 2) {
+    parser.emitError(loc) << "expected heads x head_dim such as 4x128, but got " << extents.size()
+                          << " extents";
+    return {};
+  }
+  return get(parser.getContext(), extents[0], extents[1]);
+}
+
+void StateType::print(AsmPrinter &printer) const {
+  printer << "<" << getHeads() << "x" << getHeadDim() << ">";
+}

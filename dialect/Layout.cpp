@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The byte layout of caches.
+#include "dialect/Layout.h"
+
+#include "llvm/Support/MathExtras.h"
+
+using namespace kvcc::kv;
+
+/// Vector loads of a CPU and 16-byte loads of a GPU start at aligned addresses.
+static constexpr int64_t kAlignment = 64;
+
+static int64_t align(int64_t bytes) { return llvm::alignTo(bytes, kAlignment); }
+
+static BlockLayout layOutBlock(int64_t headDim, QuantAttr key, QuantAttr value) {
+  BlockLayout block;
+  int64_t elements = kBlockTokens * headDim, at = 0;
+  auto place = [&](QuantAttr quant, int64_t &data, int64_t &scales) {
+    data = at;
+    at = align(at + elements * quant.getBits() / 8);
+    scales = at;
+    if (quant.isQuantized())
+      at = align(at + elements / quant.getGroupSize() * quant.getScale().getIntOrFloatBitWidth() / 8);
+  };
+  place(key, block.keyData, block.keyScales);
+  place(value, block.valueData, block.valueScales);
+  block.bytes = at;
+  return block;
+}
+
+CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
+  page = layOutBlock(cache.getHeadDim(), cache.getKey(), cache.getValue());
+  mlir::MLIRContext *context = cache.getContext();
+  auto plain = QuantAttr::get(context, cache.getDtype(), Map::None, 0, 0, mlir::NoneType::get(context),
+                              mlir::ArrayAttr::get(context, {}));
+  window = layOutBlock(cache.getHeadDim(), plain, plain);
+
+  blocksPerPage = schedule.getPage() / kBlockTokens;
+  pageHeadBytes = blocksPerPage * page.bytes;
+  pageBytes = cache.getKvHeads() * pageHeadBytes;
+
+  WindowAttr tokens = cache.getWindow();
+  sinkBlocks = llvm::divideCeil(tokens.getSink(), kBlockTokens);
+  recentBlocks = (tokens.getRecent() + tokens.getFlush()) / kBlockTokens;
+  normOffset = 0;
+  sinkOffset = align(cache.getHeadDim() * int64_t(sizeof(float)));
+  recentOffset = sinkOffset + sinkBlocks * window.bytes;
+  slotHeadBytes = recentOffset + recentBlocks * window.bytes;
+  slotBytes = cache.getKvHeads() * slotHeadBytes;
+}
+
+PackingAttr kvcc::kv::getScalePacking(PackingAttr codes) {
+  return PackingAttr::get(codes.getContext(), codes.getFreeTile(), 1, 1);
+}
+
+int64_t kvcc::kv::getElementIndex(PackingAttr packing, int64_t free, int64_t reduce,
+                                  int64_t reduceExtent) {
+  int64_t freeTile = packing.getFreeTile(), reduceTile = packing.getReduceTile();
+  int64_t tile = (free / freeTile) * (reduceExtent / reduceTile) + reduce / reduceTile;
+  return tile * freeTile * reduceTile + (free % freeTile) * reduceTile + reduce % reduceTile;
+}
+
+/// Calls `visit(bit position in data, first bit of the code, how many bits)` for the pieces of a code.
+template <typename Visit>
+static void visitPieces(PackingAttr packing, int64_t index, unsigned bits, Visit visit) {
+  if (packing.getLanes() == 1) {
+    visit(index * bits, 0u, bits);
+    return;
+  }
+  // Code i of unit u: bits i*b.. of the unit's b words; word k of 32 units stands together.
+  int64_t unit = index / 32, first = index % 32 * bits, word = first / 32, shift = first % 32;
+  auto bitOfWord = [&](int64_t k) { return ((unit / 32 * bits + k) * 32 + unit % 32) * 32; };
+  unsigned low = unsigned(std::min<int64_t>(bits, 32 - shift));
+  visit(bitOfWord(word) + shift, 0u, low);
+  if (low < bits)
+    visit(bitOfWord(word + 1), low, bits - low);
+}
+
+void kvcc::kv::storeCode(uint8_t *data, PackingAttr packing, int64_t index, unsigned bits,
+                         uint8_t code) {
+  visitPieces(packing, index, bits, [&](int64_t at, unsigned first, unsigned count) {
+    unsigned piece = ((code >> first) & ((1u << count) - 1)) << (at % 8);
+    data[at / 8] |= uint8_t(piece);
+    if (piece >> 8)
+      data[at / 8 + 1] |= uint8_t(piece >> 8);
+  });
+}
+
+uint8_t kvcc::kv::loadCode(const uint8_t *data, PackingAttr packing, int64_t index, unsigned bits) {
+  unsigned code = 0;
+  visitPieces(packing, index, bits, [&](int64_t at, unsigned first, unsigned count) {
+    unsigned raw = data[at / 8];
+    if (at % 8 + count > 8)
+      raw |= unsigned(data[at / 8 + 1]) << 8;
+    code |= ((raw >> (at % 8)) & ((1u << count) - 1)) << first;
+  });
+  return uint8_t(code);
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Where every byte of a cache lies, given its type and a schedule: shared by writers, kernels and checks.
+#ifndef KVCC_DIALECT_LAYOUT_H
+#define KVCC_DIALECT_LAYOUT_H
+
+#include "dialect/Kv.h"
+
+namespace kvcc::kv {
+
+/// A block of 32 tokens of one KV head: K codes | K scales | V codes | V scales. Formats without codes
+/// have no scales. Offsets in bytes from the start of the block, each a multiple of 64.
+struct BlockLayout {
+  int64_t keyData = 0, keyScales = 0, valueData = 0, valueScales = 0, bytes = 0;
+};
+
+/// Pages hold quantized tokens: page p of a sequence holds quantized tokens p*page .. (p+1)*page-1 (token
+/// `sink` is the first), as [kv_heads][page/32] blocks. A slot holds what a sequence has outside its
+/// pages, as [kv_heads] of: norm (head_dim f32) | sink blocks | recent blocks, the latter two in the
+/// cache's dtype. The recent blocks are a ring over quantized-token indices: the block that starts at
+/// token sink + 32*j is recent block j % recentBlocks.
+struct CacheLayout {
+  CacheLayout(CacheType cache, ScheduleAttr schedule);
+
+  BlockLayout page, window;
+  int64_t blocksPerPage, pageHeadBytes, pageBytes;
+  int64_t sinkBlocks, recentBlocks;
+  int64_t normOffset, sinkOffset, recentOffset, slotHeadBytes, slotBytes;
+};
+
+/// The packing of a quantized format's scales: the free index in tiles as wide as the codes' tiles.
+PackingAttr getScalePacking(PackingAttr codes);
+
+/// The position of (free, reduce) in the order of `packing`; `reduceExtent` is the size of the reduced
+/// dimension.
+int64_t getElementIndex(PackingAttr packing, int64_t free, int64_t reduce, int64_t reduceExtent);
+
+/// Writes (the bits must be zero before) or reads one code of `bits` bits at an element index.
+void storeCode(uint8_t *data, PackingAttr packing, int64_t index, unsigned bits, uint8_t code);
+uint8_t loadCode(const uint8_t *data, PackingAttr packing, int64_t index, unsigned bits);
+
+} // namespace kvcc::kv
+
+#endif

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The passes and the functions below them that others may reuse.
+#ifndef KVCC_PASSES_PASSES_H
+#define KVCC_PASSES_PASSES_H
+
+#include "dialect/Kv.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/Pass/Pass.h"
+
+namespace mlir {
+class OpPassManager;
+class DialectRegistry;
+namespace LLVM {
+class LLVMDialect;
+}
+namespace emitc {
+class EmitCDialect;
+}
+namespace gpu {
+class GPUDialect;
+}
+namespace math {
+class MathDialect;
+}
+namespace vector {
+class VectorDialect;
+}
+} // namespace mlir
+
+namespace kvcc {
+
+#define GEN_PASS_DECL
+#include "passes/Passes.h.inc"
+#define GEN_PASS_REGISTRATION
+#include "passes/Passes.h.inc"
+
+/// Where the scale of a group of `quant` is multiplied in (see kv-place-scales).
+kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDim);
+
+/// The target of a module, or an error at the module naming what is missing.
+mlir::FailureOr<kv::TargetAttr> getTarget(mlir::ModuleOp module);
+
+/// Discardable attributes that passes agree on.
+constexpr llvm::StringLiteral kTargetAttrName = "kv.target";
+/// On a tile function: how many trailing index arguments name the work item.
+constexpr llvm::StringLiteral kItemArgsAttrName = "kv.item_args";
+/// On a GPU function: threads of a block.
+constexpr llvm::StringLiteral kThreadsAttrName = "kv.threads";
+/// On a loop whose body indexes registers: must be unrolled by the device compiler.
+constexpr llvm::StringLiteral kUnrollAttrName = "kv.unroll";
+
+struct PipelineOptions {
+  std::string compute = "auto";
+  int64_t page = 0;
+};
+/// The levels that a module passes through.
+enum class Level { Kv, Tile, Target, Out };
+/// Adds the passes from the level of `kv.attend` to `level` for the target kind. The only place where the
+/// order of passes is written. `Out` is the LLVM dialect for a CPU and EmitC for CUDA.
+void buildPipeline(mlir::OpPassManager &manager, kv::TargetKind kind, Level level,
+                   const PipelineOptions &options);
+void registerPipelines();
+
+/// Everything that any tool or test of kvcc needs: dialects, interfaces, translations.
+void registerAll(mlir::DialectRegistry &registry);
+
+} // namespace kvcc
+
+#endif

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The passes of kvcc, in alphabetical order. Pipelines.cpp holds the order they run in.
+#ifndef KVCC_PASSES_PASSES_TD
+#define KVCC_PASSES_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def ConvertGpuToEmitcPass : Pass<"kv-convert-gpu-to-emitc", "::mlir::ModuleOp"> {
+  let summary = "gpu, memref, scf, arith and math to EmitC that prints as header-free CUDA C++";
+  let description = [{
+    Thread and block ids, barriers, shuffles, exp2 and log2 become calls of the device prelude
+    (`kv_thread_id_x`, ...); one-dimensional dynamic memrefs become pointers, static ones arrays, those in
+    workgroup memory `KV_SHARED` arrays; loops marked `kv.unroll` get `KV_UNROLL`. Fails, with a
+    location, on anything it does not know. Bit-exact.
+
+    ```mlir
+    %0 = gpu.thread_id x
+    // becomes
+    %0 = emitc.call_opaque "kv_thread_id_x"() : () -> !emitc.size_t
+    ```
+  }];
+  let dependentDialects = ["::mlir::emitc::EmitCDialect"];
+}
+
+def ConvertTileToCpuPass : Pass<"kv-convert-tile-to-cpu", "::mlir::ModuleOp"> {
+  let summary = "tile operations to vector, arith, math, scf and memref for a CPU";
+  let description = [{
+    Tiles become scratch buffers on the stack, blocks stay in cache memory and are unpacked by the
+    operation that consumes them. Products with codes use the instructions of the module's target:
+    `avx512_vnni` (vpermb, vpmultishiftqb, vpdpbusd) or portable vector code. Rounds where the tile
+    operations say so (`kv.tile.prepare`); sums are f32.
+
+    ```mlir
+    %0 = kv.tile.load %pages[%off] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x4>>
+    // becomes
+    %0 = memref.view %pages[%off][] : memref<?xi8> to memref<768xi8>
+    ```
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
+                           "::mlir::vector::VectorDialect"];
+}
+
+def ConvertTileToGpuPass : Pass<"kv-convert-tile-to-gpu", "::mlir::ModuleOp"> {
+  let summary = "tile operations to gpu, arith, math, scf and memref, one warp per work item";
+  let description = [{
+    A lane owns a token of a score tile and channels lane, lane + 32, ... of the output. Tiles live in
+    workgroup memory, the state in private memory. The work item's indices become block ids x, y, z.
+    Sums are f32; codes are converted to f32 exactly.
+
+    ```mlir
+    func.func @attend(..., %tile: index, %split: index, %seq: index)
+    // becomes
+    func.func @attend(...) attributes {kv.threads = 32 : i64} { %tile = gpu.block_id x ... }
+    ```
+  }];
+  let dependentDialects = ["::mlir::gpu::GPUDialect", "::mlir::math::MathDialect"];
+}
+
+def PlaceScalesPass : Pass<"kv-place-scales", "::mlir::ModuleOp"> {
+  let summary = "decides where each scale is multiplied in";
+  let description = [{
+    One rule over the shape of the group, for keys and values alike. Let r be the extent of the group
+    along the reduced dimension (channels for keys, tokens for values):
+    - r covers the whole reduction: `result`, the finished logit or output (K per token);
+    - r > 1: `accumulator`, the finished partial sum of the group (InnerQ);
+    - r = 1: the scale differs inside the reduction but is shared along the free dimension: `operand`,
+      folded into the query or the weights (KIVI).
+    Numbers without codes have no scale: `none`. The choice changes rounding only.
+
+    ```mlir
+    %0:2 = kv.attend %q, %c {scale = 0.125} : ...
+    // becomes
+    %0:2 = kv.attend %q, %c {key_scales = #kv.placement<accumulator>, scale = 0.125,
+                             value_scales = #kv.placement<accumulator>} : ...
+    ```
+  }];
+}
+
+def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
+  let summary = "decides query heads per pass, page size, arithmetic and packings for the target";
+  let description = [{
+    Reads `kv.target` from the module and writes `schedule` on each `kv.attend`. Packing and page size
+    change nothing that is computed; `int8` arithmetic rounds the query and the weights to 8 bits per
+    group, `f32` rounds nothing.
+
+    ```mlir
+    %0:2 = kv.attend %q, %c {scale = 0.125} : ...
+    // becomes
+    %0:2 = kv.attend %q, %c {scale = 0.125, schedule = #kv.schedule<heads = 4, page = 128,
+        compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>} : ...
+    ```
+  }];
+  let options = [
+    Option<"compute", "compute", "std::string", "\"auto\"",
+           "arithmetic of products with codes: auto, f32 or int8">,
+    Option<"page", "page", "int64_t", "0", "quantized tokens per page; 0 lets the pass choose">];
+}
+
+def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {
+  let summary = "level 1 to level 2: a function per kernel that walks over blocks of 32 tokens";
+  let description = [{
+    A function that returns the results of one `kv.attend` or `kv.merge` becomes a function over one work
+    item, its last arguments. Follows `key_scales`, `value_scales` and `schedule`; bit-exact.
+
+    ```mlir
+    func.func @attend(%q: tensor<?x4x64xf16>, %cache: !kv.cache<...>) -> (...)
+    // becomes
+    func.func @attend(%q: memref<?xf16>, %pages: memref<?xi8>, %table: memref<?xi32>,
+                      %slots: memref<?xi8>, %slot_ids: memref<?xi32>, %lens: memref<?xi32>,
+                      %out: memref<?xf32>, %lse: memref<?xf32>, %table_stride: index, %batch: index,
+                      %splits: index, %tile: index, %split: index, %seq: index)
+        attributes {kv.item_args = 3 : i64}
+    ```
+  }];
+}
+
+#endif

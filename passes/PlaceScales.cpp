@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kv-place-scales: where each scale is multiplied in.
+#include "passes/Passes.h"
+
+#include "mlir/IR/Remarks.h"
+
+using namespace mlir;
+using namespace kvcc::kv;
+
+namespace kvcc {
+#define GEN_PASS_DEF_PLACESCALESPASS
+#include "passes/Passes.h.inc"
+} // namespace kvcc
+
+Placement kvcc::choosePlacement(QuantAttr quant, Role role, int64_t headDim) {
+  if (!quant.isQuantized())
+    return Placement::None;
+  int64_t reduced = role == Role::Key ? quant.getGroupChannels() : quant.getGroupTokens();
+  // Values are reduced over all tokens, so their groups never cover the whole reduction.
+  if (role == Role::Key && reduced == headDim)
+    return Placement::Result;
+  return reduced > 1 ? Placement::Accumulator : Placement::Operand;
+}
+
+namespace {
+struct PlaceScalesPass : kvcc::impl::PlaceScalesPassBase<PlaceScalesPass> {
+  void runOnOperation() override {
+    getOperation().walk([](AttendOp attend) {
+      CacheType cache = attend.getCache().getType();
+      auto place = [&](QuantAttr quant, Role role) {
+        Placement placement = kvcc::choosePlacement(quant, role, cache.getHeadDim());
+        remark::passed(attend.getLoc(), remark::RemarkOpts::name("scale-placement")
+                                            .category("kv-place-scales"))
+            << stringifyRole(role) << " scales: " << stringifyPlacement(placement)
+            << remark::metric("group_tokens", quant.getGroupTokens())
+            << remark::metric("group_channels", quant.getGroupChannels());
+        return PlacementAttr::get(attend.getContext(), placement);
+      };
+      attend.setKeyScalesAttr(place(cache.getKey(), Role::Key));
+      attend.setValueScalesAttr(place(cache.getValue(), Role::Value));
+    });
+  }
+};
+} // namespace

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kv-plan-schedule: how a target computes attention.
+#include "passes/Passes.h"
+
+#include "mlir/IR/Remarks.h"
+
+using namespace mlir;
+using namespace kvcc::kv;
+
+namespace kvcc {
+#define GEN_PASS_DEF_PLANSCHEDULEPASS
+#include "passes/Passes.h.inc"
+} // namespace kvcc
+
+FailureOr<TargetAttr> kvcc::getTarget(ModuleOp module) {
+  if (auto target = module->getAttrOfType<TargetAttr>(kTargetAttrName))
+    return target;
+  return module.emitError("expected attribute kv.target on the module, such as #kv.target<cpu, \"generic\">"
+                          " or #kv.target<cuda, \"sm_90\">, but got none");
+}
+
+/// The largest number of heads up to `limit` that divides the group evenly, so that no tile is partial.
+static int64_t chooseHeads(int64_t group, int64_t limit) {
+  for (int64_t heads = std::min(group, limit); heads > 1; --heads)
+    if (group % heads == 0)
+      return heads;
+  return 1;
+}
+
+namespace {
+struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
+  using PlanSchedulePassBase::PlanSchedulePassBase;
+
+  void runOnOperation() override {
+    FailureOr<TargetAttr> target = kvcc::getTarget(getOperation());
+    if (failed(target))
+      return signalPassFailure();
+    if (compute != "auto" && compute != "f32" && compute != "int8") {
+      getOperation().emitError() << "expected compute auto, f32 or int8, but got " << compute;
+      return signalPassFailure();
+    }
+    if (compute == "int8" && target->getKind() == TargetKind::Cuda) {
+      getOperation().emitError() << "expected compute auto or f32 for a cuda target, but got int8";
+      return signalPassFailure();
+    }
+    WalkResult result = getOperation().walk([&](AttendOp attend) {
+      ScheduleAttr schedule = plan(attend, *target);
+      if (!schedule)
+        return WalkResult::interrupt();
+      attend.setScheduleAttr(schedule);
+      remark::passed(attend.getLoc(), remark::RemarkOpts::name("schedule").category("kv-plan-schedule"))
+          << "heads " << std::to_string(schedule.getHeads()) << ", page "
+          << std::to_string(schedule.getPage()) << ", compute "
+          << stringifyCompute(schedule.getCompute());
+      return WalkResult::advance();
+    });
+    if (result.wasInterrupted())
+      signalPassFailure();
+  }
+
+  ScheduleAttr plan(AttendOp attend, TargetAttr target) {
+    MLIRContext *context = &getContext();
+    CacheType cache = attend.getCache().getType();
+    auto query = cast<RankedTensorType>(attend.getQuery().getType());
+    int64_t group = query.getDimSize(1) / cache.getKvHeads();
+    bool cpu = target.getKind() == TargetKind::Cpu;
+    // A CPU keeps one int32 accumulator per head beside an unpacked code vector. A GPU lane keeps
+    // heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest.
+    int64_t limit = cpu ? 8 : std::clamp<int64_t>(1024 / cache.getHeadDim(), 1, 8);
+    Compute arithmetic = cpu && compute != "f32" ? Compute::Int8 : Compute::F32;
+    // CPU: four codes along the reduction make one 32-bit lane of a dot product, sixteen free indices a
+    // vector. GPU: a lane owns a free index and reads its 32 codes as words beside its neighbours'.
+    auto packing = [&](int64_t freeTile, int64_t reduceTile, int64_t lanes) {
+      return PackingAttr::get(context, freeTile, reduceTile, lanes);
+    };
+    PackingAttr codes = cpu ? packing(16, 4, 1) : packing(32, 32, 32);
+    PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
+    int64_t heads = chooseHeads(group, limit), tokens = page ? page : 128;
+    if (failed(ScheduleAttr::verify([&] { return attend.emitError(); }, heads, tokens, arithmetic, codes,
+                                    codes, floats)))
+      return {};
+    return ScheduleAttr::get(context, heads, tokens, arithmetic, codes, codes, floats);
+  }
+};
+} // namespace

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kv-tile-attention: level 1 to level 2.
+#include "passes/Passes.h"
+
+#include "dialect/Layout.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+#include <numbers>
+
+using namespace mlir;
+using namespace kvcc::kv;
+
+namespace kvcc {
+#define GEN_PASS_DEF_TILEATTENTIONPASS
+#include "passes/Passes.h.inc"
+} // namespace kvcc
+
+namespace {
+
+/// Index arithmetic that reads like arithmetic.
+struct IndexBuilder {
+  ImplicitLocOpBuilder &b;
+
+  Value constant(int64_t value) { return arith::ConstantIndexOp::create(b, value); }
+  Value add(Value x, Value y) { return arith::AddIOp::create(b, x, y); }
+  Value sub(Value x, Value y) { return arith::SubIOp::create(b, x, y); }
+  Value mul(Value x, Value y) { return arith::MulIOp::create(b, x, y); }
+  Value div(Value x, Value y) { return arith::DivUIOp::create(b, x, y); }
+  Value rem(Value x, Value y) { return arith::RemUIOp::create(b, x, y); }
+  Value min(Value x, Value y) { return arith::MinSIOp::create(b, x, y); }
+  Value max(Value x, Value y) { return arith::MaxSIOp::create(b, x, y); }
+  Value mul(Value x, int64_t y) { return mul(x, constant(y)); }
+  Value add(Value x, int64_t y) { return add(x, constant(y)); }
+  Value div(Value x, int64_t y) { return div(x, constant(y)); }
+  Value rem(Value x, int64_t y) { return rem(x, constant(y)); }
+  /// ceil(x / y).
+  Value ceilDiv(Value x, int64_t y) { return div(add(x, y - 1), y); }
+  /// max(x - y, 0).
+  Value monus(Value x, Value y) { return max(sub(x, y), constant(0)); }
+  /// memory[at], an i32, as an index.
+  Value load(Value memory, Value at) {
+    Value word = memref::LoadOp::create(b, memory, ValueRange{at});
+    return arith::IndexCastOp::create(b, b.getIndexType(), word);
+  }
+};
+
+/// The arguments of a tile function, by name, in the order of the kernel's ABI.
+enum AttendArg { Query, Pages, Table, Slots, SlotIds, Lens, Out, Lse, TableStride, Batch, Splits, Tile,
+                 Split, Seq };
+enum MergeArg { Outs, Lses, MergedOut, MergedLse, Rows, Parts, Row };
+
+/// Replaces a level 1 function by an empty tile function of the same name.
+func::FuncOp replaceFunction(func::FuncOp old, ArrayRef<Type> arguments, int64_t itemArgs) {
+  OpBuilder builder(old);
+  auto type = builder.getFunctionType(arguments, {});
+  auto created = func::FuncOp::create(builder, old.getLoc(), old.getName(), type);
+  created->setAttr(kvcc::kItemArgsAttrName, builder.getI64IntegerAttr(itemArgs));
+  created.addEntryBlock();
+  return created;
+}
+
+/// Builds the tile function of one kv.attend.
+class AttendBuilder {
+public:
+  AttendBuilder(AttendOp attend, ImplicitLocOpBuilder &b, ValueRange args)
+      : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()),
+        layout(cache, schedule), b(b), ix{b}, args(args),
+        queryHeads(cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1)),
+        heads(schedule.getHeads()) {}
+
+  void build() {
+    Value firstHead = ix.mul(args[Tile], heads);
+    kvHead = ix.div(args[Tile], queryHeads / cache.getKvHeads() / heads);
+    slot = ix.add(ix.mul(ix.load(args[SlotIds], args[Seq]), layout.slotBytes),
+                  ix.mul(kvHead, layout.slotHeadBytes));
+    computeRanges();
+
+    state = TileInitStateOp::create(b, StateType::get(b.getContext(), heads, cache.getHeadDim()));
+    Value row = ix.add(ix.mul(args[Seq], queryHeads), firstHead);
+    Value query = TileLoadQueryOp::create(
+        b, tileType(cache.getHeadDim()), args[Query], ix.mul(row, cache.getHeadDim()),
+        b.getF32FloatAttr(float(attend.getScale().convertToDouble() * std::numbers::log2e)));
+    buildPageLoop(query);
+    buildWindowLoop(query);
+
+    Value outRow = ix.add(ix.mul(ix.add(ix.mul(args[Split], args[Batch]), args[Seq]), queryHeads),
+                          firstHead);
+    TileStoreResultOp::create(b, state, args[Out], ix.mul(outRow, cache.getHeadDim()), args[Lse],
+                              outRow);
+  }
+
+private:
+  VectorType tileType(int64_t columns, Type element = {}) {
+    return VectorType::get({heads, columns}, element ? element : b.getF32Type());
+  }
+
+  /// Blocks of a sequence in the order they are split: quantized, sink, recent.
+  void computeRanges() {
+    WindowAttr window = cache.getWindow();
+    Value tokens = ix.load(args[Lens], args[Seq]);
+    Value outside = ix.monus(tokens, ix.constant(window.getSink() + window.getRecent()));
+    pageBlocks = ix.mul(ix.div(outside, window.getFlush()), window.getFlush() / kBlockTokens);
+    sinkTokens = ix.min(tokens, ix.constant(window.getSink()));
+    sinkBlocks = ix.ceilDiv(sinkTokens, kBlockTokens);
+    recentTokens = ix.sub(ix.sub(tokens, sinkTokens), ix.mul(pageBlocks, kBlockTokens));
+    Value recentBlocks = ix.ceilDiv(recentTokens, kBlockTokens);
+    Value total = ix.add(ix.add(pageBlocks, sinkBlocks), recentBlocks);
+    Value share = ix.div(ix.sub(ix.add(total, args[Splits]), ix.constant(1)), args[Splits]);
+    first = ix.min(ix.mul(args[Split], share), total);
+    last = ix.min(ix.add(first, share), total);
+  }
+
+  /// The small operand of a product with codes, ready for the schedule's arithmetic.
+  struct Prepared {
+    Value values, sums, scales;
+  };
+  Prepared prepare(Value tile, int64_t group, bool isUnsigned) {
+    auto type = cast<VectorType>(tile.getType());
+    VectorType perGroup = tileType(type.getDimSize(1) / group);
+    bool rounded = schedule.getCompute() == Compute::Int8;
+    VectorType values = rounded ? tileType(type.getDimSize(1), b.getI8Type()) : type;
+    auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile,
+                                    b.getI64IntegerAttr(group),
+                                    isUnsigned && rounded ? b.getUnitAttr() : UnitAttr());
+    return {op.getValues(), op.getSums(), op.getScales()};
+  }
+
+  Value loadBlock(Role role, int64_t tokens, int64_t channels, Type element, PackingAttr packing,
+                  Value source, Value offset) {
+    auto type = BlockType::get(b.getContext(), role, tokens, channels, element, packing);
+    return TileLoadOp::create(b, type, source, offset);
+  }
+
+  /// The elements and, for codes, the scales of a block at a byte offset.
+  std::pair<Value, Value> loadOperand(Role role, QuantAttr quant, Value source, Value data,
+                                      Value scales) {
+    int64_t tokens = kBlockTokens, channels = cache.getHeadDim();
+    if (!quant.isQuantized())
+      return {loadBlock(role, tokens, channels, quant.getElement(), schedule.getFloats(), source, data),
+              Value()};
+    PackingAttr packing = role == Role::Key ? schedule.getKey() : schedule.getValue();
+    return {loadBlock(role, tokens, channels, quant.getElement(), packing, source, data),
+            loadBlock(role, tokens / quant.getGroupTokens(), channels / quant.getGroupChannels(),
+                      quant.getScale(), getScalePacking(packing), source, scales)};
+  }
+
+  /// One block of quantized tokens after the other.
+  void buildPageLoop(Value query) {
+    QuantAttr key = cache.getKey(), value = cache.getValue();
+    if (key.getDiag())
+      query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots],
+                                          ix.add(slot, layout.normOffset));
+    Prepared operand{query, {}, {}};
+    if (key.isQuantized())
+      operand = prepare(query, key.getGroupChannels(), /*isUnsigned=*/false);
+
+    loop(first, ix.min(last, pageBlocks), [&](Value block) {
+      Value entry = ix.add(ix.mul(args[Seq], args[TableStride]), ix.div(block, layout.blocksPerPage));
+      Value at = ix.add(ix.mul(ix.load(args[Table], entry), layout.pageBytes),
+                        ix.add(ix.mul(kvHead, layout.pageHeadBytes),
+                               ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
+      auto [keys, keyScales] = loadOperand(Role::Key, key, args[Pages], ix.add(at, layout.page.keyData),
+                                           ix.add(at, layout.page.keyScales));
+      Value logits =
+          TileScoreOp::create(b, tileType(kBlockTokens), operand.values, keys, keyScales, operand.sums,
+                              operand.scales, attend.getKeyScalesAttr());
+      Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
+      Prepared small{weights, {}, {}};
+      if (value.isQuantized())
+        small = prepare(weights, value.getGroupTokens(), /*isUnsigned=*/true);
+      auto [values, valueScales] =
+          loadOperand(Role::Value, value, args[Pages], ix.add(at, layout.page.valueData),
+                      ix.add(at, layout.page.valueScales));
+      TileAccumulateOp::create(b, state, small.values, values, valueScales, small.sums, small.scales,
+                               attend.getValueScalesAttr());
+    });
+  }
+
+  /// One block of full-precision tokens after the other; the last of each window may be partial.
+  void buildWindowLoop(Value query) {
+    auto plain = [&](Role role, Value at) {
+      return loadBlock(role, kBlockTokens, cache.getHeadDim(), cache.getDtype(), schedule.getFloats(),
+                       args[Slots], at);
+    };
+    auto none = PlacementAttr::get(b.getContext(), Placement::None);
+    loop(ix.monus(first, pageBlocks), ix.monus(last, pageBlocks), [&](Value block) {
+      Value isSink = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, sinkBlocks);
+      Value recent = ix.sub(block, sinkBlocks);
+      Value ring = ix.rem(ix.add(pageBlocks, recent), layout.recentBlocks);
+      Value sinkAt = ix.add(ix.mul(block, layout.window.bytes), layout.sinkOffset);
+      Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
+      Value at = ix.add(slot, arith::SelectOp::create(b, isSink, sinkAt, recentAt));
+      Value valid =
+          arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
+                                  ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
+      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query,
+                                         plain(Role::Key, ix.add(at, layout.window.keyData)), Value(),
+                                         Value(), Value(), none);
+      logits = TileMaskOp::create(b, logits.getType(), logits, valid);
+      Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
+      TileAccumulateOp::create(b, state, weights,
+                               plain(Role::Value, ix.add(at, layout.window.valueData)), Value(), Value(),
+                               Value(), none);
+    });
+  }
+
+  void loop(Value from, Value to, function_ref<void(Value)> body) {
+    auto op = scf::ForOp::create(b, from, to, ix.constant(1));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(op.getBody());
+    body(op.getInductionVar());
+  }
+
+  AttendOp attend;
+  CacheType cache;
+  ScheduleAttr schedule;
+  CacheLayout layout;
+  ImplicitLocOpBuilder &b;
+  IndexBuilder ix;
+  ValueRange args;
+  int64_t queryHeads, heads;
+  Value kvHead, slot, state;
+  Value pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
+};
+
+void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
+  IndexBuilder ix{b};
+  int64_t headDim = merge.getOut().getType().getShape().back();
+  Value state = TileInitStateOp::create(b, StateType::get(b.getContext(), 1, headDim));
+  auto loop = scf::ForOp::create(b, ix.constant(0), args[Parts], ix.constant(1));
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    Value row = ix.add(ix.mul(loop.getInductionVar(), args[Rows]), args[Row]);
+    TileMergeStepOp::create(b, state, args[Outs], ix.mul(row, headDim), args[Lses], row);
+  }
+  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[Row], headDim), args[MergedLse],
+                            args[Row]);
+}
+
+LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
+  if (!attend.getSchedule() || !attend.getKeyScales() || !attend.getValueScales())
+    return attend.emitOpError("expected schedule, key_scales and value_scales (run kv-place-scales and "
+                              "kv-plan-schedule first), but got none");
+  Builder builder(func.getContext());
+  auto memory = [](Type element) -> Type { return MemRefType::get({ShapedType::kDynamic}, element); };
+  Type query = cast<RankedTensorType>(attend.getQuery().getType()).getElementType();
+  Type bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()),
+       floats = memory(builder.getF32Type()), index = builder.getIndexType();
+  func::FuncOp tiled = replaceFunction(func,
+                                       {memory(query), bytes, words, bytes, words, words, floats, floats,
+                                        index, index, index, index, index, index},
+                                       3);
+  ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(attend.getLoc(), &tiled.front());
+  AttendBuilder(attend, b, tiled.getArguments()).build();
+  func::ReturnOp::create(b);
+  return success();
+}
+
+LogicalResult tileMerge(func::FuncOp func, MergeOp merge) {
+  if (merge.getOut().getType().isDynamicDim(2))
+    return merge.emitOpError("expected a static head_dim, but got ") << merge.getOut().getType();
+  Builder builder(func.getContext());
+  Type floats = MemRefType::get({ShapedType::kDynamic}, builder.getF32Type()),
+       index = builder.getIndexType();
+  func::FuncOp tiled = replaceFunction(func, {floats, floats, floats, floats, index, index, index}, 1);
+  ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(merge.getLoc(), &tiled.front());
+  buildMerge(merge, b, tiled.getArguments());
+  func::ReturnOp::create(b);
+  return success();
+}
+
+struct TileAttentionPass : kvcc::impl::TileAttentionPassBase<TileAttentionPass> {
+  void runOnOperation() override {
+    for (auto func : llvm::make_early_inc_range(getOperation().getOps<func::FuncOp>())) {
+      if (func.isExternal() || func->hasAttr(kvcc::kItemArgsAttrName))
+        continue;
+      // A kernel is one operation and the return of its results.
+      Operation &op = func.front().front();
+      bool alone = op.getNextNode() && isa<func::ReturnOp>(op.getNextNode()) &&
+                   llvm::equal(op.getNextNode()->getOperands(), op.getResults());
+      LogicalResult result = failure();
+      if (auto attend = dyn_cast<AttendOp>(op); attend && alone)
+        result = tileAttend(func, attend);
+      else if (auto merge = dyn_cast<MergeOp>(op); merge && alone)
+        result = tileMerge(func, merge);
+      else
+        func.emitError() << "expected a function of one kv.attend or kv.merge and the return of its "
+                            "results, but got "
+                         << op.getName();
+      if (failed(result))
+        return signalPassFailure();
+      func.erase();
+    }
+  }
+};
+} // namespace

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kvcc-lsp-server: editor support for .mlir files that use the kv dialect.
+#include "passes/Passes.h"
+#include "mlir/Tools/mlir-lsp-server/MlirLspServerMain.h"
+
+int main(int argc, char **argv) {
+  mlir::DialectRegistry registry;
+  kvcc::registerAll(registry);
+  return mlir::failed(mlir::MlirLspServerMain(argc, argv, registry));
+}

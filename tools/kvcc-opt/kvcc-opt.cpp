@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kvcc-opt: runs passes over a file, for people who test them.
+#include "passes/Passes.h"
+#include "mlir/Tools/mlir-opt/MlirOptMain.h"
+#include "mlir/Transforms/Passes.h"
+
+int main(int argc, char **argv) {
+  mlir::DialectRegistry registry;
+  kvcc::registerAll(registry);
+  kvcc::registerKvccPasses();
+  kvcc::registerPipelines();
+  mlir::registerTransformsPasses();
+  return mlir::asMainReturnCode(mlir::MlirOptMain(argc, argv, "kvcc optimizer\n", registry));
+}
