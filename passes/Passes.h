@@ -54,9 +54,10 @@ struct PipelineOptions {
   int64_t page = 0;
 };
 /// The levels that a module passes through.
-enum class Level { Kv, Tile, Target, Out };
+enum class Level { Plan, Tile, Target, Out };
 /// Adds the passes from the level of `kv.attend` to `level` for the target kind. The only place where the
-/// order of passes is written. `Out` is the LLVM dialect for a CPU and EmitC for CUDA.
+/// order of passes is written. `Plan` is level 1 with every decision written down; decisions that are there
+/// already stay. `Out` is the LLVM dialect for a CPU and EmitC for CUDA.
 void buildPipeline(mlir::OpPassManager &manager, kv::TargetKind kind, Level level,
                    const PipelineOptions &options);
 void registerPipelines();

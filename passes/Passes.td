@@ -65,7 +65,8 @@ def PlaceScalesPass : Pass<"kv-place-scales", "::mlir::ModuleOp"> {
     - r > 1: `accumulator`, the finished partial sum of the group (InnerQ);
     - r = 1: the scale differs inside the reduction but is shared along the free dimension: `operand`,
       folded into the query or the weights (KIVI).
-    Numbers without codes have no scale: `none`. The choice changes rounding only.
+    Numbers without codes have no scale: `none`. The choice changes rounding only. A placement that is
+    there already stays.
 
     ```mlir
     %0:2 = kv.attend %q, %c {scale = 0.125} : ...
@@ -79,7 +80,7 @@ def PlaceScalesPass : Pass<"kv-place-scales", "::mlir::ModuleOp"> {
 def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
   let summary = "decides query heads per pass, page size, arithmetic and packings for the target";
   let description = [{
-    Reads `kv.target` from the module and writes `schedule` on each `kv.attend`. Packing and page size
+    Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none. Packing and page size
     change nothing that is computed; `int8` arithmetic rounds the query and the weights to 8 bits per
     group, `f32` rounds nothing.
 

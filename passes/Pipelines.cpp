@@ -14,14 +14,14 @@ using namespace mlir;
 
 void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level level,
                          const PipelineOptions &options) {
-  if (level == Level::Kv)
-    return;
   // Decide.
   manager.addPass(createPlaceScalesPass());
   PlanSchedulePassOptions schedule;
   schedule.compute = options.compute;
   schedule.page = options.page;
   manager.addPass(createPlanSchedulePass(schedule));
+  if (level == Level::Plan)
+    return;
   // Do.
   manager.addPass(createTileAttentionPass());
   manager.addPass(createCanonicalizerPass());

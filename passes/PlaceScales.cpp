@@ -36,8 +36,10 @@ struct PlaceScalesPass : kvcc::impl::PlaceScalesPassBase<PlaceScalesPass> {
             << remark::metric("group_channels", quant.getGroupChannels());
         return PlacementAttr::get(attend.getContext(), placement);
       };
-      attend.setKeyScalesAttr(place(cache.getKey(), Role::Key));
-      attend.setValueScalesAttr(place(cache.getValue(), Role::Value));
+      if (!attend.getKeyScales())
+        attend.setKeyScalesAttr(place(cache.getKey(), Role::Key));
+      if (!attend.getValueScales())
+        attend.setValueScalesAttr(place(cache.getValue(), Role::Value));
     });
   }
 };

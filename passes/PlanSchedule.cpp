@@ -44,6 +44,8 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
       return signalPassFailure();
     }
     WalkResult result = getOperation().walk([&](AttendOp attend) {
+      if (attend.getSchedule())
+        return WalkResult::advance();
       ScheduleAttr schedule = plan(attend, *target);
       if (!schedule)
         return WalkResult::interrupt();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The CUDA driver loader against fake_libcuda.c, whose path is the macro KVCC_FAKE_LIBCUDA or the
-// environment variable of that name. No GPU is needed or used.
+// The CUDA driver loader against fake_libcuda.c. No GPU is needed or used.
 
 #include "runtime/CudaDriver.h"
 #include "test/unit/ScopedVariable.h"
+#include "test/unit/TestPaths.h"
 
 #include "gtest/gtest.h"
 
@@ -15,14 +15,6 @@
 using namespace kvcc;
 
 namespace {
-
-const char *fakePath() {
-#ifdef KVCC_FAKE_LIBCUDA
-  return KVCC_FAKE_LIBCUDA;
-#else
-  return std::getenv("KVCC_FAKE_LIBCUDA");
-#endif
-}
 
 #define EXPECT_OK(expression)                                                                      \
   do {                                                                                             \
@@ -41,10 +33,9 @@ std::string errorText(llvm::Error error) {
 class CudaDriverTest : public testing::Test {
 protected:
   void SetUp() override {
-    if (!fakePath())
-      GTEST_SKIP() << "the path of fake_libcuda is not known; set KVCC_FAKE_LIBCUDA";
-    variable.emplace("KVCC_LIBCUDA", fakePath());
-    library = dlopen(fakePath(), RTLD_NOW | RTLD_LOCAL);
+    std::string path = fakeLibcuda();
+    variable.emplace("KVCC_LIBCUDA", path.c_str());
+    library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     ASSERT_NE(library, nullptr) << dlerror();
     call<void>("fakeCudaReset");
   }

@@ -6,6 +6,7 @@
 
 #include "runtime/ModelConfig.h"
 #include "runtime/JsonText.h"
+#include "test/unit/TestPaths.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
@@ -21,7 +22,7 @@ using namespace kvcc;
 
 namespace {
 
-std::string modelsDir() { return std::string(KVCC_TEST_DIR) + "/models/"; }
+std::string modelsDir() { return testDir() + "/models/"; }
 
 /// "0-2, 5" -> {0, 1, 2, 5}
 std::vector<size_t> parseRanges(StringRef text) {
@@ -451,7 +452,7 @@ TEST(ModelConfig, MissingFiles) {
   EXPECT_EQ(toString(model.takeError()),
             "expected a config.json or a folder that holds one, but got "
             "'/nonexistent/config.json', which does not exist");
-  model = loadModelConfig(KVCC_TEST_DIR); // A folder without one.
+  model = loadModelConfig(testDir()); // A folder without one.
   ASSERT_FALSE(bool(model));
   EXPECT_TRUE(
       StringRef(toString(model.takeError())).contains("config.json', which does not exist"));

@@ -4,6 +4,7 @@
 // float32.
 
 #include "runtime/Safetensors.h"
+#include "test/unit/TestPaths.h"
 
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringExtras.h"
@@ -251,7 +252,7 @@ TEST(Safetensors, EveryChangedByteIsHandled) {
 
 TEST(Safetensors, CapturedTensors) {
   Expected<SafetensorsFile> file =
-      SafetensorsFile::open(std::string(KVCC_TEST_DIR) + "/data/smollm2-135m.safetensors");
+      SafetensorsFile::open(testDir() + "/data/smollm2-135m.safetensors");
   ASSERT_TRUE(bool(file)) << toString(file.takeError());
   EXPECT_EQ(file->tensors().size(), 12u);
   EXPECT_EQ(file->metadata().at("layers"), "0, 8, 14, 29");

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Fills a cache in host memory as a prefill would, and reads one back: the scalar counterpart of the
+// kernels, on the same definitions of format (Quantization.h) and layout (Layout.h).
+#ifndef KVCC_RUNTIME_CACHECONTENTS_H
+#define KVCC_RUNTIME_CACHECONTENTS_H
+
+#include "dialect/Layout.h"
+#include "runtime/ThreadPool.h"
+#include "llvm/Support/Error.h"
+
+namespace kvcc {
+
+/// The memory of one sequence in a cache. Page table entry i is the page of quantized tokens
+/// i*page .. (i+1)*page-1.
+struct SequenceMemory {
+  uint8_t *pages;        ///< the pool
+  const int32_t *table;  ///< pages of this sequence
+  uint8_t *slot;         ///< the slot of this sequence, CacheLayout::slotBytes
+};
+
+/// Keys or values of one sequence: [kv_heads, tokens, head_dim] with a stride between heads, numbers of the
+/// cache's dtype.
+struct PrefillTensor {
+  const void *data;
+  int64_t headStride; ///< in elements
+};
+
+/// Writes `tokens` tokens: transforms, quantized pages, windows. Fails, naming the place, on a number that
+/// is not finite, and on one that does not fit the formats; the sequence then holds nothing of use.
+llvm::Error writePrefill(kv::CacheType cache, kv::ScheduleAttr schedule, const SequenceMemory &memory,
+                         PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool);
+
+/// The `tokens` keys and values of a KV head as a reader understands the cache's bytes, transforms undone:
+/// [tokens, head_dim] each.
+void readSequence(kv::CacheType cache, kv::ScheduleAttr schedule, const SequenceMemory &memory,
+                  int64_t kvHead, int64_t tokens, float *keys, float *values);
+
+} // namespace kvcc
+
+#endif

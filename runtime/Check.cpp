@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A decode step against the reference, twice: over what the cache holds, and over what it was filled from.
+#include "runtime/Check.h"
+
+#include "runtime/Reference.h"
+
+#include <cmath>
+
+using namespace llvm;
+using namespace kvcc;
+
+double kvcc::getErrorBound(const Plan &plan) {
+  return plan.schedule.getCompute() == kv::Compute::Int8 ? 1e-2 : 1e-3;
+}
+
+StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<float> keys,
+                           ArrayRef<float> values, int64_t tokens, ArrayRef<float> out, ArrayRef<float> lse,
+                           ThreadPool &pool) {
+  const Plan &plan = cache.getProgram().getPlan();
+  auto [qHeads, kvHeads, headDim, scale] = plan.shape;
+  int64_t batch = cache.getCall().batch, group = qHeads / kvHeads;
+  std::vector<double> stored(out.size()), exact(out.size()), storedLse(lse.size()), exactLse(lse.size());
+  pool.run(batch * kvHeads, 0, [&](int64_t item) {
+    int64_t sequence = item / kvHeads, kvHead = item % kvHeads, length = cache.getTokens(sequence);
+    std::vector<float> storedKeys(size_t(length * headDim)), storedValues(size_t(length * headDim));
+    readSequence(plan.cache, plan.schedule, cache.getSequence(sequence), kvHead, length, storedKeys.data(),
+                 storedValues.data());
+    for (int64_t h = 0; h < group; ++h) {
+      size_t row = size_t(sequence * qHeads + kvHead * group + h), at = row * size_t(headDim);
+      computeReference(query.data() + at, storedKeys.data(), storedValues.data(), length, headDim, scale,
+                       stored.data() + at, storedLse[row]);
+      size_t head = size_t(item * tokens * headDim);
+      computeReference(query.data() + at, keys.data() + head, values.data() + head, length, headDim, scale,
+                       exact.data() + at, exactLse[row]);
+    }
+  });
+  StepErrors errors;
+  errors.kernel = relativeError(out, stored);
+  errors.total = relativeError(out, exact);
+  for (size_t i = 0; i < lse.size(); ++i) {
+    double difference = std::isinf(storedLse[i]) ? (double(lse[i]) == storedLse[i] ? 0 : INFINITY)
+                                                 : std::fabs(double(lse[i]) - storedLse[i]);
+    errors.lse = std::max(errors.lse, difference / (std::isinf(storedLse[i]) ? 1 : std::max(1.0, std::fabs(storedLse[i]))));
+  }
+  return errors;
+}

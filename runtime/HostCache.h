@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A cache in this process's memory, for tools and tests; a framework brings its own memory (kvcc.h).
+#ifndef KVCC_RUNTIME_HOSTCACHE_H
+#define KVCC_RUNTIME_HOSTCACHE_H
+
+#include "runtime/CacheContents.h"
+#include "runtime/Program.h"
+
+namespace kvcc {
+
+/// Zeroed bytes at an address that is a multiple of 64.
+class AlignedBytes {
+public:
+  explicit AlignedBytes(size_t size = 0);
+  uint8_t *data() const { return bytes.get(); }
+  size_t size() const { return count; }
+
+private:
+  struct Free {
+    void operator()(uint8_t *pointer) const { std::free(pointer); }
+  };
+  std::unique_ptr<uint8_t[], Free> bytes;
+  size_t count;
+};
+
+class HostCache {
+public:
+  /// For `batch` sequences of up to `maxTokens` tokens. Pages and slots are handed out back to front, so
+  /// that nothing works by the accident of consecutive memory.
+  HostCache(const Program &program, int64_t batch, int64_t maxTokens);
+
+  llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens,
+                      ThreadPool &pool);
+  int64_t getTokens(int64_t sequence) const { return lens[size_t(sequence)]; }
+  SequenceMemory getSequence(int64_t sequence);
+  /// A call over this cache; query, out, lse and the rest are the caller's.
+  AttendCall getCall() const;
+  size_t getBytes() const { return pages.size() + slots.size(); }
+  /// The cache's bytes that one step over all sequences reads.
+  int64_t getBytesRead() const;
+
+  const AlignedBytes &getPages() const { return pages; }
+  const AlignedBytes &getSlots() const { return slots; }
+  const Program &getProgram() const { return program; }
+
+private:
+  const Program &program;
+  int64_t batch, tableStride;
+  AlignedBytes pages, slots;
+  std::vector<int32_t> table, slotIds, lens;
+};
+
+/// One decode step over a whole cache, on host tensors whatever the executor: a GPU gets copies. `out` and
+/// `lse` are resized. `splits` 0 chooses.
+llvm::Error decodeStep(const HostCache &cache, const void *query, std::vector<float> &out,
+                       std::vector<float> &lse, int64_t splits = 0, unsigned threads = 0, uint64_t seed = 0);
+
+} // namespace kvcc
+
+#endif

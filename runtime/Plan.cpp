@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Builds level 1 modules and runs the pipelines over them, with MLIR diagnostics turned into errors.
+#include "runtime/Plan.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/Remarks.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/Pass/PassManager.h"
+
+using namespace llvm;
+using namespace kvcc;
+using mlir::MLIRContext;
+using mlir::ModuleOp;
+using mlir::OwningOpRef;
+
+namespace {
+
+/// Collects what MLIR reports while it lives.
+class Diagnostics {
+public:
+  explicit Diagnostics(MLIRContext &context)
+      : handler(&context, [this](mlir::Diagnostic &diagnostic) {
+          if (diagnostic.getSeverity() == mlir::DiagnosticSeverity::Error)
+            text += (text.empty() ? "" : "; ") + diagnostic.str();
+        }) {}
+  Error takeError() { return createStringError(text.empty() ? "compilation failed" : text); }
+
+private:
+  std::string text;
+  mlir::ScopedDiagnosticHandler handler;
+};
+
+/// Keeps the remarks of the deciding passes as lines of text.
+class RemarkCollector : public mlir::remark::detail::MLIRRemarkStreamerBase {
+public:
+  explicit RemarkCollector(std::vector<std::string> &lines) : lines(lines) {}
+  void streamOptimizationRemark(const mlir::remark::detail::Remark &remark) override {
+    lines.push_back((remark.getCategoryName() + ": " + remark.getMsg()).str());
+  }
+
+private:
+  std::vector<std::string> &lines;
+};
+
+Error runPipeline(ModuleOp module, kv::TargetKind kind, Level level, const PipelineOptions &options) {
+  Diagnostics diagnostics(*module.getContext());
+  mlir::PassManager manager(module.getContext());
+  buildPipeline(manager, kind, level, options);
+  return succeeded(manager.run(module)) ? Error::success() : diagnostics.takeError();
+}
+
+/// func @name(arguments) that returns the results of the one operation that `create` makes.
+template <typename Create>
+void addFunction(mlir::OpBuilder &b, StringRef name, ArrayRef<mlir::Type> arguments,
+                 ArrayRef<mlir::Type> results, Create create) {
+  mlir::OpBuilder::InsertionGuard guard(b);
+  auto func = mlir::func::FuncOp::create(b, b.getUnknownLoc(), name, b.getFunctionType(arguments, results));
+  b.setInsertionPointToStart(func.addEntryBlock());
+  mlir::Operation *op = create(func.getArguments());
+  mlir::func::ReturnOp::create(b, b.getUnknownLoc(), op->getResults());
+}
+
+} // namespace
+
+std::unique_ptr<MLIRContext> kvcc::createContext() {
+  mlir::DialectRegistry registry;
+  registerAll(registry);
+  auto context = std::make_unique<MLIRContext>(registry, MLIRContext::Threading::DISABLED);
+  context->loadDialect<kv::KvDialect, mlir::func::FuncDialect>();
+  return context;
+}
+
+std::string kvcc::printModule(ModuleOp module) {
+  std::string text;
+  raw_string_ostream stream(text);
+  module.print(stream);
+  stream << '\n';
+  return text;
+}
+
+std::string Plan::print() const { return printModule(module.get()); }
+
+Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape, StringRef dtype,
+                              const Scheme &scheme, const Target &target, const PlanOptions &options) {
+  mlir::OpBuilder b(&context);
+  mlir::Type element = dtype == "f16"    ? b.getF16Type()
+                       : dtype == "bf16" ? mlir::Type(b.getBF16Type())
+                       : dtype == "f32"  ? mlir::Type(b.getF32Type())
+                                         : mlir::Type();
+  if (!element)
+    return createStringError("expected dtype f16, bf16 or f32, but got '" + dtype.str() + "'");
+
+  Plan plan;
+  plan.shape = shape;
+  plan.target = target;
+  plan.scheme = scheme.name;
+  Diagnostics diagnostics(context);
+  plan.cache = kv::CacheType::getChecked([&] { return mlir::emitError(b.getUnknownLoc()); }, &context,
+                                         shape.kvHeads, shape.headDim, element, scheme.key, scheme.value,
+                                         scheme.window);
+  if (!plan.cache)
+    return diagnostics.takeError();
+
+  plan.module = ModuleOp::create(b.getUnknownLoc());
+  plan.module.get()->setAttr(kTargetAttrName, target.getAttr(context));
+  b.setInsertionPointToEnd(plan.module->getBody());
+  const int64_t any = mlir::ShapedType::kDynamic;
+  auto tensor = [&](ArrayRef<int64_t> extents, mlir::Type type) -> mlir::Type {
+    return mlir::RankedTensorType::get(extents, type);
+  };
+  mlir::Type f32 = b.getF32Type(), out = tensor({any, shape.qHeads, shape.headDim}, f32),
+             lse = tensor({any, shape.qHeads}, f32);
+  addFunction(b, "attend", {tensor({any, shape.qHeads, shape.headDim}, element), plan.cache}, {out, lse},
+              [&](mlir::ValueRange args) {
+                return kv::AttendOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1],
+                                            b.getF64FloatAttr(shape.scale), nullptr, nullptr, nullptr);
+              });
+  addFunction(b, "merge",
+              {tensor({any, any, shape.qHeads, shape.headDim}, f32), tensor({any, any, shape.qHeads}, f32)},
+              {out, lse}, [&](mlir::ValueRange args) {
+                return kv::MergeOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1]);
+              });
+  if (failed(mlir::verify(plan.module.get())))
+    return diagnostics.takeError();
+
+  mlir::remark::RemarkCategories categories{"kv-.*", std::nullopt, std::nullopt, std::nullopt, std::nullopt};
+  if (failed(mlir::remark::enableOptimizationRemarks(
+          context, std::make_unique<RemarkCollector>(plan.remarks),
+          std::make_unique<mlir::remark::RemarkEmittingPolicyAll>(), categories)))
+    return createStringError("cannot collect remarks");
+  Error error = runPipeline(plan.module.get(), target.kind, Level::Plan, {options.compute, options.page});
+  context.setRemarkEngine(nullptr);
+  if (error)
+    return std::move(error);
+
+  plan.module->walk([&](kv::AttendOp attend) {
+    plan.schedule = *attend.getSchedule();
+    plan.keyPlacement = *attend.getKeyScales();
+    plan.valuePlacement = *attend.getValueScales();
+  });
+  return plan;
+}
+
+Expected<OwningOpRef<ModuleOp>> kvcc::lowerPlan(const Plan &plan, Level level) {
+  OwningOpRef<ModuleOp> module(plan.module.get().clone());
+  if (Error error = runPipeline(module.get(), plan.target.kind, level, {}))
+    return std::move(error);
+  return module;
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A decided kernel: the level 1 module of one attention layer with every choice written into it.
+#ifndef KVCC_RUNTIME_PLAN_H
+#define KVCC_RUNTIME_PLAN_H
+
+#include "dialect/Layout.h"
+#include "passes/Passes.h"
+#include "runtime/ModelConfig.h"
+#include "runtime/Scheme.h"
+#include "runtime/Target.h"
+#include "mlir/IR/OwningOpRef.h"
+
+#include <vector>
+
+namespace kvcc {
+
+/// What a kernel computes, as far as shapes go. `scale` multiplies q.k.
+struct AttentionShape {
+  int64_t qHeads = 0, kvHeads = 0, headDim = 0;
+  double scale = 0;
+
+  static AttentionShape of(const LayerConfig &layer) {
+    return {layer.qHeads, layer.kvHeads, layer.headDim, layer.scale};
+  }
+};
+
+/// Choices that a user may take from the passes.
+struct PlanOptions {
+  std::string compute = "auto"; ///< "auto", "f32" or "int8"
+  int64_t page = 0;             ///< quantized tokens per page; 0 chooses
+};
+
+struct Plan {
+  mlir::OwningOpRef<mlir::ModuleOp> module; ///< @attend and @merge; level 1
+  AttentionShape shape;
+  Target target;
+  std::string scheme; ///< its name
+  kv::CacheType cache;
+  kv::ScheduleAttr schedule;
+  kv::Placement keyPlacement, valuePlacement;
+  std::vector<std::string> remarks; ///< why each choice was made, a line each
+
+  /// The module as text: the same plan gives the same bytes.
+  std::string print() const;
+};
+
+/// Dialects, passes and interfaces of kvcc, in a context that uses no threads of its own.
+std::unique_ptr<mlir::MLIRContext> createContext();
+
+/// `dtype` ("f16", "bf16", "f32") is that of the query and of the tokens in the windows. Errors are those of
+/// the dialect's verifiers and the deciding passes.
+llvm::Expected<Plan> makePlan(mlir::MLIRContext &context, const AttentionShape &shape, llvm::StringRef dtype,
+                              const Scheme &scheme, const Target &target, const PlanOptions &options = {});
+
+/// The module of a plan, lowered to `level`.
+llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>> lowerPlan(const Plan &plan, Level level);
+
+std::string printModule(mlir::ModuleOp module);
+
+} // namespace kvcc
+
+#endif

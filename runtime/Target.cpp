@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Target names.
+#include "runtime/Target.h"
+
+#include "runtime/CudaDriver.h"
+
+using namespace llvm;
+using namespace kvcc;
+
+static constexpr StringLiteral kLegal =
+    "cpu, cpu:generic, cpu:avx512_vnni, cuda, cuda:sm_75 to cuda:sm_121 or cuda-host";
+
+kv::TargetAttr Target::getAttr(mlir::MLIRContext &context) const {
+  return kv::TargetAttr::get(&context, kind, arch);
+}
+
+static Target makeCpu(StringRef arch, cpu::Machine machine) {
+  return {("cpu:" + arch).str(), kv::TargetKind::Cpu, Executor::Cpu, arch.str(), std::move(machine)};
+}
+
+static Target makeCuda(std::string arch) {
+  return {"cuda:" + arch, kv::TargetKind::Cuda, Executor::CudaDevice, arch, {}};
+}
+
+/// "sm_90", "sm_90a", "sm_100f".
+static bool isGpuArchitecture(StringRef arch) {
+  unsigned capability;
+  if (!arch.consume_front("sm_"))
+    return false;
+  if (arch.ends_with("a") || arch.ends_with("f"))
+    arch = arch.drop_back();
+  return !arch.getAsInteger(10, capability) && capability >= 75 && capability < 1000;
+}
+
+Expected<Target> kvcc::parseTarget(StringRef text) {
+  if (text == "cpu")
+    return makeCpu(cpu::hostHasAvx512Vnni() ? "avx512_vnni" : "generic", cpu::Machine::host());
+  if (text == "cpu:generic")
+    return makeCpu("generic", cpu::Machine::host());
+  if (text == "cpu:avx512_vnni")
+    return makeCpu("avx512_vnni", cpu::hostHasAvx512Vnni() ? cpu::Machine::host() : cpu::Machine::avx512Vnni());
+  if (text == "cuda-host")
+    return Target{"cuda-host", kv::TargetKind::Cuda, Executor::CudaHost, "sm_90", {}};
+  if (text == "cuda") {
+    auto driver = CudaDriver::load();
+    if (!driver)
+      return createStringError("expected a GPU for target cuda (or name one, such as cuda:sm_90), but " +
+                               toString(driver.takeError()));
+    auto info = (*driver)->deviceInfo(0);
+    if (!info)
+      return info.takeError();
+    return makeCuda(info->architecture());
+  }
+  StringRef arch = text;
+  if (arch.consume_front("cuda:")) {
+    if (isGpuArchitecture(arch))
+      return makeCuda(arch.str());
+    return createStringError("expected a GPU architecture from sm_75 to sm_121, but got '" + arch.str() + "'");
+  }
+  return createStringError("expected target " + kLegal + ", but got '" + text + "'");
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a user may name as a target, and what that means for code generation and execution.
+#ifndef KVCC_RUNTIME_TARGET_H
+#define KVCC_RUNTIME_TARGET_H
+
+#include "codegen/cpu/Jit.h"
+#include "dialect/Kv.h"
+#include "llvm/Support/Error.h"
+
+#include <string>
+
+namespace kvcc {
+
+/// Where kernels run: threads of this process, emitted CUDA on the host's CPU, or a GPU.
+enum class Executor { Cpu, CudaHost, CudaDevice };
+
+struct Target {
+  std::string name; ///< as the user may write it: "cpu:avx512_vnni", "cuda-host", "cuda:sm_90"
+  kv::TargetKind kind = kv::TargetKind::Cpu;
+  Executor executor = Executor::Cpu;
+  std::string arch;     ///< of #kv.target: "generic", "avx512_vnni", "sm_90"
+  cpu::Machine machine; ///< for Executor::Cpu
+
+  kv::TargetAttr getAttr(mlir::MLIRContext &context) const;
+};
+
+/// Understands
+/// - `cpu` (the best level that this host has), `cpu:generic` (portable vector code, compiled for this
+///   host), `cpu:avx512_vnni` (compiled for any such x86-64, whether or not this host is one);
+/// - `cuda:sm_75` and newer; `cuda` is the architecture of the first GPU of this machine;
+/// - `cuda-host`: the CUDA text, compiled by the host's C++ compiler and run on the CPU, for tests.
+/// Whether NVRTC knows an architecture is found out when it compiles.
+llvm::Expected<Target> parseTarget(llvm::StringRef text);
+
+} // namespace kvcc
+
+#endif

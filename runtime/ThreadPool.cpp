@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The resident pool.
+#include "runtime/ThreadPool.h"
+
+#include <algorithm>
+#include <chrono>
+
+using namespace kvcc;
+
+static constexpr uint64_t kEnd = ~uint64_t(0), kWorkersMask = 0xffff;
+/// Longer than the gap between the layers of a decode step, shorter than anybody would notice.
+static constexpr std::chrono::microseconds kSpin(50);
+
+static void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+ThreadPool::ThreadPool(unsigned threads)
+    : threadCount(std::clamp(threads ? threads : std::thread::hardware_concurrency(), 1u, 1024u)) {}
+
+ThreadPool::~ThreadPool() {
+  ticket.store(kEnd, std::memory_order_release);
+  ticket.notify_all();
+  for (std::thread &worker : workers)
+    worker.join();
+}
+
+void ThreadPool::takeItems() {
+  for (int64_t item; (item = next.fetch_add(1, std::memory_order_relaxed)) < jobItems;)
+    (*job)(item);
+}
+
+void ThreadPool::work(unsigned worker) {
+  uint64_t seen = 0;
+  while (true) {
+    uint64_t current = ticket.load(std::memory_order_acquire);
+    if (current == seen) {
+      auto end = std::chrono::steady_clock::now() + kSpin;
+      while ((current = ticket.load(std::memory_order_acquire)) == seen &&
+             std::chrono::steady_clock::now() < end)
+        relax();
+      if (current == seen) {
+        ticket.wait(seen, std::memory_order_acquire);
+        continue;
+      }
+    }
+    if (current == kEnd)
+      return;
+    seen = current;
+    if (worker >= (current & kWorkersMask))
+      continue;
+    takeItems();
+    unfinished.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+void ThreadPool::run(int64_t items, unsigned threads, llvm::function_ref<void(int64_t)> body) {
+  unsigned wanted = unsigned(std::min<int64_t>(threads ? std::min(threads, threadCount) : threadCount, items));
+  std::unique_lock lock(busy, std::defer_lock);
+  if (wanted <= 1 || !lock.try_lock()) {
+    for (int64_t item = 0; item < items; ++item)
+      body(item);
+    return;
+  }
+  unsigned helpers = wanted - 1;
+  while (workers.size() < helpers)
+    workers.emplace_back([this, worker = unsigned(workers.size())] { work(worker); });
+  job = &body;
+  jobItems = items;
+  next.store(0, std::memory_order_relaxed);
+  unfinished.store(helpers, std::memory_order_relaxed);
+  ticket.store(((ticket.load(std::memory_order_relaxed) >> 16) + 1) << 16 | helpers, std::memory_order_release);
+  ticket.notify_all();
+  takeItems();
+  while (unfinished.load(std::memory_order_acquire))
+    relax();
+}

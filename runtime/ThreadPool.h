@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A small resident pool for work of microseconds. LLVM's ThreadPool queues closures under a lock and wakes
+// through a condition variable, which costs more than a short decode step; hence this one.
+#ifndef KVCC_RUNTIME_THREADPOOL_H
+#define KVCC_RUNTIME_THREADPOOL_H
+
+#include "llvm/ADT/STLFunctionalExtras.h"
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace kvcc {
+
+/// Workers spin for a moment after a job, then sleep. A job takes the items in order, one at a time, so that
+/// uneven items end together. Several callers at once are fine: while the workers are busy with one
+/// caller's job, another caller's runs on its own thread alone.
+class ThreadPool {
+public:
+  /// `threads` counts the caller; 0 stands for the number of processors. Workers start with the first job
+  /// that wants them.
+  explicit ThreadPool(unsigned threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool &) = delete;
+
+  unsigned size() const { return threadCount; }
+
+  /// Calls body(0) .. body(items-1), on at most `threads` threads (0: all), and returns when all are done.
+  /// `body` must not throw.
+  void run(int64_t items, unsigned threads, llvm::function_ref<void(int64_t)> body);
+
+private:
+  void work(unsigned worker);
+  void takeItems();
+
+  const unsigned threadCount;
+  std::vector<std::thread> workers;
+  std::mutex busy; // held by the caller whose job it is
+
+  // The job. Workers read it only after they have seen a new ticket that asks for them, and the caller
+  // changes it only after all of those have finished.
+  const llvm::function_ref<void(int64_t)> *job = nullptr;
+  int64_t jobItems = 0;
+  alignas(64) std::atomic<int64_t> next{0};
+  /// Number of the job in the upper bits, workers that it wants in the lower 16; all ones ends the pool.
+  alignas(64) std::atomic<uint64_t> ticket{0};
+  alignas(64) std::atomic<unsigned> unfinished{0};
+};
+
+} // namespace kvcc
+
+#endif

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Whole kernels against the reference: every scheme on every executor.
+#include "test/unit/KernelTestSupport.h"
+
+#include "runtime/Safetensors.h"
+#include "gtest/gtest.h"
+
+#include <cmath>
+#include <random>
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::test;
+
+namespace {
+
+constexpr const char *kSchemes[] = {"fp16", "innerq-base", "innerq-small"};
+
+/// Executors and arithmetics; the emulator is slow, so it gets the smaller problems.
+struct Machine {
+  const char *target, *compute;
+  double bound;
+};
+std::vector<Machine> getCpuMachines() {
+  std::vector<Machine> machines = {{"cpu:generic", "int8", 1e-2}, {"cpu:generic", "f32", 1e-3}};
+  if (cpu::hostHasAvx512Vnni()) {
+    machines.push_back({"cpu:avx512_vnni", "int8", 1e-2});
+    machines.push_back({"cpu:avx512_vnni", "f32", 1e-3});
+  }
+  return machines;
+}
+std::vector<Machine> getAllMachines() {
+  std::vector<Machine> machines = getCpuMachines();
+  machines.push_back({"cuda-host", "auto", 1e-3});
+  return machines;
+}
+
+Problem on(const Machine &machine, Problem problem) {
+  problem.target = machine.target;
+  problem.compute = machine.compute;
+  return problem;
+}
+
+class SchemeTest : public testing::TestWithParam<const char *> {};
+
+TEST_P(SchemeTest, AgreesOnRandomTensors) {
+  Problem problem;
+  problem.scheme = GetParam();
+  problem.lens = {300, 0, 1, 31, 127, 160, 161, 512};
+  Tensors tensors = makeRandomTensors(problem);
+  for (const Machine &machine : getAllMachines())
+    expectAgrees(on(machine, problem), tensors, machine.bound);
+}
+
+TEST_P(SchemeTest, AgreesForAnyHeadDimAndGroup) {
+  struct Shape {
+    int64_t qHeads, kvHeads, headDim;
+  };
+  for (Shape shape : {Shape{1, 1, 32}, Shape{7, 1, 96}, Shape{12, 4, 128}, Shape{10, 2, 160}, Shape{32, 2, 256},
+                      Shape{3, 3, 224}}) {
+    Problem problem;
+    problem.scheme = GetParam();
+    problem.qHeads = shape.qHeads;
+    problem.kvHeads = shape.kvHeads;
+    problem.headDim = shape.headDim;
+    problem.lens = {290, 33};
+    Tensors tensors = makeRandomTensors(problem);
+    for (const Machine &machine : getCpuMachines())
+      expectAgrees(on(machine, problem), tensors, machine.bound);
+  }
+}
+
+TEST_P(SchemeTest, AgreesOnTheEmulatorForOtherShapes) {
+  for (int64_t headDim : {96, 256}) {
+    Problem problem;
+    problem.scheme = GetParam();
+    problem.target = "cuda-host";
+    problem.qHeads = 5;
+    problem.kvHeads = 1;
+    problem.headDim = headDim;
+    problem.lens = {200, 3};
+    expectAgrees(problem, makeRandomTensors(problem), 1e-3);
+  }
+}
+
+TEST_P(SchemeTest, AgreesForEveryDtype) {
+  for (const char *dtype : {"bf16", "f32"}) {
+    Problem problem;
+    problem.scheme = GetParam();
+    problem.dtype = dtype;
+    problem.lens = {230};
+    Tensors tensors = makeRandomTensors(problem);
+    for (const Machine &machine : getAllMachines())
+      expectAgrees(on(machine, problem), tensors, machine.bound);
+  }
+}
+
+TEST_P(SchemeTest, SplitsAndThreadsChangeNothingButRounding) {
+  Problem problem;
+  problem.scheme = GetParam();
+  problem.lens = {1000, 64, 0};
+  Tensors tensors = makeRandomTensors(problem);
+  for (const Machine &machine : getAllMachines())
+    for (int64_t splits : {1, 3, 7}) {
+      Problem split = on(machine, problem);
+      split.splits = splits;
+      split.threads = unsigned(splits);
+      expectAgrees(split, tensors, machine.bound);
+    }
+}
+
+TEST_P(SchemeTest, AgreesOnAdversarialGroups) {
+  struct Pattern {
+    const char *name;
+    Fill fill;
+  };
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  const Pattern patterns[] = {
+      {"all zero", [](auto...) { return 0.0f; }},
+      {"constant", [](auto...) { return 0.75f; }},
+      {"negative constant", [](auto...) { return -3.0f; }},
+      {"one outlier in each group",
+       [&](int64_t, int64_t, int64_t t, int64_t c) { return t % 32 == 7 || c % 32 == 9 ? 500.0f : normal(random); }},
+      {"denormals", [&](auto...) { return normal(random) * 1e-7f; }},
+      {"alternating signs", [](int64_t, int64_t, int64_t t, int64_t c) { return (t + c) % 2 ? 1.0f : -1.0f; }},
+  };
+  Problem problem;
+  problem.scheme = GetParam();
+  problem.lens = {256, 1};
+  for (const Pattern &pattern : patterns) {
+    SCOPED_TRACE(pattern.name);
+    Tensors tensors = makeTensors(problem, [&](auto...) { return normal(random); }, pattern.fill, pattern.fill);
+    for (const Machine &machine : getAllMachines())
+      expectAgrees(on(machine, problem), tensors, machine.bound);
+  }
+}
+
+TEST_P(SchemeTest, AgreesOnTheLargestHalfs) {
+  // The logits would leave f32's useful range with a query of the same size.
+  Problem problem;
+  problem.scheme = GetParam();
+  problem.lens = {256};
+  Tensors tensors = makeTensors(
+      problem, [](int64_t, int64_t h, int64_t, int64_t c) { return (c % 2 ? 1e-4f : -1e-4f) * float(h + 1); },
+      [](int64_t, int64_t, int64_t t, int64_t c) { return (t * 7 + c) % 3 ? 65504.0f : -65504.0f; },
+      [](int64_t, int64_t, int64_t t, int64_t c) { return (t + c) % 5 ? 65504.0f : -65504.0f; });
+  for (const Machine &machine : getAllMachines())
+    expectAgrees(on(machine, problem), tensors, machine.bound);
+}
+
+TEST_P(SchemeTest, AgreesOnCapturedTensors) {
+  auto file = SafetensorsFile::open(KVCC_TEST_DIR "/data/smollm2-135m.safetensors");
+  ASSERT_TRUE(bool(file)) << toString(file.takeError());
+  for (int layer : {0, 8, 14, 29}) {
+    SCOPED_TRACE("layer " + std::to_string(layer));
+    auto load = [&](const char *name) {
+      auto view = file->get("layer." + std::to_string(layer) + "." + name);
+      return cantFail(toFloat32(*cantFail(std::move(view))));
+    };
+    Problem problem;
+    problem.scheme = GetParam();
+    problem.qHeads = 9;
+    problem.kvHeads = 3;
+    problem.lens = {512};
+    Tensors tensors;
+    tensors.tokens = 512;
+    std::vector<float> queries = load("q");
+    for (int64_t head = 0; head < 9; ++head)
+      tensors.query.insert(tensors.query.end(), queries.begin() + (head * 32 + 31) * 64,
+                           queries.begin() + (head * 32 + 32) * 64);
+    tensors.keys = load("k");
+    tensors.values = load("v");
+    for (const Machine &machine : getAllMachines())
+      expectAgrees(on(machine, problem), tensors, machine.bound);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Presets, SchemeTest, testing::ValuesIn(kSchemes),
+                         [](const auto &info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(KernelTest, LongContexts) {
+  Problem problem;
+  problem.qHeads = 2;
+  problem.kvHeads = 1;
+  problem.headDim = 32;
+  problem.lens = {131072};
+  Tensors tensors = makeRandomTensors(problem);
+  for (const Machine &machine : getCpuMachines())
+    expectAgrees(on(machine, problem), tensors, machine.bound);
+}
+
+TEST(KernelTest, OrderOfExecutionChangesNothing) {
+  Problem problem;
+  problem.target = "cuda-host";
+  problem.lens = {400, 90};
+  problem.splits = 3;
+  Tensors tensors = makeRandomTensors(problem);
+  auto program = loadProgram(problem);
+  ASSERT_TRUE(bool(program)) << toString(program.takeError());
+  auto first = runStep(**program, problem, tensors);
+  ASSERT_TRUE(bool(first)) << toString(first.takeError());
+  for (uint64_t seed : {1, 2, 3}) {
+    problem.seed = seed;
+    auto other = runStep(**program, problem, tensors);
+    ASSERT_TRUE(bool(other)) << toString(other.takeError());
+    EXPECT_EQ(first->out, other->out);
+    EXPECT_EQ(first->lse, other->lse);
+  }
+}
+
+TEST(KernelTest, TargetsOfOneCacheFormatAgree) {
+  // Packing and page size are schedules: the numbers in the cache are the same for every target.
+  Problem problem;
+  problem.lens = {500};
+  Tensors tensors = makeRandomTensors(problem);
+  std::vector<float> keys[2], values[2];
+  for (int i = 0; i < 2; ++i) {
+    problem.target = i ? "cuda-host" : "cpu:generic";
+    auto program = loadProgram(problem);
+    ASSERT_TRUE(bool(program)) << toString(program.takeError());
+    HostCache cache(**program, 1, 500);
+    std::vector<uint16_t> k, v;
+    for (auto [from, to] : {std::pair(&tensors.keys, &k), std::pair(&tensors.values, &v)})
+      for (float number : *from)
+        to->push_back(std::bit_cast<uint16_t>(_Float16(number)));
+    Error error = cache.prefill(0, {k.data(), 500 * 64}, {v.data(), 500 * 64}, 500, getPool());
+    ASSERT_FALSE(bool(error)) << toString(std::move(error));
+    keys[i].resize(500 * 64);
+    values[i].resize(500 * 64);
+    const Plan &plan = (*program)->getPlan();
+    readSequence(plan.cache, plan.schedule, cache.getSequence(0), 1, 500, keys[i].data(), values[i].data());
+  }
+  EXPECT_EQ(keys[0], keys[1]);
+  EXPECT_EQ(values[0], values[1]);
+}
+
+} // namespace
