@@ -19,10 +19,10 @@ LogicalResult TileScaleChannelsOp::verify() {
 
 LogicalResult TilePrepareOp::verify() {
   auto tile = cast<VectorType>(getTile().getType()), values = cast<VectorType>(getValues().getType());
-  bool rounded = values.getElementType().isInteger(8);
+  bool rounded = values.getElementType().isInteger();
   // prepare_c1
   if (values.getShape() != tile.getShape() || !(rounded || values.getElementType().isF32()))
-    return emitOpError("expected values of the shape of ") << tile << " of f32 or i8, but got " << values;
+    return emitOpError("expected values of the shape of ") << tile << " of f32, i8 or i16, but got " << values;
   // prepare_c2
   int64_t group = getGroup();
   if (group <= 0 || tile.getDimSize(1) % group)
@@ -33,7 +33,10 @@ LogicalResult TilePrepareOp::verify() {
     return emitOpError("expected sums and scales of ") << shape[0] << "x" << shape[1];
   // prepare_c3
   if (rounded != bool(getScales()))
-    return emitOpError("expected scales exactly with i8 values, but got values ") << values;
+    return emitOpError("expected scales exactly with i8 or i16 values, but got values ") << values;
+  // prepare_c4
+  if (getIsUnsigned() && !values.getElementType().isInteger(8))
+    return emitOpError("expected unsigned with i8 values only, but got values ") << values;
   return success();
 }
 
@@ -46,7 +49,7 @@ static LogicalResult verifyProduct(Operation *op, VectorType small, BlockType bl
     return op->emitOpError("expected scales, sums and a placement exactly with codes, but got ")
            << block << " with placement " << stringifyPlacement(placement);
   if (small.getElementType().isInteger() != hasSmallScales)
-    return op->emitOpError("expected scales of the small operand exactly if it is i8, but got ") << small;
+    return op->emitOpError("expected scales of the small operand exactly if it is i8 or i16, but got ") << small;
   return success();
 }
 

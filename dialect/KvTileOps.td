@@ -43,13 +43,15 @@ def Kv_TilePrepareOp : Kv_TileOp<"prepare", [Pure]> {
   let summary = "the small operand of a product with codes, with the sums its zero codes need";
   let description = [{
     Cuts each row into groups of `group` elements. `sums` holds the sum of each group: sum(x * (code - o))
-    = sum(x * code) - o * sum(x). With an i8 result each group is rounded to int8 with a scale of its
-    own (max / 127, or max / 255 when `unsigned`), and sums are those of the rounded numbers.
+    = sum(x * code) - o * sum(x). With an integer result each group is rounded with a scale of its own
+    (max / 127 for i8, max / 255 when `unsigned`, max / 32639 for i16, whose two bytes then both fit
+    -127 .. 127), and sums are those of the rounded numbers.
 
     Constraints:
-    - (C1) `values` has the shape of the tile and is f32 or i8;
+    - (C1) `values` has the shape of the tile and is f32, i8 or i16;
     - (C2) group divides the columns; sums and scales are rows x columns/group;
-    - (C3) scales are there exactly if values are i8.
+    - (C3) scales are there exactly if values are i8 or i16;
+    - (C4) unsigned values are i8.
   }];
   let arguments = (ins Kv_F32Tile:$tile, I64Attr:$group, UnitAttr:$is_unsigned);
   let results = (outs Kv_Tile:$values, Kv_F32Tile:$sums, Optional<Kv_F32Tile>:$scales);
@@ -79,7 +81,7 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
     Constraints:
     - (C1) query is heads x head_dim, keys a key block 32 x head_dim, the result heads x 32;
     - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
-    - (C3) query_scales are there exactly if the query is i8.
+    - (C3) query_scales are there exactly if the query is i8 or i16.
   }];
   let arguments = (ins Kv_Tile:$query, Kv_BlockType:$keys, Optional<Kv_BlockType>:$scales,
                        Optional<Kv_F32Tile>:$query_sums, Optional<Kv_F32Tile>:$query_scales,
@@ -127,7 +129,7 @@ def Kv_TileAccumulateOp
     Constraints:
     - (C1) weights are heads x 32, values a value block 32 x head_dim of the state;
     - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
-    - (C3) weight_scales are there exactly if the weights are i8.
+    - (C3) weight_scales are there exactly if the weights are i8 or i16.
   }];
   let arguments = (ins Kv_StateType:$state, Kv_Tile:$weights, Kv_BlockType:$values,
                        Optional<Kv_BlockType>:$scales, Optional<Kv_F32Tile>:$weight_sums,

@@ -81,8 +81,8 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
   let summary = "decides query heads per pass, page size, arithmetic and packings for the target";
   let description = [{
     Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none. Packing and page size
-    change nothing that is computed; `int8` arithmetic rounds the query and the weights to 8 bits per
-    group, `f32` rounds nothing.
+    change nothing that is computed; `int8` arithmetic works on bytes: it rounds the query to two bytes
+    and the weights to one, per group; `f32` rounds nothing.
 
     ```mlir
     %0:2 = kv.attend %q, %c {scale = 0.125} : ...

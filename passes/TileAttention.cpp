@@ -122,7 +122,10 @@ private:
     auto type = cast<VectorType>(tile.getType());
     VectorType perGroup = tileType(type.getDimSize(1) / group);
     bool rounded = schedule.getCompute() == Compute::Int8;
-    VectorType values = rounded ? tileType(type.getDimSize(1), b.getI8Type()) : type;
+    // The query is rounded once per step and its error grows with the logits: 16 bits. The weights of a
+    // block are between 0 and 1: 8 bits.
+    Type integer = isUnsigned ? b.getI8Type() : b.getI16Type();
+    VectorType values = rounded ? tileType(type.getDimSize(1), integer) : type;
     auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile,
                                     b.getI64IntegerAttr(group),
                                     isUnsigned && rounded ? b.getUnitAttr() : UnitAttr());

@@ -4,6 +4,7 @@
 
 #include "runtime/CudaDriver.h"
 #include "runtime/CudaHost.h"
+#include "runtime/ErrorKind.h"
 
 using namespace llvm;
 using namespace kvcc;
@@ -143,7 +144,7 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes) {
 Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Target &target) {
   auto driver = CudaDriver::load();
   if (!driver)
-    return driver.takeError();
+    return withKind(ErrorKind::Unavailable, driver.takeError());
   auto context = CudaContext::retain(*driver, 0);
   if (!context)
     return context.takeError();

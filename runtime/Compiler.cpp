@@ -6,6 +6,7 @@
 #include "codegen/cuda/Prelude.h"
 #include "runtime/CompilerDigest.h"
 #include "runtime/CudaHost.h"
+#include "runtime/ErrorKind.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Config/llvm-config.h"
 
@@ -84,7 +85,7 @@ Expected<std::shared_ptr<Nvrtc>> Compiler::getNvrtc() {
   if (!nvrtc) {
     auto loaded = Nvrtc::load();
     if (!loaded)
-      return loaded.takeError();
+      return withKind(ErrorKind::Unavailable, loaded.takeError());
     nvrtc = std::move(*loaded);
   }
   return nvrtc;
@@ -112,9 +113,10 @@ Expected<Artifact> Compiler::emit(const Plan &plan, Emit form) {
   std::lock_guard lock(mutex);
   auto start = std::chrono::steady_clock::now();
   auto artifact = emitLocked(plan, form);
-  if (artifact)
-    artifact->milliseconds =
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  if (!artifact)
+    return withKind(ErrorKind::Failed, artifact.takeError());
+  artifact->milliseconds =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return artifact;
 }
 

@@ -2,6 +2,7 @@
 //
 // Which layers today's decode kernels serve, and the words for those that they do not.
 
+#include "runtime/ErrorKind.h"
 #include "runtime/ModelConfig.h"
 
 #include "llvm/ADT/MapVector.h"
@@ -137,10 +138,11 @@ Error checkServable(const ModelConfig &model) {
   if (llvm::any_of(model.layers, [](const LayerConfig &l) { return l.unsupported.empty(); }))
     return Error::success();
   std::string reasons = listReasons(model);
-  return createStringError(model.name +
-                           ": expected at least one layer of plain softmax attention over "
-                           "K and V, but got none: " +
-                           (reasons.empty() ? "no layer has attention" : reasons));
+  return withKind(ErrorKind::Unsupported,
+                  createStringError(model.name +
+                                    ": expected at least one layer of plain softmax attention over "
+                                    "K and V, but got none: " +
+                                    (reasons.empty() ? "no layer has attention" : reasons)));
 }
 
 } // namespace kvcc

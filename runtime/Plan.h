@@ -22,6 +22,7 @@ struct AttentionShape {
   static AttentionShape of(const LayerConfig &layer) {
     return {layer.qHeads, layer.kvHeads, layer.headDim, layer.scale};
   }
+  bool operator==(const AttentionShape &) const = default;
 };
 
 /// Choices that a user may take from the passes.

@@ -2,6 +2,7 @@
 // Loading and launching, independent of where kernels run.
 #include "runtime/Program.h"
 
+#include "runtime/ErrorKind.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace llvm;
@@ -17,8 +18,9 @@ static Expected<std::unique_ptr<Backend>> loadBackend(const Target &target, Stri
   switch (target.executor) {
   case Executor::Cpu:
     if (target.arch == "avx512_vnni" && !cpu::hostHasAvx512Vnni())
-      return createStringError("expected a target that this processor can run (cpu, cpu:generic), but got " +
-                               target.name);
+      return withKind(ErrorKind::Unavailable,
+                      createStringError("expected a target that this processor can run (cpu, cpu:generic), "
+                                        "but got " + target.name));
     return loadCpuBackend(bytes, pool);
   case Executor::CudaHost:
     return loadCudaHostBackend(bytes);
@@ -34,7 +36,7 @@ Expected<std::unique_ptr<Program>> Program::load(Compiler &compiler, Plan plan, 
     return artifact.takeError();
   auto backend = loadBackend(plan.target, artifact->bytes->getBuffer(), pool);
   if (!backend)
-    return backend.takeError();
+    return withKind(ErrorKind::Failed, backend.takeError());
   std::unique_ptr<Program> program(new Program(std::move(plan), std::move(*backend)));
   program->cached = artifact->cached;
   program->note = artifact->note;

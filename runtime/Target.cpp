@@ -3,6 +3,7 @@
 #include "runtime/Target.h"
 
 #include "runtime/CudaDriver.h"
+#include "runtime/ErrorKind.h"
 
 using namespace llvm;
 using namespace kvcc;
@@ -44,8 +45,9 @@ Expected<Target> kvcc::parseTarget(StringRef text) {
   if (text == "cuda") {
     auto driver = CudaDriver::load();
     if (!driver)
-      return createStringError("expected a GPU for target cuda (or name one, such as cuda:sm_90), but " +
-                               toString(driver.takeError()));
+      return withKind(ErrorKind::Unavailable,
+                      createStringError("expected a GPU for target cuda (or name one, such as cuda:sm_90), but " +
+                                        toString(driver.takeError())));
     auto info = (*driver)->deviceInfo(0);
     if (!info)
       return info.takeError();

@@ -82,5 +82,7 @@ if facts.get("cuda", {}).get("devices"):
     config.available_features.add("cuda-device")
 if has_host_compiler():
     config.available_features.add("host-cxx")
+if shutil.which("readelf"):
+    config.available_features.add("readelf")
 if {"avx512vbmi", "avx512_vnni"} <= cpu_flags():
     config.available_features.add("avx512-vnni")

@@ -75,7 +75,8 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     bool rounded = bool(op.getScales());
     Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales, values = in.getTile();
     if (rounded) {
-      values = b.scratch(shape, b.getI8Type());
+      auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getValues().getType()));
+      values = b.scratch(type.getShape(), b.getI8Type());
       scales = b.scratch({shape[0], groups}, b.getF32Type());
     }
     b.loop(0, shape[0], 1, [&](Value head) {
@@ -85,7 +86,7 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
         for (int64_t i = 0; i < group; i += kLanes)
           vectors.push_back(b.loadF32(in.getTile(), {head, b.addIndex(first, b.index(i))}));
         if (rounded)
-          round(b, op.getIsUnsigned(), vectors, values, head, first, scales, g);
+          round(b, op, vectors, values, head, first, scales, g);
         Value sum = vectors[0];
         for (Value vector : ArrayRef(vectors).drop_front())
           sum = b.add(sum, vector);
@@ -100,9 +101,11 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
   }
 
   /// Rounds a group to bytes, stores them and their scale, and replaces the vectors by the rounded ones.
-  static void round(CpuBuilder &b, bool isUnsigned, SmallVector<Value> &vectors, Value values, Value head,
+  static void round(CpuBuilder &b, TilePrepareOp op, SmallVector<Value> &vectors, Value values, Value head,
                     Value first, Value scales, Value g) {
-    float steps = isUnsigned ? 255.0f : 127.0f;
+    bool isUnsigned = op.getIsUnsigned();
+    bool twoBytes = cast<VectorType>(op.getValues().getType()).getElementType().isInteger(16);
+    float steps = isUnsigned ? 255.0f : twoBytes ? 32639.0f : 127.0f;
     Value largest;
     for (Value vector : vectors) {
       Value magnitude = isUnsigned ? vector : math::AbsFOp::create(b, vector).getResult();
@@ -118,9 +121,18 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     for (auto [i, vector] : llvm::enumerate(vectors)) {
       Value scaled = arith::MulFOp::create(b, vector, splat);
       Value rounded = arith::SubFOp::create(b, arith::AddFOp::create(b, scaled, shifter), shifter);
-      Value bytes = arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getI8Type()),
-                                            arith::FPToSIOp::create(b, b.i32Vector(), rounded));
-      b.store(bytes, values, {head, b.addIndex(first, b.index(int64_t(i) * kLanes))});
+      Value integers = arith::FPToSIOp::create(b, b.i32Vector(), rounded);
+      Value at = b.addIndex(first, b.index(int64_t(i) * kLanes));
+      auto storeBytes = [&](Value numbers, Value column) {
+        auto bytes = VectorType::get({kLanes}, b.getI8Type());
+        b.store(arith::TruncIOp::create(b, bytes, numbers), values, {head, column});
+      };
+      storeBytes(integers, at);
+      if (twoBytes) {
+        // n = 256 * high + low with low in -128 .. 127.
+        Value high = arith::ShRSIOp::create(b, b.add(integers, b.i32Splat(128)), b.i32Splat(8));
+        storeBytes(high, b.addIndex(at, b.index(shapeOf(op.getTile())[1])));
+      }
       vector = rounded;
     }
   }
@@ -279,12 +291,16 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
   }
 };
 
-/// Tiles are buffers of their shape; a block is a view of its bytes or numbers; a state is a buffer with
+/// Tiles are buffers of their shape, those of i16 with the low bytes of a row before its high bytes; a block is a view of its bytes or numbers; a state is a buffer with
 /// the columns of StateColumns.
 void populateTypes(TypeConverter &converter) {
   converter.addConversion([](Type type) { return type; });
   converter.addConversion([](VectorType type) -> Type {
-    return type.getRank() == 2 ? Type(MemRefType::get(type.getShape(), type.getElementType())) : type;
+    if (type.getRank() != 2)
+      return type;
+    if (type.getElementType().isInteger(16))
+      return MemRefType::get({type.getDimSize(0), 2 * type.getDimSize(1)}, IntegerType::get(type.getContext(), 8));
+    return MemRefType::get(type.getShape(), type.getElementType());
   });
   converter.addConversion([](BlockType type) -> Type {
     if (type.isCodes()) // with the bytes after it that a vector load may touch, see unpackCodes

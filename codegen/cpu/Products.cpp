@@ -23,6 +23,7 @@ public:
   CodeProduct(CpuBuilder &b, const Product &p)
       : b(b), p(p), bits(p.block.getElement().getIntOrFloatBitWidth()),
         integer(cast<MemRefType>(p.small.getType()).getElementType().isInteger(8)),
+        twoBytes(cast<MemRefType>(p.small.getType()).getDimSize(1) == 2 * p.block.getReduceExtent()),
         // Byte products want one unsigned and one signed side. Weights are unsigned, so the codes that
         // multiply them are read as signed bytes: of 8 bits, only after subtracting 128.
         codesAreSigned(!p.block.isKey()), biased(codesAreSigned && bits == 8) {}
@@ -33,9 +34,12 @@ public:
     Value firstTile = b.addIndex(b.mulIndex(tile, tilesInRow), b.mulIndex(group, perGroup));
     Value byte = b.mulIndex(firstTile, 8 * bits), element = b.mulIndex(group, p.group);
 
+    // Of a small operand of two bytes, the sums with the high bytes follow those with the low ones.
     SmallVector<Value> acc;
     for (int64_t h = 0; h < p.heads; ++h)
       acc.push_back(initial(h, group));
+    if (twoBytes)
+      acc.append(size_t(p.heads), b.i32Splat(0));
     for (int64_t v = 0; v < perGroup; ++v) {
       Value codes = b.unpackCodes(p.data, b.addIndex(byte, b.index(v * 8 * bits)), bits);
       if (biased)
@@ -50,6 +54,8 @@ public:
     SmallVector<Value> result;
     for (int64_t h = 0; h < p.heads; ++h) {
       Value sum = acc[h];
+      if (twoBytes)
+        sum = b.add(sum, arith::ShLIOp::create(b, acc[p.heads + h], b.i32Splat(8)));
       if (integer) {
         sum = arith::SIToFPOp::create(b, b.f32Vector(), sum);
         sum = b.mul(sum, b.loadSplat(p.smallScales, {b.index(h), group}));
@@ -71,9 +77,11 @@ private:
 
   void multiply(Value codes, Value element, SmallVector<Value> &acc) {
     if (integer) {
-      for (int64_t h = 0; h < p.heads; ++h) {
-        Value small = b.loadFourBytes(p.small, {b.index(h), element});
-        acc[h] = codesAreSigned ? b.dotBytes(acc[h], small, codes) : b.dotBytes(acc[h], codes, small);
+      for (auto [i, sum] : llvm::enumerate(acc)) {
+        int64_t head = int64_t(i) % p.heads, byte = int64_t(i) / p.heads;
+        Value at = b.addIndex(element, b.index(byte * p.block.getReduceExtent()));
+        Value small = b.loadFourBytes(p.small, {b.index(head), at});
+        sum = codesAreSigned ? b.dotBytes(sum, small, codes) : b.dotBytes(sum, codes, small);
       }
       return;
     }
@@ -89,7 +97,7 @@ private:
   CpuBuilder &b;
   const Product &p;
   unsigned bits;
-  bool integer, codesAreSigned, biased;
+  bool integer, twoBytes, codesAreSigned, biased;
 };
 
 /// The product of free tile `tile` (16 free indices), all heads.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Whole kernels against the reference: every scheme on every executor.
 #include "test/unit/KernelTestSupport.h"
+#include "test/unit/TestPaths.h"
 
 #include "runtime/Safetensors.h"
 #include "gtest/gtest.h"
@@ -150,7 +151,7 @@ TEST_P(SchemeTest, AgreesOnTheLargestHalfs) {
 }
 
 TEST_P(SchemeTest, AgreesOnCapturedTensors) {
-  auto file = SafetensorsFile::open(KVCC_TEST_DIR "/data/smollm2-135m.safetensors");
+  auto file = SafetensorsFile::open(testDir() + "/data/smollm2-135m.safetensors");
   ASSERT_TRUE(bool(file)) << toString(file.takeError());
   for (int layer : {0, 8, 14, 29}) {
     SCOPED_TRACE("layer " + std::to_string(layer));

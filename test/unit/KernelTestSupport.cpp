@@ -131,5 +131,5 @@ void kvcc::test::expectAgrees(const Problem &problem, const Tensors &tensors, do
   for (float number : result->out)
     ASSERT_TRUE(std::isfinite(number));
   EXPECT_LE(result->kernelError, bound);
-  EXPECT_LE(result->lseError, bound * 10);
+  EXPECT_LE(result->lseError, bound);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Where the tests find their files: in the source tree, or, when they run on another machine than the
-// one that built them, where the environment says.
+// Where the tests find their files: in the source tree, or, when they run on another machine than
+// the one that built them, where the environment says.
 
 #ifndef KVCC_TEST_UNIT_TESTPATHS_H
 #define KVCC_TEST_UNIT_TESTPATHS_H

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+ *
+ * The C interface of libkvcc: compiles decode-attention kernels over quantized KV caches for a model and a
+ * machine, and runs them. C99 and newer.
+ *
+ *   kvcc_context   a kernel cache, a compiler and a pool of threads; one per process is enough
+ *   kvcc_program   the kernels of one model for one scheme and target, loaded and ready
+ *
+ * The caller owns all cache memory and passes it with every call (kvcc_memory). Per layer there are
+ *   pages   a pool of page_bytes each, which hold the quantized tokens of all sequences;
+ *   slots   a pool of slot_bytes each, one per sequence: normalization factors and the tokens that stay in
+ *           full precision (the first `sink` and the latest ones).
+ * Page i of a sequence holds its quantized tokens i * page_tokens .. (i + 1) * page_tokens - 1, counted from
+ * token `sink` on; a block table maps i to a page of the pool. Pools of different layers are independent.
+ *
+ * Every function returns a status; kvcc_last_message() says what was wrong with which value, and what would
+ * be right. Functions are thread-safe, except that a handle must not be destroyed while in use. Structures
+ * begin with `size`, which the caller sets to sizeof(the structure): later versions add members at the end.
+ */
+#ifndef KVCC_H
+#define KVCC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(KVCC_BUILD)
+#define KVCC_API __attribute__((visibility("default")))
+#else
+#define KVCC_API
+#endif
+
+typedef enum kvcc_status {
+  KVCC_OK = 0,
+  KVCC_INVALID_ARGUMENT = 1, /* a value of the caller's: model, scheme, target, shape, pointer, number */
+  KVCC_UNSUPPORTED = 2,      /* understood, but there is no kernel for it, such as a layer of MLA */
+  KVCC_UNAVAILABLE = 3,      /* NVRTC, a driver, a device or an instruction set is missing here */
+  KVCC_FAILED = 4            /* compiling, loading or launching failed */
+} kvcc_status;
+
+typedef struct kvcc_context kvcc_context;
+typedef struct kvcc_program kvcc_program;
+
+/* "0.1.0". */
+KVCC_API const char *kvcc_version(void);
+/* The message of this thread's last call that did not return KVCC_OK; valid until its next call. */
+KVCC_API const char *kvcc_last_message(void);
+
+typedef struct kvcc_context_options {
+  size_t size;
+  const char *cache_dir; /* kernel cache; NULL: $KVCC_CACHE_DIR, else ~/.cache/kvcc */
+  uint32_t threads;      /* for CPU targets, the caller included; 0: one per processor */
+} kvcc_context_options;
+
+/* `options` may be NULL. */
+KVCC_API kvcc_status kvcc_context_create(const kvcc_context_options *options, kvcc_context **context);
+/* Programs of the context stay usable. NULL is fine. */
+KVCC_API void kvcc_context_destroy(kvcc_context *context);
+
+typedef struct kvcc_compile_options {
+  size_t size;
+  const char *model;   /* path of a Hugging Face config.json, or of a folder with one */
+  const char *scheme;  /* "fp16", "innerq-base", "innerq-small" */
+  const char *target;  /* "cpu", "cpu:generic", "cuda", "cuda:sm_90", ... */
+  const char *dtype;   /* of queries, keys and values: "f16", "bf16", "f32"; NULL: the model's */
+  const char *compute; /* "auto", "int8", "f32": arithmetic of products with codes; NULL: "auto" */
+  int64_t page_tokens; /* a multiple of 32; 0: chosen */
+} kvcc_compile_options;
+
+/* Compiles, or finds in the kernel cache, the kernels of all layers that can be served; a model without any
+ * is KVCC_UNSUPPORTED. Never call it on the decode path. */
+KVCC_API kvcc_status kvcc_compile(kvcc_context *context, const kvcc_compile_options *options,
+                                  kvcc_program **program);
+KVCC_API void kvcc_program_destroy(kvcc_program *program);
+
+typedef struct kvcc_program_info {
+  size_t size;
+  int32_t layers;
+  int32_t variants;     /* distinct kernels behind the layers */
+  int32_t from_cache;   /* variants that were found in the kernel cache */
+  double milliseconds;  /* for compiling and loading */
+} kvcc_program_info;
+KVCC_API kvcc_status kvcc_program_get_info(const kvcc_program *program, kvcc_program_info *info);
+
+typedef struct kvcc_layer_info {
+  size_t size;
+  int32_t served;               /* 0: left to the framework, and only `unserved_reason` is filled in */
+  const char *unserved_reason;  /* lives as long as the program */
+  int64_t q_heads, kv_heads, head_dim;
+  double scale;                 /* of q.k, from the model */
+  const char *dtype;            /* of query, keys, values: "f16", "bf16", "f32" */
+  int64_t sink, recent, flush;  /* window, in tokens */
+  int64_t page_tokens;
+  int64_t page_bytes, slot_bytes;
+  double kernel_error_bound;    /* relative L2, against exact attention over the cache as stored */
+} kvcc_layer_info;
+KVCC_API kvcc_status kvcc_program_get_layer(const kvcc_program *program, int32_t layer, kvcc_layer_info *info);
+
+/* Pages that a sequence of `tokens` tokens occupies in a layer. */
+KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
+
+/* Bytes of workspace that kvcc_attend needs for up to `batch` sequences of up to `max_tokens` tokens. */
+KVCC_API kvcc_status kvcc_workspace_bytes(const kvcc_program *program, int32_t layer, int64_t batch,
+                                          int64_t max_tokens, size_t *bytes);
+
+/* The pools of a layer. Pointers are multiples of 64. Memory of the host for CPU targets, of the device for
+ * CUDA targets (kvcc_prefill: always of the host). */
+typedef struct kvcc_memory {
+  void *pages;
+  int64_t num_pages;
+  void *slots;
+  int64_t num_slots;
+} kvcc_memory;
+
+typedef struct kvcc_prefill_args {
+  size_t size;
+  kvcc_memory memory;     /* in host memory */
+  const int32_t *table;   /* [table_length], host */
+  int64_t table_length;
+  int32_t slot;
+  const void *keys;       /* [kv_heads, tokens, head_dim] after RoPE, of the layer's dtype, host */
+  const void *values;     /* the same */
+  int64_t key_head_stride, value_head_stride; /* in elements; 0: tokens * head_dim */
+  int64_t tokens;
+} kvcc_prefill_args;
+
+/* Fills the pages and the slot of one sequence. Numbers that are not finite, or too large for the formats,
+ * are refused with their place; the sequence's pages and slot then hold nothing of use. */
+KVCC_API kvcc_status kvcc_prefill(const kvcc_program *program, int32_t layer, const kvcc_prefill_args *args);
+
+typedef struct kvcc_attend_args {
+  size_t size;
+  kvcc_memory memory;
+  const int32_t *table;    /* [batch, table_stride] */
+  int64_t table_stride;
+  const int32_t *slots;    /* [batch] */
+  const int32_t *seq_lens; /* [batch]; 0 gives out = 0 and lse = -inf */
+  int64_t batch;
+  int64_t max_tokens;      /* at least every seq_len; decides how the work is split */
+  const void *query;       /* [batch, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
+  float *out;              /* [batch, q_heads, head_dim] */
+  float *lse;              /* [batch, q_heads]: natural logarithm of the sum of exp of the scaled logits */
+  void *workspace;         /* may be NULL if kvcc_workspace_bytes says 0 */
+  size_t workspace_bytes;
+} kvcc_attend_args;
+
+/* One decode step. CPU targets: done on return. CUDA targets: asynchronous on `stream` (a cudaStream_t or
+ * CUstream), legal during stream capture; tables, slots and lengths are device memory and cannot be checked.
+ * Allocates nothing. */
+KVCC_API kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_attend_args *args,
+                                 void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,270 @@
+// What attributes refuse: every numbered constraint, then what they cannot parse.
+// RUN: kvcc-opt %s -verify-diagnostics -split-input-file
+
+//===-- #kv.quant ---------------------------------------------------------------------------===//
+
+// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'i1'}}
+func.func private @quant_c1_narrow() attributes {a = #kv.quant<i1, map = sym, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'i9'}}
+func.func private @quant_c1_wide() attributes {a = #kv.quant<i9, map = sym, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'si4'}}
+func.func private @quant_c1_signed() attributes {a = #kv.quant<si4, map = sym, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'f64'}}
+func.func private @quant_c1_float() attributes {a = #kv.quant<f64>}
+
+// -----
+
+// expected-error @below {{expected map, group and scale with element 'i3', but got no map}}
+func.func private @quant_c2_map() attributes {a = #kv.quant<i3, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected map, group and scale with element 'i3', but got no group}}
+func.func private @quant_c2_group() attributes {a = #kv.quant<i3, map = sym, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected map, group and scale with element 'i3', but got no scale}}
+func.func private @quant_c2_scale() attributes {a = #kv.quant<i3, map = sym, group = 1x32>}
+
+// -----
+
+// expected-error @below {{expected element 'f16' alone, but got a map with it}}
+func.func private @quant_c3_map() attributes {a = #kv.quant<f16, map = sym>}
+
+// -----
+
+// expected-error @below {{expected element 'bf16' alone, but got a group with it}}
+func.func private @quant_c3_group() attributes {a = #kv.quant<bf16, group = 1x32>}
+
+// -----
+
+// expected-error @below {{expected element 'f32' alone, but got a scale with it}}
+func.func private @quant_c3_scale() attributes {a = #kv.quant<f32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected element 'f16' alone, but got a transform with it}}
+func.func private @quant_c3_transform() attributes {a = #kv.quant<f16, transforms = [#kv.diag<sqrt_max>]>}
+
+// -----
+
+// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 2x32}}
+func.func private @quant_c4_square() attributes {a = #kv.quant<i3, map = sym, group = 2x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 0x32}}
+func.func private @quant_c4_zero() attributes {a = #kv.quant<i3, map = sym, group = 0x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 1x48}}
+func.func private @quant_c4_power() attributes {a = #kv.quant<i3, map = sym, group = 1x48, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 8x1}}
+func.func private @quant_c4_small() attributes {a = #kv.quant<i3, map = sym, group = 8x1, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 1x512}}
+func.func private @quant_c4_large() attributes {a = #kv.quant<i3, map = sym, group = 1x512, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected scale f16, but got 'f32'}}
+func.func private @quant_c5() attributes {a = #kv.quant<i3, map = sym, group = 1x32, scale = f32>}
+
+// -----
+
+func.func private @quant_c6_unknown() attributes {
+  // expected-error @below {{expected transform #kv.diag<sqrt_max>, but got "hadamard"}}
+  a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = ["hadamard"]>}
+
+// -----
+
+func.func private @quant_c6_twice() attributes {
+  // expected-error @below {{expected at most one #kv.diag, but got [#kv.diag<sqrt_max>, #kv.diag<sqrt_max>]}}
+  a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.diag<sqrt_max>]>}
+
+// -----
+
+// expected-error @below {{expected map sym, sym_full or sym_signed, but got asym}}
+func.func private @quant_map() attributes {a = #kv.quant<i3, map = asym, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected map sym, sym_full or sym_signed, but got none}}
+func.func private @quant_map_none() attributes {a = #kv.quant<i3, map = none, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected map, group, scale or transforms, but got zero_point}}
+func.func private @quant_key() attributes {a = #kv.quant<i3, map = sym, zero_point = 4>}
+
+// -----
+
+// expected-error @below {{expected two extents such as 1x32, but got 1}}
+func.func private @quant_one_extent() attributes {a = #kv.quant<i3, map = sym, group = 32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected two extents such as 1x32, but got 3}}
+func.func private @quant_three_extents() attributes {a = #kv.quant<i3, map = sym, group = 1x32x1, scale = f16>}
+
+// -----
+
+func.func private @quant_transforms() attributes {
+  // expected-error @below {{invalid kind of attribute specified}}
+  a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = #kv.diag<sqrt_max>>}
+
+// -----
+
+//===-- #kv.diag ----------------------------------------------------------------------------===//
+
+// expected-error @below {{failed to parse Kv_DiagAttr parameter 'stat'}}
+// expected-error @below {{expected ::kvcc::kv::DiagStat to be one of: sqrt_max}}
+func.func private @diag_statistic() attributes {a = #kv.diag<mean>}
+
+// -----
+
+//===-- #kv.window --------------------------------------------------------------------------===//
+
+// expected-error @below {{expected sink from 0 to 4096, but got -1}}
+func.func private @window_c1_sink() attributes {a = #kv.window<sink = -1, recent = 96, flush = 32>}
+
+// -----
+
+// expected-error @below {{expected recent from 0 to 4096, but got 4128}}
+func.func private @window_c1_recent() attributes {a = #kv.window<sink = 32, recent = 4128, flush = 32>}
+
+// -----
+
+// expected-error @below {{expected flush a multiple of 32 from 32 to 4096, but got 0}}
+func.func private @window_c2_zero() attributes {a = #kv.window<sink = 32, recent = 96, flush = 0>}
+
+// -----
+
+// expected-error @below {{expected flush a multiple of 32 from 32 to 4096, but got 48}}
+func.func private @window_c2_multiple() attributes {a = #kv.window<sink = 32, recent = 96, flush = 48>}
+
+// -----
+
+// expected-error @below {{expected flush a multiple of 32 from 32 to 4096, but got 4128}}
+func.func private @window_c2_large() attributes {a = #kv.window<sink = 32, recent = 0, flush = 4128>}
+
+// -----
+
+// expected-error @below {{expected recent a multiple of flush = 64, but got 96}}
+func.func private @window_c3() attributes {a = #kv.window<sink = 32, recent = 96, flush = 64>}
+
+// -----
+
+//===-- #kv.packing -------------------------------------------------------------------------===//
+
+// expected-error @below {{expected tile extents that are powers of two from 1 to 256, but got 0x4}}
+func.func private @packing_c1_zero() attributes {a = #kv.packing<0x4>}
+
+// -----
+
+// expected-error @below {{expected tile extents that are powers of two from 1 to 256, but got 16x3}}
+func.func private @packing_c1_power() attributes {a = #kv.packing<16x3>}
+
+// -----
+
+// expected-error @below {{expected tile extents that are powers of two from 1 to 256, but got 512x4}}
+func.func private @packing_c1_large() attributes {a = #kv.packing<512x4>}
+
+// -----
+
+// expected-error @below {{expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = 16 with 32x32}}
+func.func private @packing_c2_lanes() attributes {a = #kv.packing<32x32, lanes = 16>}
+
+// -----
+
+// expected-error @below {{expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = 32 with 32x4}}
+func.func private @packing_c2_reduced() attributes {a = #kv.packing<32x4, lanes = 32>}
+
+// -----
+
+// expected-error @below {{expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = 32 with 16x32}}
+func.func private @packing_c2_free() attributes {a = #kv.packing<16x32, lanes = 32>}
+
+// -----
+
+// expected-error @below {{expected two extents such as 1x32, but got 1}}
+func.func private @packing_extents() attributes {a = #kv.packing<16>}
+
+// -----
+
+// expected-error @below {{expected 'lanes'}}
+func.func private @packing_key() attributes {a = #kv.packing<32x32, warps = 32>}
+
+// -----
+
+//===-- #kv.schedule ------------------------------------------------------------------------===//
+
+func.func private @schedule_c1_zero() attributes {
+  // expected-error @below {{expected heads from 1 to 16, but got 0}}
+  a = #kv.schedule<heads = 0, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>}
+
+// -----
+
+func.func private @schedule_c1_large() attributes {
+  // expected-error @below {{expected heads from 1 to 16, but got 17}}
+  a = #kv.schedule<heads = 17, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>}
+
+// -----
+
+func.func private @schedule_c2_zero() attributes {
+  // expected-error @below {{expected page a positive multiple of 32, but got 0}}
+  a = #kv.schedule<heads = 4, page = 0, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>}
+
+// -----
+
+func.func private @schedule_c2_multiple() attributes {
+  // expected-error @below {{expected page a positive multiple of 32, but got 100}}
+  a = #kv.schedule<heads = 4, page = 100, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>}
+
+// -----
+
+func.func private @schedule_compute() attributes {
+  // expected-error @below {{failed to parse Kv_ScheduleAttr parameter 'compute'}}
+  // expected-error @below {{expected ::kvcc::kv::Compute to be one of: f32, int8}}
+  a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}
+
+// -----
+
+func.func private @schedule_incomplete() attributes {
+  // expected-error @below {{expected ','}}
+  a = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>>}
+
+// -----
+
+//===-- #kv.target, #kv.placement -----------------------------------------------------------===//
+
+// expected-error @below {{failed to parse Kv_TargetAttr parameter 'kind'}}
+// expected-error @below {{expected ::kvcc::kv::TargetKind to be one of: cpu, cuda}}
+func.func private @target_kind() attributes {a = #kv.target<rocm, "gfx942">}
+
+// -----
+
+// expected-error @below {{failed to parse Kv_PlacementAttr parameter 'value'}}
+// expected-error @below {{expected ::kvcc::kv::Placement to be one of: none, accumulator, result, operand, element}}
+func.func private @placement_name() attributes {a = #kv.placement<input>}
+
+// -----
+
+// expected-error @below {{unknown attribute `codebook` in dialect `kv`}}
+func.func private @unknown_attribute() attributes {a = #kv.codebook<16>}

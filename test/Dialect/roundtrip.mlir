@@ -1,0 +1,222 @@
+// Every attribute, type and operation survives printing and parsing, in the pretty and in the generic form.
+// RUN: kvcc-opt %s | kvcc-opt | FileCheck %s
+// RUN: kvcc-opt %s --mlir-print-op-generic | kvcc-opt | FileCheck %s
+
+//===-- Attributes --------------------------------------------------------------------------===//
+
+// CHECK-LABEL: func.func private @quant
+// CHECK-SAME:    #kv.quant<f16>,
+// CHECK-SAME:    #kv.quant<bf16>,
+// CHECK-SAME:    #kv.quant<f32>,
+// CHECK-SAME:    #kv.quant<i2, map = sym, group = 1x16, scale = f16>,
+// CHECK-SAME:    #kv.quant<i4, map = sym_full, group = 256x1, scale = f16>,
+// CHECK-SAME:    #kv.quant<i8, map = sym_signed, group = 32x1, scale = f16, transforms = [#kv.diag<sqrt_max>]>]
+func.func private @quant() attributes {formats = [
+  #kv.quant<f16>,
+  #kv.quant<bf16>,
+  #kv.quant<f32>,
+  #kv.quant<i2, map = sym, group = 1x16, scale = f16, transforms = []>,
+  #kv.quant<i4, map = sym_full, group = 256x1, scale = f16>,
+  // Keys in another order than they print.
+  #kv.quant<i8, transforms = [#kv.diag<sqrt_max>], scale = f16, group = 32x1, map = sym_signed>]}
+
+// CHECK-LABEL: func.func private @window
+// CHECK-SAME:    #kv.window<sink = 0, recent = 0, flush = 32>,
+// CHECK-SAME:    #kv.window<sink = 32, recent = 96, flush = 32>,
+// CHECK-SAME:    #kv.window<sink = 4096, recent = 4096, flush = 4096>]
+func.func private @window() attributes {windows = [
+  #kv.window<sink = 0, recent = 0, flush = 32>,
+  #kv.window<flush = 32, recent = 96, sink = 32>,
+  #kv.window<sink = 4096, recent = 4096, flush = 4096>]}
+
+// CHECK-LABEL: func.func private @packing
+// CHECK-SAME:    #kv.packing<1x1>,
+// CHECK-SAME:    #kv.packing<16x4>,
+// CHECK-SAME:    #kv.packing<256x256>,
+// CHECK-SAME:    #kv.packing<32x32, lanes = 32>]
+func.func private @packing() attributes {packings = [
+  #kv.packing<1x1>,
+  #kv.packing<16x4, lanes = 1>,
+  #kv.packing<256x256>,
+  #kv.packing<32x32, lanes = 32>]}
+
+// CHECK-LABEL: func.func private @schedule
+// CHECK-SAME:    #kv.schedule<heads = 1, page = 32, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>, floats = <32x1>>,
+// CHECK-SAME:    #kv.schedule<heads = 16, page = 4096, compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>]
+func.func private @schedule() attributes {schedules = [
+  #kv.schedule<heads = 1, page = 32, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>,
+               floats = <32x1>>,
+  #kv.schedule<heads = 16, page = 4096, compute = int8, key = #kv.packing<16x4>, value = <16x4>,
+               floats = <16x1>>]}
+
+// CHECK-LABEL: func.func private @target
+// CHECK-SAME:    #kv.target<cpu, "avx512_vnni">,
+// CHECK-SAME:    #kv.target<cuda, "sm_90">]
+func.func private @target() attributes {targets = [
+  #kv.target<cpu, "avx512_vnni">,
+  #kv.target<cuda, "sm_90">]}
+
+// CHECK-LABEL: func.func private @placement
+// CHECK-SAME:    #kv.placement<none>,
+// CHECK-SAME:    #kv.placement<accumulator>,
+// CHECK-SAME:    #kv.placement<result>,
+// CHECK-SAME:    #kv.placement<operand>,
+// CHECK-SAME:    #kv.placement<element>]
+func.func private @placement() attributes {placements = [
+  #kv.placement<none>,
+  #kv.placement<accumulator>,
+  #kv.placement<result>,
+  #kv.placement<operand>,
+  #kv.placement<element>]}
+
+//===-- Types -------------------------------------------------------------------------------===//
+
+// CHECK-LABEL: func.func private @plain_cache(
+// CHECK-SAME:    !kv.cache<kv_heads = 1, head_dim = 256, dtype = bf16, key = <bf16>, value = <f32>, window = <sink = 0, recent = 0, flush = 32>>)
+func.func private @plain_cache(
+  !kv.cache<kv_heads = 1, head_dim = 256, dtype = bf16, key = <bf16>, value = <f32>,
+            window = <sink = 0, recent = 0, flush = 32>>)
+
+// CHECK-LABEL: func.func private @quantized_cache(
+// CHECK-SAME:    !kv.cache<kv_heads = 8, head_dim = 128, dtype = f16, key = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>, value = <i2, map = sym, group = 32x1, scale = f16>, window = <sink = 32, recent = 96, flush = 32>>)
+#key = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>
+!cache = !kv.cache<kv_heads = 8, head_dim = 128, dtype = f16, key = #key,
+                   value = <i2, map = sym, group = 32x1, scale = f16>,
+                   window = <sink = 32, recent = 96, flush = 32>>
+func.func private @quantized_cache(!cache)
+
+// CHECK-LABEL: func.func private @block(
+// CHECK-SAME:    !kv.block<key, 32x128xi3, packing = <16x4>>,
+// CHECK-SAME:    !kv.block<key, 32x4xf16, packing = <32x1>>,
+// CHECK-SAME:    !kv.block<value, 32x64xi8, packing = <32x32, lanes = 32>>)
+func.func private @block(
+  !kv.block<key, 32x128xi3, packing = <16x4>>,
+  !kv.block<key, 32x4xf16, packing = #kv.packing<32x1>>,
+  !kv.block<value, 32x64xi8, packing = <32x32, lanes = 32>>)
+
+// CHECK-LABEL: func.func private @state(
+// CHECK-SAME:    !kv.state<4x128>)
+func.func private @state(!kv.state<4x128>)
+
+//===-- Level 1 -----------------------------------------------------------------------------===//
+
+// CHECK-LABEL: func.func @attend(
+// CHECK-SAME:    %[[Q:.*]]: tensor<?x32x128xf16>, %[[C:.*]]: !kv.cache
+// CHECK:         kv.attend %[[Q]], %[[C]] {scale = 1.250000e-01 : f64} : tensor<?x32x128xf16>, <kv_heads = 8
+// CHECK-SAME:      -> tensor<?x32x128xf32>, tensor<?x32xf32>
+func.func @attend(%q: tensor<?x32x128xf16>, %cache: !cache) -> (tensor<?x32x128xf32>, tensor<?x32xf32>) {
+  %out, %lse = kv.attend %q, %cache {scale = 0.125} : tensor<?x32x128xf16>, !cache
+                 -> tensor<?x32x128xf32>, tensor<?x32xf32>
+  return %out, %lse : tensor<?x32x128xf32>, tensor<?x32xf32>
+}
+
+// CHECK-LABEL: func.func @attend_decided(
+// CHECK:         kv.attend {{.*}} {key_scales = #kv.placement<accumulator>, scale = 1.250000e-01 : f64,
+// CHECK-SAME:      schedule = #kv.schedule<heads = 2, page = 64, compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>,
+// CHECK-SAME:      value_scales = #kv.placement<operand>} : tensor<2x32x128xf32>
+func.func @attend_decided(%q: tensor<2x32x128xf32>, %cache: !cache)
+    -> (tensor<2x32x128xf32>, tensor<2x32xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<operand>,
+      schedule = #kv.schedule<heads = 2, page = 64, compute = int8, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<2x32x128xf32>, !cache -> tensor<2x32x128xf32>, tensor<2x32xf32>
+  return %out, %lse : tensor<2x32x128xf32>, tensor<2x32xf32>
+}
+
+// CHECK-LABEL: func.func @append(
+// CHECK-SAME:    %[[K:.*]]: tensor<?x8x?x128xbf16>, %[[V:.*]]: tensor<?x8x?x128xbf16>, %[[C:.*]]: !kv.cache
+// CHECK:         kv.append %[[K]], %[[V]] into %[[C]] : tensor<?x8x?x128xbf16>, tensor<?x8x?x128xbf16> into <kv_heads = 8
+func.func @append(%k: tensor<?x8x?x128xbf16>, %v: tensor<?x8x?x128xbf16>, %cache: !cache) -> !cache {
+  %0 = kv.append %k, %v into %cache : tensor<?x8x?x128xbf16>, tensor<?x8x?x128xbf16> into !cache -> !cache
+  return %0 : !cache
+}
+
+// CHECK-LABEL: func.func @merge(
+// CHECK-SAME:    %[[O:.*]]: tensor<?x?x32x128xf32>, %[[L:.*]]: tensor<?x?x32xf32>)
+// CHECK:         kv.merge %[[O]], %[[L]] : tensor<?x?x32x128xf32>, tensor<?x?x32xf32> -> tensor<?x32x128xf32>, tensor<?x32xf32>
+func.func @merge(%o: tensor<?x?x32x128xf32>, %l: tensor<?x?x32xf32>)
+    -> (tensor<?x32x128xf32>, tensor<?x32xf32>) {
+  %out, %lse = kv.merge %o, %l : tensor<?x?x32x128xf32>, tensor<?x?x32xf32>
+                 -> tensor<?x32x128xf32>, tensor<?x32xf32>
+  return %out, %lse : tensor<?x32x128xf32>, tensor<?x32xf32>
+}
+
+//===-- Level 2 -----------------------------------------------------------------------------===//
+
+// CHECK-LABEL: func.func @query(
+// CHECK-SAME:    %[[Q:.*]]: memref<?xf16>, %[[B:.*]]: memref<?xi8>, %[[AT:.*]]: index)
+// CHECK:         %[[TILE:.*]] = kv.tile.load_query %[[Q]][%[[AT]]] scale 1.250000e-01 : memref<?xf16> -> vector<2x64xf32>
+// CHECK:         %[[SCALED:.*]] = kv.tile.scale_channels %[[TILE]], %[[B]][%[[AT]]] : vector<2x64xf32>, memref<?xi8> -> vector<2x64xf32>
+// CHECK:         kv.tile.prepare %[[SCALED]] group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>{{$}}
+// CHECK:         kv.tile.prepare %[[SCALED]] group 64 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x1xf32>, vector<2x1xf32>
+// CHECK:         kv.tile.prepare %[[SCALED]] group 16 unsigned : vector<2x64xf32> -> vector<2x64xi8>, vector<2x4xf32>, vector<2x4xf32>
+func.func @query(%q: memref<?xf16>, %bytes: memref<?xi8>, %at: index) {
+  %0 = kv.tile.load_query %q[%at] scale 0.125 : memref<?xf16> -> vector<2x64xf32>
+  %1 = kv.tile.scale_channels %0, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x64xf32>
+  %2:2 = kv.tile.prepare %1 group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>
+  %3:3 = kv.tile.prepare %1 group 64
+    : vector<2x64xf32> -> vector<2x64xi16>, vector<2x1xf32>, vector<2x1xf32>
+  %4:3 = kv.tile.prepare %1 group 16 unsigned
+    : vector<2x64xf32> -> vector<2x64xi8>, vector<2x4xf32>, vector<2x4xf32>
+  return
+}
+
+// CHECK-LABEL: func.func @codes(
+// CHECK-SAME:    %[[B:[^:]*]]: memref<?xi8>, %[[AT:[^:]*]]: index, %[[STATE:[^:]*]]: !kv.state<2x64>,
+// CHECK-SAME:    %[[Q:[^:]*]]: vector<2x64xi16>, %[[QS:[^:]*]]: vector<2x2xf32>, %[[W:[^:]*]]: vector<2x32xi8>, %[[WS:[^:]*]]: vector<2x1xf32>)
+// CHECK:         %[[K:.*]] = kv.tile.load %[[B]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x4>>
+// CHECK:         %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 32x2xf16, packing = <16x1>>
+// CHECK:         kv.tile.score %[[Q]], %[[K]] scales %[[KS]] sums %[[QS]] query_scales %[[QS]] placement <accumulator>
+// CHECK-SAME:      : vector<2x64xi16>, <key, 32x64xi3, packing = <16x4>>, scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32>, query_scales vector<2x2xf32> -> vector<2x32xf32>
+// CHECK:         %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x4>>
+// CHECK:         %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 1x64xf16, packing = <16x1>>
+// CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] scales %[[VS]] sums %[[WS]] weight_scales %[[WS]] placement <result>
+// CHECK-SAME:      : <2x64>, vector<2x32xi8>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32>, weight_scales vector<2x1xf32>
+func.func @codes(%bytes: memref<?xi8>, %at: index, %state: !kv.state<2x64>, %q: vector<2x64xi16>,
+                 %qs: vector<2x2xf32>, %w: vector<2x32xi8>, %ws: vector<2x1xf32>) {
+  %k = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x4>>
+  %ks = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x2xf16, packing = <16x1>>
+  %0 = kv.tile.score %q, %k scales %ks sums %qs query_scales %qs placement <accumulator>
+    : vector<2x64xi16>, !kv.block<key, 32x64xi3, packing = <16x4>>,
+      scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32>,
+      query_scales vector<2x2xf32> -> vector<2x32xf32>
+  %v = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x64xi2, packing = <16x4>>
+  %vs = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 1x64xf16, packing = <16x1>>
+  kv.tile.accumulate %state, %w, %v scales %vs sums %ws weight_scales %ws placement <result>
+    : !kv.state<2x64>, vector<2x32xi8>, !kv.block<value, 32x64xi2, packing = <16x4>>,
+      scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32>,
+      weight_scales vector<2x1xf32>
+  return
+}
+
+// CHECK-LABEL: func.func @numbers(
+// CHECK-SAME:    %[[AT:[^:]*]]: index, %[[Q:[^:]*]]: vector<2x64xf32>, %[[K:[^:]*]]: !kv.block<key, {{.*}}, %[[V:[^:]*]]: !kv.block<value,
+// CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
+// CHECK:         %[[LOGITS:.*]] = kv.tile.score %[[Q]], %[[K]] placement <none> : vector<2x64xf32>, <key, 32x64xf16, packing = <16x1>> -> vector<2x32xf32>
+// CHECK:         %[[MASKED:.*]] = kv.tile.mask %[[LOGITS]], %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
+// CHECK:         %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[MASKED]] : <2x64>, vector<2x32xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] placement <none> : <2x64>, vector<2x32xf32>, <value, 32x64xf16, packing = <16x1>>{{$}}
+func.func @numbers(%at: index, %q: vector<2x64xf32>, %k: !kv.block<key, 32x64xf16, packing = <16x1>>,
+                   %v: !kv.block<value, 32x64xf16, packing = <16x1>>) {
+  %state = kv.tile.init_state : !kv.state<2x64>
+  %0 = kv.tile.score %q, %k placement <none>
+    : vector<2x64xf32>, !kv.block<key, 32x64xf16, packing = <16x1>> -> vector<2x32xf32>
+  %1 = kv.tile.mask %0, %at : vector<2x32xf32> -> vector<2x32xf32>
+  %2 = kv.tile.softmax_step %state, %1 : !kv.state<2x64>, vector<2x32xf32> -> vector<2x32xf32>
+  kv.tile.accumulate %state, %2, %v placement <none>
+    : !kv.state<2x64>, vector<2x32xf32>, !kv.block<value, 32x64xf16, packing = <16x1>>
+  return
+}
+
+// CHECK-LABEL: func.func @results(
+// CHECK-SAME:    %[[STATE:.*]]: !kv.state<1x64>, %[[F:.*]]: memref<?xf32>, %[[AT:.*]]: index, %[[L:.*]]: index)
+// CHECK:         kv.tile.merge_step %[[STATE]], %[[F]][%[[AT]]], %[[F]][%[[L]]] : <1x64>, memref<?xf32>, memref<?xf32>
+// CHECK:         kv.tile.store_result %[[STATE]], %[[F]][%[[AT]]], %[[F]][%[[L]]] : <1x64>, memref<?xf32>, memref<?xf32>
+func.func @results(%state: !kv.state<1x64>, %floats: memref<?xf32>, %at: index, %lse_at: index) {
+  kv.tile.merge_step %state, %floats[%at], %floats[%lse_at]
+    : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
+  kv.tile.store_result %state, %floats[%at], %floats[%lse_at]
+    : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
+  return
+}

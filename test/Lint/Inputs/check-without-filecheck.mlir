@@ -1,0 +1,3 @@
+// RUN: not kvcc-opt %s
+// CHECK-LABEL: @f
+func.func private @f()

@@ -1,0 +1,3 @@
+// RUN: not kvcc-opt %s
+// expected-error @below {{no}}
+func.func private @f()

@@ -1,0 +1,2 @@
+// Nothing runs this.
+func.func private @f()

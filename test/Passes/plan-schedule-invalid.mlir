@@ -1,0 +1,34 @@
+// What kv-plan-schedule refuses: options and modules.
+// RUN: split-file %s %t
+// RUN: kvcc-opt %t/compute.mlir -kv-plan-schedule=compute=f64 -verify-diagnostics
+// RUN: kvcc-opt %t/cuda-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
+// RUN: kvcc-opt %t/page.mlir -kv-plan-schedule=page=100 -verify-diagnostics
+// RUN: kvcc-opt %t/target.mlir -kv-plan-schedule -verify-diagnostics
+// RUN: kvcc-opt %t/target-type.mlir -kv-plan-schedule -verify-diagnostics
+
+//--- compute.mlir
+// expected-error @below {{expected compute auto, f32 or int8, but got f64}}
+module attributes {kv.target = #kv.target<cpu, "generic">} {}
+
+//--- cuda-int8.mlir
+// expected-error @below {{expected compute auto or f32 for a cuda target, but got int8}}
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {}
+
+//--- page.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @page(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected page a positive multiple of 32, but got 100}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- target.mlir
+// expected-error @below {{expected attribute kv.target on the module, such as #kv.target<cpu, "generic"> or #kv.target<cuda, "sm_90">, but got none}}
+module {}
+
+//--- target-type.mlir
+// expected-error @below {{expected attribute kv.target on the module}}
+module attributes {kv.target = "cpu"} {}

@@ -1,0 +1,110 @@
+// What kv-plan-schedule decides: arithmetic and packings by target, query heads by group, options.
+// RUN: split-file %s %t
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule | FileCheck %t/cpu.mlir
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %t/cpu.mlir
+// RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule | FileCheck %t/cuda.mlir
+// RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/cuda.mlir
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule --remark-format=emitRemark --remarks-filter=kv-plan-schedule \
+// RUN:   -o /dev/null 2>&1 | FileCheck %t/cpu.mlir --check-prefix=REMARK
+
+//--- cpu.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                   key = <i3, map = sym, group = 1x32, scale = f16>,
+                   value = <i2, map = sym, group = 32x1, scale = f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  // CHECK-LABEL: func.func @group_4(
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>
+  // OPTIONS-LABEL: func.func @group_4(
+  // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>
+  // REMARK:        [[#@LINE+3]]:5: remark: [Passed] schedule | Category:kv-plan-schedule
+  // REMARK-SAME:     heads {{.*}}4{{.*}} page {{.*}}128{{.*}} compute {{.*}}int8
+  func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+
+  // A group that fits stays whole, also where it is odd.
+  // CHECK-LABEL: func.func @group_7(
+  // CHECK:         #kv.schedule<heads = 7,
+  func.func @group_7(%q: tensor<?x14x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x14x64xf16>, !cache -> tensor<?x14x64xf32>, tensor<?x14xf32>
+    return
+  }
+
+  // A larger group is cut evenly.
+  // CHECK-LABEL: func.func @group_12(
+  // CHECK:         #kv.schedule<heads = 6,
+  func.func @group_12(%q: tensor<?x24x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x24x64xf16>, !cache -> tensor<?x24x64xf32>, tensor<?x24xf32>
+    return
+  }
+
+  // CHECK-LABEL: func.func @group_16(
+  // CHECK:         #kv.schedule<heads = 8,
+  func.func @group_16(%q: tensor<?x32x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x32x64xf16>, !cache -> tensor<?x32x64xf32>, tensor<?x32xf32>
+    return
+  }
+
+  // A prime above the limit has no even cut.
+  // CHECK-LABEL: func.func @group_11(
+  // CHECK:         #kv.schedule<heads = 1,
+  func.func @group_11(%q: tensor<?x22x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x22x64xf16>, !cache -> tensor<?x22x64xf32>, tensor<?x22xf32>
+    return
+  }
+
+  // A decision that is there stays, whatever the options.
+  // CHECK-LABEL: func.func @decided(
+  // CHECK:         schedule = #kv.schedule<heads = 2, page = 32, compute = f32, key = <32x4>, value = <32x4>, floats = <32x1>>
+  // OPTIONS-LABEL: func.func @decided(
+  // OPTIONS:         schedule = #kv.schedule<heads = 2, page = 32, compute = f32, key = <32x4>, value = <32x4>, floats = <32x1>>
+  // REMARK-NOT:    [[#@LINE+2]]:5: remark
+  func.func @decided(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {
+        scale = 0.125, schedule = #kv.schedule<heads = 2, page = 32, compute = f32, key = <32x4>,
+                                               value = <32x4>, floats = <32x1>>}
+      : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- cuda.mlir
+!cache_64 = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                      window = <sink = 0, recent = 0, flush = 32>>
+!cache_256 = !kv.cache<kv_heads = 2, head_dim = 256, dtype = f16, key = <f16>, value = <f16>,
+                       window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // CHECK-LABEL: func.func @group_4(
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>, floats = <32x1>>
+  func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache_64) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache_64 -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+
+  // CHECK-LABEL: func.func @group_16(
+  // CHECK:         #kv.schedule<heads = 8,
+  func.func @group_16(%q: tensor<?x32x64xf16>, %cache: !cache_64) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x32x64xf16>, !cache_64 -> tensor<?x32x64xf32>, tensor<?x32xf32>
+    return
+  }
+
+  // Wide heads leave registers for four of them.
+  // CHECK-LABEL: func.func @group_12_wide(
+  // CHECK:         #kv.schedule<heads = 4,
+  func.func @group_12_wide(%q: tensor<?x24x256xf16>, %cache: !cache_256) {
+    kv.attend %q, %cache {scale = 0.125}
+      : tensor<?x24x256xf16>, !cache_256 -> tensor<?x24x256xf32>, tensor<?x24xf32>
+    return
+  }
+
+  // CHECK-LABEL: func.func @group_7_wide(
+  // CHECK:         #kv.schedule<heads = 1,
+  func.func @group_7_wide(%q: tensor<?x14x256xf16>, %cache: !cache_256) {
+    kv.attend %q, %cache {scale = 0.125}
+      : tensor<?x14x256xf16>, !cache_256 -> tensor<?x14x256xf32>, tensor<?x14xf32>
+    return
+  }
+}

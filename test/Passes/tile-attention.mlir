@@ -1,0 +1,236 @@
+// The functions over tiles that kv-tile-attention makes of decided level 1 functions: their signature, the
+// walk over pages and windows, where each block is loaded from and what happens to it in which order.
+// RUN: kvcc-opt %s -kv-tile-attention -canonicalize -cse | FileCheck %s
+
+// Both sides quantized, keys with a diagonal transform, integer arithmetic. Of eight query heads two share a
+// pass, so two tiles share a KV head. A block of 32 tokens holds 768 bytes of key codes, 128 of key scales,
+// 512 of value codes and 128 of value scales, 1536 in all; a page has four blocks of each of two KV heads.
+// A slot has per KV head 256 bytes of factors, one sink block of 8192 and four recent blocks.
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                   key = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>,
+                   value = <i2, map = sym, group = 32x1, scale = f16>,
+                   window = <sink = 32, recent = 96, flush = 32>>
+
+// CHECK-LABEL: func.func @codes(
+// CHECK-SAME:    %[[Q:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
+// CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>,
+// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
+// CHECK-SAME:    %[[TILE:[^:]*]]: index, %[[SPLIT:[^:]*]]: index, %[[SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
+// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK-DAG:     %[[C4:.*]] = arith.constant 4 : index
+// CHECK-DAG:     %[[C8:.*]] = arith.constant 8 : index
+// CHECK-DAG:     %[[C31:.*]] = arith.constant 31 : index
+// CHECK-DAG:     %[[C32:.*]] = arith.constant 32 : index
+// CHECK-DAG:     %[[C64:.*]] = arith.constant 64 : index
+// CHECK-DAG:     %[[C128:.*]] = arith.constant 128 : index
+// CHECK-DAG:     %[[KEY_SCALES:.*]] = arith.constant 768 : index
+// CHECK-DAG:     %[[VALUES:.*]] = arith.constant 896 : index
+// CHECK-DAG:     %[[VALUE_SCALES:.*]] = arith.constant 1408 : index
+// CHECK-DAG:     %[[BLOCK:.*]] = arith.constant 1536 : index
+// CHECK-DAG:     %[[PAGE_HEAD:.*]] = arith.constant 6144 : index
+// CHECK-DAG:     %[[PAGE:.*]] = arith.constant 12288 : index
+// CHECK-DAG:     %[[SINK:.*]] = arith.constant 256 : index
+// CHECK-DAG:     %[[WINDOW_VALUES:.*]] = arith.constant 4096 : index
+// CHECK-DAG:     %[[WINDOW_BLOCK:.*]] = arith.constant 8192 : index
+// CHECK-DAG:     %[[RECENT:.*]] = arith.constant 8448 : index
+// CHECK-DAG:     %[[SLOT_HEAD:.*]] = arith.constant 41216 : index
+// CHECK-DAG:     %[[SLOT:.*]] = arith.constant 82432 : index
+
+// The work item: first query head, KV head, slot.
+// CHECK:         %[[FIRST_HEAD:.*]] = arith.muli %[[TILE]], %[[C2]]
+// CHECK:         %[[KV_HEAD:.*]] = arith.divui %[[TILE]], %[[C2]]
+// CHECK:         %[[SLOT_WORD:.*]] = memref.load %[[SLOT_IDS]][%[[SEQ]]]
+// CHECK:         %[[SLOT_ID:.*]] = arith.index_cast %[[SLOT_WORD]]
+// CHECK:         %[[SLOT_BYTES:.*]] = arith.muli %[[SLOT_ID]], %[[SLOT]]
+// CHECK:         %[[HEAD_BYTES:.*]] = arith.muli %[[KV_HEAD]], %[[SLOT_HEAD]]
+// CHECK:         %[[SLOT_AT:.*]] = arith.addi %[[SLOT_BYTES]], %[[HEAD_BYTES]]
+
+// Blocks of the sequence, pages, then sinks, then the recent ones, and the share of this split.
+// CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]][%[[SEQ]]]
+// CHECK:         %[[LEN:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[DIFFERENCE:.*]] = arith.subi %[[LEN]], %[[C128]]
+// CHECK:         %[[OUTSIDE:.*]] = arith.maxsi %[[DIFFERENCE]], %[[C0]]
+// CHECK:         %[[PAGE_BLOCKS:.*]] = arith.divui %[[OUTSIDE]], %[[C32]]
+// CHECK:         %[[SINK_TOKENS:.*]] = arith.minsi %[[LEN]], %[[C32]]
+// CHECK:         %[[SINK_UP:.*]] = arith.addi %[[SINK_TOKENS]], %[[C31]]
+// CHECK:         %[[SINK_BLOCKS:.*]] = arith.divui %[[SINK_UP]], %[[C32]]
+// CHECK:         %[[WITHOUT_SINK:.*]] = arith.subi %[[LEN]], %[[SINK_TOKENS]]
+// CHECK:         %[[PAGE_TOKENS:.*]] = arith.muli %[[PAGE_BLOCKS]], %[[C32]]
+// CHECK:         %[[RECENT_TOKENS:.*]] = arith.subi %[[WITHOUT_SINK]], %[[PAGE_TOKENS]]
+// CHECK:         %[[SHARE:.*]] = arith.divui %{{.*}}, %[[SPLITS]]
+// CHECK:         %[[BEFORE:.*]] = arith.muli %[[SPLIT]], %[[SHARE]]
+// CHECK:         %[[FIRST:.*]] = arith.minsi %[[BEFORE]], %[[TOTAL:.*]] :
+// CHECK:         %[[AFTER:.*]] = arith.addi %[[FIRST]], %[[SHARE]]
+// CHECK:         %[[LAST:.*]] = arith.minsi %[[AFTER]], %[[TOTAL]]
+
+// The query, scaled by 0.125 * log2(e); only pages see it through the factors of the keys.
+// CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
+// CHECK:         %[[ROWS:.*]] = arith.muli %[[SEQ]], %[[C8]]
+// CHECK:         %[[ROW:.*]] = arith.addi %[[ROWS]], %[[FIRST_HEAD]]
+// CHECK:         %[[QUERY_AT:.*]] = arith.muli %[[ROW]], %[[C64]]
+// CHECK:         %[[QUERY:.*]] = kv.tile.load_query %[[Q]][%[[QUERY_AT]]] scale 0.180336878
+// CHECK:         %[[FACTORED:.*]] = kv.tile.scale_channels %[[QUERY]], %[[SLOTS]][%[[SLOT_AT]]]
+// CHECK:         %[[VALUES_Q:[^,]*]], %[[SUMS_Q:[^,]*]], %[[SCALES_Q:.*]] = kv.tile.prepare %[[FACTORED]] group 32 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>, vector<2x2xf32>
+
+// Pages.
+// CHECK:         %[[PAGES_END:.*]] = arith.minsi %[[LAST]], %[[PAGE_BLOCKS]]
+// CHECK:         scf.for %[[I:.*]] = %[[FIRST]] to %[[PAGES_END]] step %[[C1]] {
+// CHECK:           %[[TABLE_ROW:.*]] = arith.muli %[[SEQ]], %[[STRIDE]]
+// CHECK:           %[[PAGE_OF_SEQ:.*]] = arith.divui %[[I]], %[[C4]]
+// CHECK:           %[[ENTRY:.*]] = arith.addi %[[TABLE_ROW]], %[[PAGE_OF_SEQ]]
+// CHECK:           %[[PAGE_WORD:.*]] = memref.load %[[TABLE]][%[[ENTRY]]]
+// CHECK:           %[[PAGE_ID:.*]] = arith.index_cast %[[PAGE_WORD]]
+// CHECK:           %[[PAGE_BYTES:.*]] = arith.muli %[[PAGE_ID]], %[[PAGE]]
+// CHECK:           %[[PAGE_HEAD_BYTES:.*]] = arith.muli %[[KV_HEAD]], %[[PAGE_HEAD]]
+// CHECK:           %[[BLOCK_OF_PAGE:.*]] = arith.remui %[[I]], %[[C4]]
+// CHECK:           %[[BLOCK_BYTES:.*]] = arith.muli %[[BLOCK_OF_PAGE]], %[[BLOCK]]
+// CHECK:           %[[IN_PAGE:.*]] = arith.addi %[[PAGE_HEAD_BYTES]], %[[BLOCK_BYTES]]
+// CHECK:           %[[AT:.*]] = arith.addi %[[PAGE_BYTES]], %[[IN_PAGE]]
+// CHECK:           %[[KEY_SCALES_AT:.*]] = arith.addi %[[AT]], %[[KEY_SCALES]]
+// CHECK:           %[[K:.*]] = kv.tile.load %[[PAGES]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x4>>
+// CHECK:           %[[KS:.*]] = kv.tile.load %[[PAGES]][%[[KEY_SCALES_AT]]] : memref<?xi8> -> <key, 32x2xf16, packing = <16x1>>
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] query_scales %[[SCALES_Q]] placement <accumulator>
+// CHECK:           %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[LOGITS]]
+// CHECK:           %[[VALUES_W:[^,]*]], %[[SUMS_W:[^,]*]], %[[SCALES_W:.*]] = kv.tile.prepare %[[W]] group 32 unsigned : vector<2x32xf32> -> vector<2x32xi8>, vector<2x1xf32>, vector<2x1xf32>
+// CHECK:           %[[VALUES_AT:.*]] = arith.addi %[[AT]], %[[VALUES]]
+// CHECK:           %[[VALUE_SCALES_AT:.*]] = arith.addi %[[AT]], %[[VALUE_SCALES]]
+// CHECK:           %[[V:.*]] = kv.tile.load %[[PAGES]][%[[VALUES_AT]]] : memref<?xi8> -> <value, 32x64xi2, packing = <32x4>>
+// CHECK:           %[[VS:.*]] = kv.tile.load %[[PAGES]][%[[VALUE_SCALES_AT]]] : memref<?xi8> -> <value, 1x64xf16, packing = <32x1>>
+// CHECK:           kv.tile.accumulate %[[STATE]], %[[VALUES_W]], %[[V]] scales %[[VS]] sums %[[SUMS_W]] weight_scales %[[SCALES_W]] placement <result>
+// CHECK-NEXT:    }
+
+// Windows: sink blocks, then a ring of recent blocks; the query without the factors.
+// CHECK:         %[[BEFORE_WINDOW:.*]] = arith.subi %[[FIRST]], %[[PAGE_BLOCKS]]
+// CHECK:         %[[WINDOW_FIRST:.*]] = arith.maxsi %[[BEFORE_WINDOW]], %[[C0]]
+// CHECK:         %[[AFTER_WINDOW:.*]] = arith.subi %[[LAST]], %[[PAGE_BLOCKS]]
+// CHECK:         %[[WINDOW_LAST:.*]] = arith.maxsi %[[AFTER_WINDOW]], %[[C0]]
+// CHECK:         scf.for %[[J:.*]] = %[[WINDOW_FIRST]] to %[[WINDOW_LAST]] step %[[C1]] {
+// CHECK:           %[[IS_SINK:.*]] = arith.cmpi slt, %[[J]], %[[SINK_BLOCKS]]
+// CHECK:           %[[RECENT_J:.*]] = arith.subi %[[J]], %[[SINK_BLOCKS]]
+// CHECK:           %[[SINCE_SINK:.*]] = arith.addi %[[PAGE_BLOCKS]], %[[RECENT_J]]
+// CHECK:           %[[RING:.*]] = arith.remui %[[SINCE_SINK]], %[[C4]]
+// CHECK:           %[[SINK_BYTES:.*]] = arith.muli %[[J]], %[[WINDOW_BLOCK]]
+// CHECK:           %[[SINK_AT:.*]] = arith.addi %[[SINK_BYTES]], %[[SINK]]
+// CHECK:           %[[RECENT_BYTES:.*]] = arith.muli %[[RING]], %[[WINDOW_BLOCK]]
+// CHECK:           %[[RECENT_AT:.*]] = arith.addi %[[RECENT_BYTES]], %[[RECENT]]
+// CHECK:           %[[IN_SLOT:.*]] = arith.select %[[IS_SINK]], %[[SINK_AT]], %[[RECENT_AT]]
+// CHECK:           %[[WINDOW_AT:.*]] = arith.addi %[[SLOT_AT]], %[[IN_SLOT]]
+// CHECK:           %[[SINK_VALID:.*]] = arith.subi %[[SINK_TOKENS]],
+// CHECK:           %[[RECENT_VALID:.*]] = arith.subi %[[RECENT_TOKENS]],
+// CHECK:           %[[VALID:.*]] = arith.select %[[IS_SINK]], %[[SINK_VALID]], %[[RECENT_VALID]]
+// CHECK:           %[[WINDOW_K:.*]] = kv.tile.load %[[SLOTS]][%[[WINDOW_AT]]] : memref<?xi8> -> <key, 32x64xf16, packing = <16x1>>
+// CHECK:           %[[WINDOW_LOGITS:.*]] = kv.tile.score %[[QUERY]], %[[WINDOW_K]] placement <none>
+// CHECK:           %[[MASKED:.*]] = kv.tile.mask %[[WINDOW_LOGITS]], %[[VALID]]
+// CHECK:           %[[WINDOW_W:.*]] = kv.tile.softmax_step %[[STATE]], %[[MASKED]]
+// CHECK:           %[[WINDOW_VALUES_AT:.*]] = arith.addi %[[WINDOW_AT]], %[[WINDOW_VALUES]]
+// CHECK:           %[[WINDOW_V:.*]] = kv.tile.load %[[SLOTS]][%[[WINDOW_VALUES_AT]]] : memref<?xi8> -> <value, 32x64xf16, packing = <16x1>>
+// CHECK:           kv.tile.accumulate %[[STATE]], %[[WINDOW_W]], %[[WINDOW_V]] placement <none>
+// CHECK-NEXT:    }
+
+// Results lie as [split][sequence][head].
+// CHECK:         %[[SPLIT_ROWS:.*]] = arith.muli %[[SPLIT]], %[[BATCH]]
+// CHECK:         %[[SPLIT_SEQ:.*]] = arith.addi %[[SPLIT_ROWS]], %[[SEQ]]
+// CHECK:         %[[OUT_ROWS:.*]] = arith.muli %[[SPLIT_SEQ]], %[[C8]]
+// CHECK:         %[[OUT_ROW:.*]] = arith.addi %[[OUT_ROWS]], %[[FIRST_HEAD]]
+// CHECK:         %[[OUT_AT:.*]] = arith.muli %[[OUT_ROW]], %[[C64]]
+// CHECK:         kv.tile.store_result %[[STATE]], %[[OUT]][%[[OUT_AT]]], %[[LSE]][%[[OUT_ROW]]]
+// CHECK-NEXT:    return
+func.func @codes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x4>, value = <32x4>,
+                              floats = <16x1>>}
+    : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// Float arithmetic rounds nothing and brings no scales of its own; values that are numbers need no
+// preparation. Keys have no transform.
+!mixed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = bf16,
+                   key = <i4, map = sym, group = 1x64, scale = f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+// CHECK-LABEL: func.func @codes_f32(
+// CHECK-SAME:    %{{[^:]*}}: memref<?xbf16>,
+// CHECK-NOT:     kv.tile.scale_channels
+// CHECK:         %[[QUERY:.*]] = kv.tile.load_query
+// CHECK-NOT:     kv.tile.scale_channels
+// CHECK:         %[[VALUES_Q:[^,]*]], %[[SUMS_Q:.*]] = kv.tile.prepare %[[QUERY]] group 64 : vector<4x64xf32> -> vector<4x64xf32>, vector<4x1xf32>
+// CHECK:         scf.for
+// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xi4, packing = <32x32, lanes = 32>>
+// CHECK:           %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 32x1xf16, packing = <32x1>>
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] placement <result>
+// CHECK:           %[[W:.*]] = kv.tile.softmax_step %{{.*}}, %[[LOGITS]]
+// CHECK-NOT:       kv.tile.prepare
+// CHECK:           %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xf16, packing = <32x1>>
+// CHECK:           kv.tile.accumulate %{{.*}}, %[[W]], %[[V]] placement <none>
+// CHECK:         scf.for
+// CHECK:           kv.tile.load {{.*}} -> <key, 32x64xbf16, packing = <32x1>>
+// CHECK:           kv.tile.load {{.*}} -> <value, 32x64xbf16, packing = <32x1>>
+func.func @codes_f32(%q: tensor<?x8x64xbf16>, %cache: !mixed) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<none>,
+      schedule = #kv.schedule<heads = 4, page = 32, compute = f32, key = <32x32, lanes = 32>,
+                              value = <32x32, lanes = 32>, floats = <32x1>>}
+    : tensor<?x8x64xbf16>, !mixed -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// A cache of numbers: nothing is prepared, also where the schedule speaks of integers.
+!plain = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+// CHECK-LABEL: func.func @numbers(
+// CHECK-NOT:     kv.tile.prepare
+// CHECK:         %[[QUERY:.*]] = kv.tile.load_query
+// CHECK-NOT:     kv.tile.prepare
+// CHECK:         scf.for
+// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xf16, packing = <16x1>>
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[QUERY]], %[[K]] placement <none>
+// CHECK:           %[[W:.*]] = kv.tile.softmax_step %{{.*}}, %[[LOGITS]]
+// CHECK-NOT:       kv.tile.prepare
+// CHECK:           %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xf16, packing = <16x1>>
+// CHECK:           kv.tile.accumulate %{{.*}}, %[[W]], %[[V]] placement <none>
+// CHECK:         scf.for
+func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<none>,
+      schedule = #kv.schedule<heads = 4, page = 128, compute = int8, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x8x64xf16>, !plain -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// One row of the result per work item, over all parts.
+// CHECK-LABEL: func.func @merge(
+// CHECK-SAME:    %[[OUTS:[^:]*]]: memref<?xf32>, %[[LSES:[^:]*]]: memref<?xf32>, %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>,
+// CHECK-SAME:    %[[ROWS:[^:]*]]: index, %[[PARTS:[^:]*]]: index, %[[ROW:[^:]*]]: index) attributes {kv.item_args = 1 : i64}
+// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C64:.*]] = arith.constant 64 : index
+// CHECK:         %[[STATE:.*]] = kv.tile.init_state : <1x64>
+// CHECK:         scf.for %[[PART:.*]] = %[[C0]] to %[[PARTS]] step %[[C1]] {
+// CHECK:           %[[PART_ROWS:.*]] = arith.muli %[[PART]], %[[ROWS]]
+// CHECK:           %[[PART_ROW:.*]] = arith.addi %[[PART_ROWS]], %[[ROW]]
+// CHECK:           %[[PART_AT:.*]] = arith.muli %[[PART_ROW]], %[[C64]]
+// CHECK:           kv.tile.merge_step %[[STATE]], %[[OUTS]][%[[PART_AT]]], %[[LSES]][%[[PART_ROW]]]
+// CHECK-NEXT:    }
+// CHECK:         %[[OUT_AT:.*]] = arith.muli %[[ROW]], %[[C64]]
+// CHECK:         kv.tile.store_result %[[STATE]], %[[OUT]][%[[OUT_AT]]], %[[LSE]][%[[ROW]]]
+// CHECK-NEXT:    return
+func.func @merge(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
+    -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  %out, %lse = kv.merge %outs, %lses
+    : tensor<?x?x8x64xf32>, tensor<?x?x8xf32> -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// Declarations and functions that are over tiles already stay.
+// CHECK-LABEL: func.func private @declaration(index)
+func.func private @declaration(index)
+// CHECK-LABEL: func.func @tiled(
+// CHECK-SAME:    index) attributes {kv.item_args = 1 : i64}
+// CHECK-NEXT:    return
+func.func @tiled(%item: index) attributes {kv.item_args = 1 : i64} {
+  return
+}
