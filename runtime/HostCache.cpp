@@ -31,6 +31,20 @@ HostCache::HostCache(const Program &program, int64_t batch, int64_t maxTokens)
   lens.resize(size_t(batch));
 }
 
+std::unique_ptr<HostCache> HostCache::clone() const {
+  auto copy = std::make_unique<HostCache>(program, 0, 0);
+  copy->batch = batch;
+  copy->tableStride = tableStride;
+  copy->pages = AlignedBytes(pages.size());
+  copy->slots = AlignedBytes(slots.size());
+  std::memcpy(copy->pages.data(), pages.data(), pages.size());
+  std::memcpy(copy->slots.data(), slots.data(), slots.size());
+  copy->table = table;
+  copy->slotIds = slotIds;
+  copy->lens = lens;
+  return copy;
+}
+
 SequenceMemory HostCache::getSequence(int64_t sequence) {
   return {pages.data(), table.data() + sequence * tableStride,
           slots.data() + slotIds[size_t(sequence)] * program.getLayout().slotBytes};

@@ -29,6 +29,9 @@ public:
   /// that nothing works by the accident of consecutive memory.
   HostCache(const Program &program, int64_t batch, int64_t maxTokens);
 
+  /// The same contents in other memory.
+  std::unique_ptr<HostCache> clone() const;
+
   llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens,
                       ThreadPool &pool);
   int64_t getTokens(int64_t sequence) const { return lens[size_t(sequence)]; }

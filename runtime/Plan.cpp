@@ -124,7 +124,8 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   if (failed(mlir::verify(plan.module.get())))
     return diagnostics.takeError();
 
-  mlir::remark::RemarkCategories categories{"kv-.*", std::nullopt, std::nullopt, std::nullopt, std::nullopt};
+  mlir::remark::RemarkCategories categories;
+  categories.passed = "kv-.*";
   if (failed(mlir::remark::enableOptimizationRemarks(
           context, std::make_unique<RemarkCollector>(plan.remarks),
           std::make_unique<mlir::remark::RemarkEmittingPolicyAll>(), categories)))

@@ -85,7 +85,7 @@ func.func @two_operations(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
 
 // -----
 
-// Appending is the work of the runtime.
+// Appending has no form over tiles.
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 // expected-error @below {{expected a function of one kv.attend or kv.merge and the return of its results, but got kv.append}}

@@ -1,0 +1,71 @@
+// What the CPU lowering refuses: targets, placements and packings that it does not implement.
+// RUN: kvcc-opt %s -kv-convert-tile-to-cpu -verify-diagnostics -split-input-file
+
+// expected-error @below {{expected kv.target #kv.target<cpu, "avx512_vnni"> or #kv.target<cpu, "generic">, but got #kv.target<cuda, "sm_90">}}
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {}
+
+// -----
+
+// expected-error @below {{but got #kv.target<cpu, "avx2">}}
+module attributes {kv.target = #kv.target<cpu, "avx2">} {}
+
+// -----
+
+// expected-error @below {{expected attribute kv.target on the module}}
+module {}
+
+// -----
+
+!keys = !kv.block<key, 32x32xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x1xf16, packing = <16x1>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @score_operand(%query: vector<1x32xf32>, %keys: !keys, %scales: !scales,
+                           %sums: vector<1x1xf32>) {
+    // expected-error @below {{expected scales placed at accumulator or result for a cpu target, but got operand}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
+    kv.tile.score %query, %keys scales %scales sums %sums placement <operand>
+      : vector<1x32xf32>, !keys, scales !scales, sums vector<1x1xf32> -> vector<1x32xf32>
+    return
+  }
+}
+
+// -----
+
+!values = !kv.block<value, 32x32xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x32xf16, packing = <16x1>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @accumulate_element(%state: !kv.state<1x32>, %weights: vector<1x32xf32>, %values: !values,
+                                %scales: !scales, %sums: vector<1x1xf32>) {
+    // expected-error @below {{expected scales placed at accumulator or result for a cpu target, but got element}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.accumulate'}}
+    kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <element>
+      : !kv.state<1x32>, vector<1x32xf32>, !values, scales !scales, sums vector<1x1xf32>
+    return
+  }
+}
+
+// -----
+
+!keys = !kv.block<key, 32x32xi4, packing = <32x32, lanes = 32>>
+!scales = !kv.block<key, 32x1xf16, packing = <32x1>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @packing_of_codes(%query: vector<1x32xf32>, %keys: !keys, %scales: !scales, %sums: vector<1x1xf32>) {
+    // expected-error @below {{expected packing <16x4> for a cpu target, but got #kv.packing<32x32, lanes = 32>}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
+    kv.tile.score %query, %keys scales %scales sums %sums placement <result>
+      : vector<1x32xf32>, !keys, scales !scales, sums vector<1x1xf32> -> vector<1x32xf32>
+    return
+  }
+}
+
+// -----
+
+!keys = !kv.block<key, 32x32xf16, packing = <16x4>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @packing_of_numbers(%query: vector<1x32xf32>, %keys: !keys) {
+    // expected-error @below {{expected packing <16x1> for a cpu target, but got #kv.packing<16x4>}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
+    kv.tile.score %query, %keys placement <none> : vector<1x32xf32>, !keys -> vector<1x32xf32>
+    return
+  }
+}

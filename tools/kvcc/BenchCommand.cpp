@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kvcc bench: the time of a decode step, schemes interleaved in one run, beside the bandwidth of that run.
+#include "tools/kvcc/Bandwidth.h"
+#include "tools/kvcc/Commands.h"
+
+#include "runtime/Check.h"
+#include "dialect/Quantization.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <chrono>
+#include <random>
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::tool;
+
+cl::SubCommand tool::benchCommand("bench", "measure the time of a decode step");
+static KernelOptions kernelOptions(benchCommand);
+static cl::list<std::string> schemes("scheme", cl::desc("quantization schemes"), cl::CommaSeparated, cl::OneOrMore,
+                                     cl::sub(benchCommand));
+static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, ..."), cl::init("cpu"), cl::sub(benchCommand));
+static cl::list<int64_t> contexts("ctx", cl::desc("tokens of each sequence"), cl::CommaSeparated, cl::OneOrMore,
+                                  cl::sub(benchCommand));
+static cl::list<int64_t> batches("batch", cl::desc("sequences; default 1"), cl::CommaSeparated, cl::sub(benchCommand));
+static cl::list<int64_t> threadCounts("threads", cl::desc("threads; default: one per processor"), cl::CommaSeparated,
+                                      cl::sub(benchCommand));
+static cl::opt<int> rounds("rounds", cl::desc("measured steps of each scheme"), cl::init(30), cl::sub(benchCommand));
+static cl::opt<bool> warm("warm", cl::desc("use one copy of the cache, so that processor caches may hold it"),
+                          cl::sub(benchCommand));
+static cl::opt<std::string> outputFormat("o", cl::desc("table, md, csv or json"), cl::init("table"), cl::sub(benchCommand));
+
+namespace {
+
+struct Row {
+  std::string scheme, target;
+  int64_t ctx, batch, threads;
+  double medianUs, minUs;
+  int64_t bytes;
+  double gbps, bandwidthGbps, relError;
+};
+
+/// Tensors of one sequence, in the model's dtype. As in models, some key channels are loud and values have a
+/// mean per channel; without it the exact output of noise is next to nothing, and every error looks large.
+class Tensors {
+public:
+  Tensors(const Plan &plan, int64_t tokens, int64_t batch) {
+    mlir::Type dtype = plan.cache.getDtype();
+    bytesPerNumber = dtype.getIntOrFloatBitWidth() / 8;
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    int64_t headDim = plan.shape.headDim;
+    auto fill = [&](std::vector<float> &numbers, std::vector<uint8_t> &bytes, int64_t count, auto shape) {
+      for (int64_t i = 0; i < count; ++i) {
+        float number = shape(normal(random), i % headDim);
+        uint32_t bits = kv::encodeFloat(dtype, number);
+        numbers.push_back(kv::decodeFloat(dtype, bits));
+        for (unsigned b = 0; b < bytesPerNumber; ++b)
+          bytes.push_back(uint8_t(bits >> (8 * b)));
+      }
+    };
+    const AttentionShape &shape = plan.shape;
+    fill(query, queryBytes, batch * shape.qHeads * headDim, [](float x, int64_t) { return x; });
+    fill(keys, keyBytes, shape.kvHeads * tokens * headDim,
+         [](float x, int64_t channel) { return channel % 24 == 5 ? 8 * x : x; });
+    fill(values, valueBytes, shape.kvHeads * tokens * headDim,
+         [](float x, int64_t channel) { return x + (channel % 2 ? 1.0f : -1.0f); });
+  }
+  unsigned bytesPerNumber;
+  std::vector<float> query, keys, values;
+  std::vector<uint8_t> queryBytes, keyBytes, valueBytes;
+};
+
+/// One scheme at one context and batch: a program, and copies of its cache.
+class Subject {
+public:
+  static Expected<std::unique_ptr<Subject>> create(Compiler &compiler, const ModelConfig &model, size_t layer,
+                                                   StringRef scheme, int64_t tokens, int64_t batch, ThreadPool &pool) {
+    auto plan = kernelOptions.plan(compiler, model, layer, scheme, target, model.dtype);
+    if (!plan)
+      return plan.takeError();
+    if (plan->target.executor != Executor::Cpu)
+      return createStringError("expected a cpu target for bench, but got " + plan->target.name);
+    auto subject = std::make_unique<Subject>();
+    auto program = Program::load(compiler, std::move(*plan), pool);
+    if (!program)
+      return program.takeError();
+    subject->program = std::move(*program);
+    Tensors tensors(subject->program->getPlan(), tokens, batch);
+    subject->query = tensors.queryBytes;
+    if (Error error = subject->fill(tensors, tokens, batch, pool))
+      return std::move(error);
+    return subject;
+  }
+
+  /// Microseconds of a step over the next copy.
+  Expected<double> step(unsigned threads) {
+    HostCache &cache = *copies[next++ % copies.size()];
+    AttendCall call = cache.getCall();
+    call.query = query.data();
+    call.out = out.data();
+    call.lse = lse.data();
+    call.threads = threads;
+    call.splits = program->chooseSplits(call.batch, cache.getTokens(0), threads);
+    size_t bytes = program->getWorkspaceBytes(call.batch, call.splits);
+    if (workspace.size() < bytes)
+      workspace = AlignedBytes(bytes);
+    call.workspace = workspace.data();
+    auto start = std::chrono::steady_clock::now();
+    if (Error error = program->attend(call))
+      return std::move(error);
+    return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  int64_t getBytes() const { return copies[0]->getBytesRead(); }
+  double getError() const { return relError; }
+  const std::string &getTarget() const { return program->getPlan().target.name; }
+
+private:
+  Error fill(const Tensors &tensors, int64_t tokens, int64_t batch, ThreadPool &pool) {
+    const AttentionShape &shape = program->getPlan().shape;
+    auto cache = std::make_unique<HostCache>(*program, batch, tokens);
+    int64_t stride = tokens * shape.headDim;
+    for (int64_t b = 0; b < batch; ++b)
+      if (Error error = cache->prefill(b, {tensors.keyBytes.data(), stride}, {tensors.valueBytes.data(), stride},
+                                       tokens, pool))
+        return error;
+    size_t wanted = std::max<size_t>(8 * getLastLevelCacheBytes(), 256 << 20);
+    size_t count = warm ? 1 : std::max<size_t>(2, wanted / size_t(cache->getBytes()) + 1);
+    copies.push_back(std::move(cache));
+    while (copies.size() < count)
+      copies.push_back(copies[0]->clone());
+    out.resize(size_t(batch * shape.qHeads * shape.headDim));
+    lse.resize(size_t(batch * shape.qHeads));
+    // The first step's result against exact attention over the tensors.
+    auto first = step(0);
+    if (!first)
+      return first.takeError();
+    std::vector<float> keys, values;
+    for (int64_t b = 0; b < batch; ++b) {
+      append_range(keys, tensors.keys);
+      append_range(values, tensors.values);
+    }
+    relError = checkStep(*copies[0], tensors.query, keys, values, tokens, out, lse, pool).total;
+    return Error::success();
+  }
+
+  std::unique_ptr<Program> program;
+  std::vector<std::unique_ptr<HostCache>> copies;
+  std::vector<uint8_t> query;
+  std::vector<float> out, lse;
+  AlignedBytes workspace;
+  size_t next = 0;
+  double relError = 0;
+};
+
+double median(std::vector<double> numbers) {
+  llvm::sort(numbers);
+  size_t middle = numbers.size() / 2;
+  return numbers.size() % 2 ? numbers[middle] : (numbers[middle - 1] + numbers[middle]) / 2;
+}
+
+Expected<std::vector<Row>> measure(Compiler &compiler, const ModelConfig &model, size_t layer, ThreadPool &pool,
+                                   ReadBandwidth &bandwidth, int64_t ctx, int64_t batch) {
+  std::vector<std::unique_ptr<Subject>> subjects;
+  for (const std::string &scheme : schemes) {
+    auto subject = Subject::create(compiler, model, layer, scheme, ctx, batch, pool);
+    if (!subject)
+      return subject.takeError();
+    subjects.push_back(std::move(*subject));
+  }
+  std::vector<Row> rows;
+  for (int64_t threads : threadCounts) {
+    std::vector<std::vector<double>> times(subjects.size());
+    std::vector<double> rates;
+    for (int round = 0; round < rounds + 2; ++round) {
+      double rate = bandwidth.measure(pool, unsigned(threads));
+      if (round >= 2) // two rounds to settle
+        rates.push_back(rate);
+      for (auto [subject, samples] : zip(subjects, times)) {
+        auto time = subject->step(unsigned(threads));
+        if (!time)
+          return time.takeError();
+        if (round >= 2)
+          samples.push_back(*time);
+      }
+    }
+    for (auto [scheme, subject, samples] : zip(schemes, subjects, times)) {
+      double middle = median(samples);
+      rows.push_back({scheme, subject->getTarget(), ctx, batch, threads, middle, *llvm::min_element(samples),
+                      subject->getBytes(), double(subject->getBytes()) / middle / 1e3, median(rates),
+                      subject->getError()});
+    }
+  }
+  return rows;
+}
+
+constexpr StringLiteral kColumns[] = {"scheme",    "target", "ctx",  "batch",          "threads",  "median_us",
+                                      "min_us",    "bytes",  "gbps", "bandwidth_gbps", "rel_error"};
+
+std::vector<std::string> toCells(const Row &row) {
+  return {row.scheme, row.target, std::to_string(row.ctx), std::to_string(row.batch), std::to_string(row.threads),
+          formatv("{0:f1}", row.medianUs), formatv("{0:f1}", row.minUs), std::to_string(row.bytes),
+          formatv("{0:f2}", row.gbps), formatv("{0:f2}", row.bandwidthGbps), formatv("{0:e2}", row.relError)};
+}
+
+void printJson(ArrayRef<Row> rows) {
+  json::Array list;
+  for (const Row &row : rows)
+    list.push_back(json::Object{{"scheme", row.scheme}, {"target", row.target}, {"ctx", row.ctx}, {"batch", row.batch},
+                                {"threads", row.threads}, {"median_us", row.medianUs}, {"min_us", row.minUs},
+                                {"bytes", row.bytes}, {"gbps", row.gbps}, {"bandwidth_gbps", row.bandwidthGbps},
+                                {"rel_error", row.relError}});
+  outs() << formatv("{0:2}", json::Value(std::move(list))) << "\n";
+}
+
+void printRows(ArrayRef<Row> rows) {
+  if (outputFormat == "json")
+    return printJson(rows);
+  if (outputFormat == "csv") {
+    outs() << join(std::begin(kColumns), std::end(kColumns), ",") << "\n";
+    for (const Row &row : rows)
+      outs() << join(toCells(row), ",") << "\n";
+    return;
+  }
+  // People also want the share of the bandwidth.
+  std::vector<std::vector<std::string>> table(1, std::vector<std::string>(std::begin(kColumns), std::end(kColumns)));
+  table[0].push_back("% of bandwidth");
+  for (const Row &row : rows) {
+    table.push_back(toCells(row));
+    table.back().push_back(formatv("{0:f1}", 100 * row.gbps / row.bandwidthGbps));
+  }
+  std::vector<size_t> widths(table[0].size());
+  for (const auto &cells : table)
+    for (auto [width, cell] : zip(widths, cells))
+      width = std::max(width, cell.size());
+  bool markdown = outputFormat == "md";
+  for (size_t i = 0; i < table.size(); ++i) {
+    outs() << (markdown ? "|" : "");
+    for (auto [width, cell] : zip(widths, table[i]))
+      outs() << (markdown ? " " : "") << cell << std::string(width - cell.size(), ' ') << (markdown ? " |" : "  ");
+    outs() << "\n";
+    if (markdown && i == 0)
+      outs() << "|" << join(std::vector<std::string>(widths.size(), " --- "), "|") << "|\n";
+  }
+}
+
+Error checkRange(const cl::list<int64_t> &list, int64_t low, int64_t high) {
+  for (int64_t value : list)
+    if (value < low || value > high)
+      return usageError("expected --" + list.ArgStr + " from " + Twine(low) + " to " + Twine(high) + ", but got " +
+                        Twine(value));
+  return Error::success();
+}
+
+} // namespace
+
+Error tool::runBench() {
+  if (outputFormat != "table" && outputFormat != "md" && outputFormat != "csv" && outputFormat != "json")
+    return usageError("expected -o table, md, csv or json, but got '" + outputFormat + "'");
+  if (rounds < 1 || rounds > 100000)
+    return usageError("expected --rounds from 1 to 100000, but got " + Twine(rounds));
+  if (Error error = checkRange(contexts, 1, 1 << 24))
+    return error;
+  if (Error error = checkRange(batches, 1, 65535))
+    return error;
+  if (Error error = checkRange(threadCounts, 1, 1024))
+    return error;
+  auto model = kernelOptions.loadModel();
+  if (!model)
+    return model.takeError();
+  auto layer = kernelOptions.chooseLayer(*model);
+  if (!layer)
+    return layer.takeError();
+  if (batches.empty())
+    batches.push_back(1);
+  if (threadCounts.empty())
+    threadCounts.push_back(std::thread::hardware_concurrency());
+  ThreadPool pool(unsigned(*llvm::max_element(threadCounts)));
+  Compiler compiler;
+  ReadBandwidth bandwidth;
+  std::vector<Row> rows;
+  for (int64_t ctx : contexts)
+    for (int64_t batch : batches) {
+      auto part = measure(compiler, *model, *layer, pool, bandwidth, ctx, batch);
+      if (!part)
+        return part.takeError();
+      append_range(rows, std::move(*part));
+    }
+  printRows(rows);
+  return Error::success();
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What the subcommands of kvcc share: their options and the way from those to a plan.
+#ifndef KVCC_TOOLS_KVCC_COMMANDS_H
+#define KVCC_TOOLS_KVCC_COMMANDS_H
+
+#include "runtime/ModelProgram.h"
+#include "llvm/Support/CommandLine.h"
+
+namespace kvcc::tool {
+
+extern llvm::cl::SubCommand benchCommand, cacheCommand, compileCommand, doctorCommand, explainCommand, runCommand;
+
+llvm::Error runBench();
+llvm::Error runCache();
+llvm::Error runCompile();
+llvm::Error runDoctor();
+llvm::Error runExplain();
+llvm::Error runRun();
+
+/// A wrong way to call the tool: exit code 2.
+llvm::Error usageError(const llvm::Twine &message);
+bool isUsageError(const llvm::Error &error);
+
+/// The options that say which kernel is meant. Every command that needs them has its own, beside its
+/// subcommand: objects of other files may not be constructed yet when options register themselves.
+class KernelOptions {
+public:
+  explicit KernelOptions(llvm::cl::SubCommand &command);
+
+  /// The model, named by position or by --model.
+  llvm::Expected<ModelConfig> loadModel() const;
+  /// The layer of --layer, else the first one that is served.
+  llvm::Expected<size_t> chooseLayer(const ModelConfig &model) const;
+  /// Plans a layer for queries and windows of `dtype`.
+  llvm::Expected<Plan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
+                            llvm::StringRef target, llvm::StringRef dtype) const;
+
+private:
+  llvm::cl::opt<std::string> position, model, compute;
+  llvm::cl::opt<int64_t> page;
+  llvm::cl::opt<int> layer;
+};
+
+/// Writes to a file, or to standard output for "-" and "".
+llvm::Error writeOutput(llvm::StringRef path, llvm::StringRef bytes);
+/// "compiled cold in 81.2 ms" or "loaded from the cache in 3.1 ms".
+std::string describeCompile(bool cached, double milliseconds);
+std::string formatBytes(double bytes);
+
+} // namespace kvcc::tool
+
+#endif

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kvcc compile: one form of a model's kernel, written to a file.
+#include "tools/kvcc/Commands.h"
+
+#include "llvm/Support/raw_ostream.h"
+
+#include <chrono>
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::tool;
+
+cl::SubCommand tool::compileCommand("compile", "compile a model's kernel and write one of its forms");
+static KernelOptions kernelOptions(compileCommand);
+static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"), cl::Required,
+                                   cl::sub(compileCommand));
+static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda:sm_90, ..."), cl::Required,
+                                   cl::sub(compileCommand));
+static cl::opt<std::string> form("emit",
+                                 cl::desc("kv, tile, target; llvm, asm, object (cpu); cuda, ptx, cubin (cuda); "
+                                          "default: object or cubin"),
+                                 cl::sub(compileCommand));
+static cl::opt<std::string> dtype("dtype", cl::desc("f16, bf16 or f32; default: the model's"),
+                                  cl::sub(compileCommand));
+static cl::opt<std::string> output("o", cl::desc("where to write; default: standard output"),
+                                   cl::value_desc("file"), cl::init("-"), cl::sub(compileCommand));
+
+Error tool::runCompile() {
+  auto model = kernelOptions.loadModel();
+  if (!model)
+    return model.takeError();
+  auto layer = kernelOptions.chooseLayer(*model);
+  if (!layer)
+    return layer.takeError();
+  std::string unserved = describeUnservedLayers(*model);
+  if (!unserved.empty())
+    errs() << "kvcc: note: " << unserved << "\n";
+
+  auto start = std::chrono::steady_clock::now();
+  Compiler compiler;
+  auto plan = kernelOptions.plan(compiler, *model, *layer, scheme, target, dtype.empty() ? model->dtype : dtype);
+  if (!plan)
+    return plan.takeError();
+  auto emit = form.empty() ? Expected<Emit>(Compiler::getExecutableForm(*plan)) : parseEmit(form, plan->target);
+  if (!emit)
+    return emit.takeError();
+  auto artifact = compiler.emit(*plan, *emit);
+  if (!artifact)
+    return artifact.takeError();
+  double milliseconds =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  if (!artifact->note.empty())
+    errs() << "kvcc: note: " << artifact->note << "\n";
+  if (Error error = writeOutput(output, artifact->bytes->getBuffer()))
+    return error;
+  errs() << "kvcc: " << plan->scheme << " for " << plan->target.name << ": "
+         << describeCompile(artifact->cached, milliseconds) << "\n";
+  return Error::success();
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kvcc run: prefill, one decode step, results, and the comparison with exact attention.
+#include "tools/kvcc/Commands.h"
+
+#include "runtime/Check.h"
+#include "runtime/Safetensors.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <chrono>
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::tool;
+
+cl::SubCommand tool::runCommand("run", "prefill a cache from tensors, decode one step and write its results");
+static KernelOptions kernelOptions(runCommand);
+static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"), cl::Required,
+                                   cl::sub(runCommand));
+static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda, cuda-host, ..."), cl::init("cpu"),
+                                   cl::sub(runCommand));
+static cl::opt<std::string> input("input", cl::desc("tensors q, k, v and, optional, seq_lens"), cl::Required,
+                                  cl::value_desc("file.safetensors"), cl::sub(runCommand));
+static cl::opt<std::string> output("output", cl::desc("receives out and lse"), cl::value_desc("file.safetensors"),
+                                   cl::sub(runCommand));
+static cl::opt<bool> check("check", cl::desc("compare with exact attention; fail above the kernel's error bound"),
+                           cl::sub(runCommand));
+static cl::opt<int> threads("threads", cl::desc("threads of a cpu target; 0: one per processor"), cl::init(0),
+                            cl::sub(runCommand));
+static cl::opt<int64_t> splits("splits", cl::desc("parts of each sequence; 0 chooses"), cl::init(0),
+                               cl::sub(runCommand));
+
+namespace {
+
+std::string shapeText(ArrayRef<int64_t> shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i)
+    text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+/// The tensors of a decode step, checked against the model.
+struct Inputs {
+  std::string dtype;
+  int64_t batch = 0, tokens = 0;
+  std::vector<uint8_t> query; ///< [batch, q_heads, head_dim]
+  ArrayRef<uint8_t> keys, values;
+  std::vector<int64_t> lens;
+  std::vector<float> queryNumbers, keyNumbers, valueNumbers; ///< for the check
+};
+
+class InputReader {
+public:
+  InputReader(const SafetensorsFile &file, const LayerConfig &layer, size_t index)
+      : file(file), layer(layer), index(index) {}
+
+  Expected<Inputs> read() {
+    // A file of one step has q, k, v; a capture has them per layer, without a batch, with several queries.
+    std::string prefix = "layer." + std::to_string(index) + ".";
+    bool captured = !file.find("q") && file.find(prefix + "q");
+    Inputs in;
+    auto q = get(captured ? prefix + "q" : "q"), k = get(captured ? prefix + "k" : "k"),
+         v = get(captured ? prefix + "v" : "v");
+    if (Error error = joinErrors(joinErrors(q.takeError(), k.takeError()), v.takeError()))
+      return std::move(error);
+    for (const TensorView *tensor : {*q, *k, *v})
+      if (tensor->dtype != (*q)->dtype)
+        return fail(*tensor, "dtype " + stringify((*q)->dtype).str() + " as " + (*q)->name,
+                    stringify(tensor->dtype).str());
+    in.dtype = (*q)->dtype == TensorType::F16 ? "f16" : (*q)->dtype == TensorType::BF16 ? "bf16" : "f32";
+
+    size_t lead = captured ? 0 : 1; // dimensions before the heads
+    for (const TensorView *tensor : {*k, *v})
+      if (tensor->shape.size() != lead + 3)
+        return fail(*tensor, captured ? "shape [kv_heads, tokens, head_dim]" : "shape [batch, kv_heads, tokens, head_dim]",
+                    shapeText(tensor->shape));
+    if ((*q)->shape.size() != 3)
+      return fail(**q, captured ? "shape [q_heads, queries, head_dim]" : "shape [batch, q_heads, head_dim]",
+                  shapeText((*q)->shape));
+    in.batch = captured ? 1 : (*q)->shape[0];
+    in.tokens = (*k)->shape[lead + 1];
+    std::vector<int64_t> cacheShape = {layer.kvHeads, in.tokens, layer.headDim};
+    if (!captured)
+      cacheShape.insert(cacheShape.begin(), in.batch);
+    for (const TensorView *tensor : {*k, *v})
+      if (tensor->shape != cacheShape)
+        return fail(*tensor, "shape " + shapeText(cacheShape) + " (from the model and the other tensors)",
+                    shapeText(tensor->shape));
+    std::vector<int64_t> queryShape = captured
+                                          ? std::vector<int64_t>{layer.qHeads, (*q)->shape[1], layer.headDim}
+                                          : std::vector<int64_t>{in.batch, layer.qHeads, layer.headDim};
+    if ((*q)->shape != queryShape || (captured && queryShape[1] < 1))
+      return fail(**q, "shape " + shapeText(queryShape) + " (from the model)", shapeText((*q)->shape));
+
+    if (Error error = readLens(in))
+      return std::move(error);
+    if (captured) { // the last query sees all tokens
+      size_t row = size_t(layer.headDim * bytesOf((*q)->dtype)), queries = size_t(queryShape[1]);
+      for (size_t head = 0; head < size_t(layer.qHeads); ++head)
+        append_range(in.query, (*q)->data.slice((head * queries + queries - 1) * row, row));
+    } else {
+      in.query.assign((*q)->data.begin(), (*q)->data.end());
+    }
+    in.keys = (*k)->data;
+    in.values = (*v)->data;
+    TensorView queryView{(*q)->name, (*q)->dtype, {in.batch, layer.qHeads, layer.headDim}, in.query};
+    for (auto [view, numbers] : {std::pair<const TensorView *, std::vector<float> *>(&queryView, &in.queryNumbers),
+                                 {*k, &in.keyNumbers},
+                                 {*v, &in.valueNumbers}}) {
+      auto converted = toFloat32(*view);
+      if (!converted)
+        return converted.takeError();
+      *numbers = std::move(*converted);
+    }
+    for (size_t i = 0; i < in.queryNumbers.size(); ++i)
+      if (!std::isfinite(in.queryNumbers[i]))
+        return createStringError(file.path() + ": expected finite numbers, but got " +
+                                 Twine(std::isnan(in.queryNumbers[i]) ? "nan" : "inf") + " at element " + Twine(i) +
+                                 " of the query");
+    return in;
+  }
+
+private:
+  Error fail(const TensorView &tensor, const Twine &what, const Twine &got) const {
+    return createStringError(file.path() + ": tensor '" + tensor.name + "': expected " + what + ", but got " + got);
+  }
+
+  Expected<const TensorView *> get(StringRef name) const {
+    auto tensor = file.get(name);
+    if (!tensor)
+      return tensor.takeError();
+    TensorType type = (*tensor)->dtype;
+    if (type != TensorType::F16 && type != TensorType::BF16 && type != TensorType::F32)
+      return fail(**tensor, "dtype F16, BF16 or F32", stringify(type));
+    return tensor;
+  }
+
+  Error readLens(Inputs &in) const {
+    in.lens.assign(size_t(in.batch), in.tokens);
+    const TensorView *lens = file.find("seq_lens");
+    if (!lens)
+      return Error::success();
+    if (lens->shape != std::vector<int64_t>{in.batch})
+      return fail(*lens, "shape " + shapeText({in.batch}), shapeText(lens->shape));
+    auto numbers = toInt32(*lens);
+    if (!numbers)
+      return numbers.takeError();
+    for (size_t i = 0; i < numbers->size(); ++i) {
+      if ((*numbers)[i] < 0 || (*numbers)[i] > in.tokens)
+        return fail(*lens, "lengths from 0 to " + Twine(in.tokens), Twine((*numbers)[i]) + " at " + Twine(i));
+      in.lens[i] = (*numbers)[i];
+    }
+    return Error::success();
+  }
+
+  const SafetensorsFile &file;
+  const LayerConfig &layer;
+  size_t index;
+};
+
+template <typename T> ArrayRef<uint8_t> asBytes(const std::vector<T> &numbers) {
+  return {reinterpret_cast<const uint8_t *>(numbers.data()), numbers.size() * sizeof(T)};
+}
+
+double millisecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+} // namespace
+
+Error tool::runRun() {
+  if (threads < 0 || threads > 1024)
+    return usageError("expected --threads from 0 to 1024, but got " + Twine(threads));
+  if (splits < 0 || splits > 1024)
+    return usageError("expected --splits from 0 to 1024, but got " + Twine(splits));
+  auto model = kernelOptions.loadModel();
+  if (!model)
+    return model.takeError();
+  auto layer = kernelOptions.chooseLayer(*model);
+  if (!layer)
+    return layer.takeError();
+  auto file = SafetensorsFile::open(input);
+  if (!file)
+    return file.takeError();
+  auto in = InputReader(*file, model->layers[*layer], *layer).read();
+  if (!in)
+    return in.takeError();
+
+  ThreadPool pool{unsigned(threads)};
+  auto start = std::chrono::steady_clock::now();
+  Compiler compiler;
+  auto plan = kernelOptions.plan(compiler, *model, *layer, scheme, target, in->dtype);
+  if (!plan)
+    return plan.takeError();
+  auto program = Program::load(compiler, std::move(*plan), pool);
+  if (!program)
+    return program.takeError();
+  double loadTime = millisecondsSince(start);
+  if (!(*program)->getNote().empty())
+    errs() << "kvcc: note: " << (*program)->getNote() << "\n";
+
+  AttentionShape shape = (*program)->getPlan().shape;
+  HostCache cache(**program, in->batch, in->tokens);
+  int64_t headElements = in->tokens * shape.headDim;
+  size_t sequenceBytes = in->batch ? in->keys.size() / size_t(in->batch) : 0;
+  for (int64_t b = 0; b < in->batch; ++b)
+    if (Error error = cache.prefill(b, {in->keys.data() + size_t(b) * sequenceBytes, headElements},
+                                    {in->values.data() + size_t(b) * sequenceBytes, headElements},
+                                    in->lens[size_t(b)], pool))
+      return createStringError(input + ": sequence " + Twine(b) + ": " + toString(std::move(error)));
+  std::vector<float> out, lse;
+  start = std::chrono::steady_clock::now();
+  if (Error error = decodeStep(cache, in->query.data(), out, lse, splits, unsigned(threads)))
+    return error;
+  double stepTime = millisecondsSince(start);
+
+  if (!output.empty())
+    if (Error error = writeSafetensors(
+            output, {{"out", TensorType::F32, {in->batch, shape.qHeads, shape.headDim}, asBytes(out)},
+                     {"lse", TensorType::F32, {in->batch, shape.qHeads}, asBytes(lse)}}))
+      return error;
+
+  int64_t tokens = 0;
+  for (int64_t length : in->lens)
+    tokens += length;
+  double plain = double(tokens * shape.kvHeads * shape.headDim * 2 * 2);
+  outs() << model->name << " layer " << *layer << ", " << (*program)->getPlan().scheme << " on "
+         << (*program)->getPlan().target.name << ", batch " << in->batch << ", " << tokens << " tokens\n"
+         << "kernel: " << describeCompile((*program)->wasCached(), loadTime) << "\n"
+         << "cache: " << formatBytes(double(cache.getBytesRead())) << " read per step";
+  if (tokens)
+    outs() << formatv(", {0:f1} % of fp16", 100 * double(cache.getBytesRead()) / plain);
+  outs() << formatv("\nfirst step: {0:f3} ms\n", stepTime);
+  if (!check)
+    return Error::success();
+
+  StepErrors errors = checkStep(cache, in->queryNumbers, in->keyNumbers, in->valueNumbers, in->tokens, out, lse, pool);
+  double bound = getErrorBound((*program)->getPlan());
+  outs() << formatv("kernel error: {0:e2} (bound {1:e2}), lse error: {2:e2}\ntotal error: {3:e2}\n", errors.kernel,
+                    bound, errors.lse, errors.total);
+  outs().flush();
+  if (!(errors.kernel <= bound) || !(errors.lse <= bound))
+    return createStringError(formatv("expected a kernel error of at most {0:e2}, but got {1:e2} (lse {2:e2})", bound,
+                                     errors.kernel, errors.lse));
+  return Error::success();
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kvcc: compiles, runs, measures and explains decode-attention kernels from the command line.
+#include "tools/kvcc/Commands.h"
+
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::tool;
+
+namespace {
+class UsageError : public ErrorInfo<UsageError> {
+public:
+  static char ID;
+  explicit UsageError(std::string text) : text(std::move(text)) {}
+  void log(raw_ostream &os) const override { os << text; }
+  std::error_code convertToErrorCode() const override { return inconvertibleErrorCode(); }
+
+private:
+  std::string text;
+};
+char UsageError::ID;
+} // namespace
+
+Error tool::usageError(const Twine &message) { return make_error<UsageError>(message.str()); }
+bool tool::isUsageError(const Error &error) { return error.isA<UsageError>(); }
+
+KernelOptions::KernelOptions(cl::SubCommand &command)
+    : position(cl::Positional, cl::desc("MODEL.json"), cl::sub(command)),
+      model("model", cl::desc("a Hugging Face config.json, or a folder with one; the same as MODEL.json"),
+            cl::value_desc("file"), cl::sub(command)),
+      compute("compute", cl::desc("arithmetic of products with codes: auto, int8 or f32"), cl::init("auto"),
+              cl::sub(command)),
+      page("page", cl::desc("quantized tokens per page, a multiple of 32; 0 chooses"), cl::init(0), cl::sub(command)),
+      layer("layer", cl::desc("the layer of the model; default: the first that is served"), cl::init(-1),
+            cl::sub(command)) {}
+
+Expected<ModelConfig> KernelOptions::loadModel() const {
+  if (position.empty() == model.empty())
+    return usageError(model.empty() ? "expected a model (MODEL.json or --model MODEL.json), but got none"
+                                    : "expected one model, but got '" + position + "' and '" + model + "'");
+  auto config = loadModelConfig(position.empty() ? model : position);
+  if (!config)
+    return config.takeError();
+  if (Error error = checkServable(*config))
+    return std::move(error);
+  return config;
+}
+
+Expected<size_t> KernelOptions::chooseLayer(const ModelConfig &config) const {
+  if (layer == -1)
+    for (size_t i = 0; i < config.layers.size(); ++i)
+      if (config.layers[i].unsupported.empty())
+        return i;
+  if (layer < 0 || size_t(layer) >= config.layers.size())
+    return createStringError("expected layer from 0 to " + Twine(config.layers.size() - 1) + ", but got " +
+                             Twine(layer));
+  const std::string &reason = config.layers[size_t(layer)].unsupported;
+  if (!reason.empty())
+    return createStringError(config.name + ": layer " + Twine(layer) + ": " + reason);
+  return size_t(layer);
+}
+
+Expected<Plan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config, size_t index, StringRef scheme,
+                                   StringRef targetName, StringRef dtype) const {
+  auto target = parseTarget(targetName);
+  if (!target)
+    return target.takeError();
+  return compiler.plan(AttentionShape::of(config.layers[index]), dtype, scheme, *target, {compute, page});
+}
+
+Error tool::writeOutput(StringRef path, StringRef bytes) {
+  if (path.empty() || path == "-") {
+    outs() << bytes;
+    outs().flush();
+    return Error::success();
+  }
+  return writeToOutput(path, [&](raw_ostream &os) {
+    os << bytes;
+    return Error::success();
+  });
+}
+
+std::string tool::describeCompile(bool cached, double milliseconds) {
+  return formatv(cached ? "loaded from the cache in {0:f1} ms" : "compiled cold in {0:f1} ms", milliseconds);
+}
+
+std::string tool::formatBytes(double bytes) {
+  const char *units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  size_t unit = 0;
+  for (; bytes >= 1024 && unit + 1 < std::size(units); ++unit)
+    bytes /= 1024;
+  return formatv(unit ? "{0:f2} {1}" : "{0:f0} {1}", bytes, units[unit]);
+}
+
+int main(int argc, char **argv) {
+  InitLLVM init(argc, argv);
+  cl::SetVersionPrinter([](raw_ostream &os) { os << "kvcc " KVCC_VERSION "\n"; });
+  struct Command {
+    cl::SubCommand &command;
+    Error (*run)();
+  };
+  const Command commands[] = {{benchCommand, runBench},     {cacheCommand, runCache},
+                              {compileCommand, runCompile}, {doctorCommand, runDoctor},
+                              {explainCommand, runExplain}, {runCommand, runRun}};
+  // LLVM brings options of its own; users of kvcc have no use for them.
+  for (auto &entry : cl::getRegisteredOptions())
+    entry.second->setHiddenFlag(cl::ReallyHidden);
+
+  std::string problems;
+  raw_string_ostream stream(problems);
+  if (!cl::ParseCommandLineOptions(argc, argv, "kernel compiler for decode attention over quantized KV caches\n",
+                                   &stream)) {
+    errs() << problems;
+    return 2;
+  }
+  for (const Command &entry : commands) {
+    if (!entry.command)
+      continue;
+    Error error = entry.run();
+    if (!error)
+      return 0;
+    bool usage = isUsageError(error);
+    errs() << "kvcc: error: " << toString(std::move(error)) << "\n";
+    return usage ? 2 : 1;
+  }
+  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain or run), but got none; "
+            "see kvcc --help\n";
+  return 2;
+}
