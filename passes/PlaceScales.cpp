@@ -22,6 +22,22 @@ Placement kvcc::choosePlacement(QuantAttr quant, Role role, int64_t headDim) {
   return reduced > 1 ? Placement::Accumulator : Placement::Operand;
 }
 
+/// The rule that decided, in words.
+static std::string explain(QuantAttr quant, Role role, Placement placement) {
+  std::string axis = role == Role::Key ? "channels" : "tokens";
+  std::string extent = std::to_string(role == Role::Key ? quant.getGroupChannels() : quant.getGroupTokens());
+  switch (placement) {
+  case Placement::Result:
+    return "a group covers the whole reduction over " + axis + ", so its scale multiplies the finished sum";
+  case Placement::Accumulator:
+    return "a group spans " + extent + " of the reduced " + axis + ", so its scale multiplies their sum";
+  case Placement::Operand:
+    return "every reduced element has a scale of its own, which folds into the small operand";
+  default:
+    return "numbers are stored without scales";
+  }
+}
+
 namespace {
 struct PlaceScalesPass : kvcc::impl::PlaceScalesPassBase<PlaceScalesPass> {
   void runOnOperation() override {
@@ -31,7 +47,8 @@ struct PlaceScalesPass : kvcc::impl::PlaceScalesPassBase<PlaceScalesPass> {
         Placement placement = kvcc::choosePlacement(quant, role, cache.getHeadDim());
         remark::passed(attend.getLoc(), remark::RemarkOpts::name("scale-placement")
                                             .category("kv-place-scales"))
-            << stringifyRole(role) << " scales: " << stringifyPlacement(placement)
+            << stringifyRole(role) << " scales at " << stringifyPlacement(placement) << ": "
+            << explain(quant, role, placement)
             << remark::metric("group_tokens", quant.getGroupTokens())
             << remark::metric("group_channels", quant.getGroupChannels());
         return PlacementAttr::get(attend.getContext(), placement);

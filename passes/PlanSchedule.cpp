@@ -51,9 +51,13 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
         return WalkResult::interrupt();
       attend.setScheduleAttr(schedule);
       remark::passed(attend.getLoc(), remark::RemarkOpts::name("schedule").category("kv-plan-schedule"))
-          << "heads " << std::to_string(schedule.getHeads()) << ", page "
-          << std::to_string(schedule.getPage()) << ", compute "
-          << stringifyCompute(schedule.getCompute());
+          << std::to_string(schedule.getHeads())
+          << " query heads share each pass over the codes (the largest divisor of the group that leaves "
+             "registers for the rest), pages of "
+          << std::to_string(schedule.getPage()) << " tokens, "
+          << (schedule.getCompute() == Compute::Int8
+                  ? "int8 products: dot product instructions take bytes"
+                  : "f32 products: nothing is rounded");
       return WalkResult::advance();
     });
     if (result.wasInterrupted())

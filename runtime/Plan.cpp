@@ -36,7 +36,11 @@ class RemarkCollector : public mlir::remark::detail::MLIRRemarkStreamerBase {
 public:
   explicit RemarkCollector(std::vector<std::string> &lines) : lines(lines) {}
   void streamOptimizationRemark(const mlir::remark::detail::Remark &remark) override {
-    lines.push_back((remark.getCategoryName() + ": " + remark.getMsg()).str());
+    // The text comes in pieces called "Remark"; the others are numbers for machines.
+    std::string &line = lines.emplace_back();
+    for (const auto &arg : remark.getArgs())
+      if (arg.key == "Remark")
+        line += arg.val;
   }
 
 private:

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The resident pool: every item once, whoever calls.
+#include "runtime/ThreadPool.h"
+#include "gtest/gtest.h"
+
+using namespace kvcc;
+
+namespace {
+
+TEST(ThreadPoolTest, RunsEveryItemOnce) {
+  ThreadPool pool(4);
+  EXPECT_EQ(pool.size(), 4u);
+  for (int64_t items : {0, 1, 3, 4, 1000})
+    for (unsigned threads : {0u, 1u, 2u, 100u}) {
+      std::vector<std::atomic<int>> seen(static_cast<size_t>(items));
+      pool.run(items, threads, [&](int64_t item) { ++seen[size_t(item)]; });
+      for (auto &count : seen)
+        EXPECT_EQ(count.load(), 1);
+    }
+}
+
+TEST(ThreadPoolTest, WakesAfterSleeping) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 5; ++round) {
+    std::atomic<int64_t> sum{0};
+    pool.run(100, 0, [&](int64_t item) { sum += item; });
+    EXPECT_EQ(sum.load(), 4950);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+TEST(ThreadPoolTest, SeveralCallersAtOnce) {
+  ThreadPool pool(2);
+  std::atomic<int64_t> sum{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([&] {
+      for (int round = 0; round < 500; ++round)
+        pool.run(7, 0, [&](int64_t) { sum.fetch_add(1, std::memory_order_relaxed); });
+    });
+  for (std::thread &caller : callers)
+    caller.join();
+  EXPECT_EQ(sum.load(), 4 * 500 * 7);
+}
+
+} // namespace
