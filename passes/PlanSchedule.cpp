@@ -71,8 +71,9 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     int64_t group = query.getDimSize(1) / cache.getKvHeads();
     bool cpu = target.getKind() == TargetKind::Cpu;
     // A CPU keeps one int32 accumulator per head beside an unpacked code vector. A GPU lane keeps
-    // heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest.
-    int64_t limit = cpu ? 8 : std::clamp<int64_t>(1024 / cache.getHeadDim(), 1, 8);
+    // heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
+    // heads ptxas spills the partial sums.
+    int64_t limit = cpu ? 8 : 4;
     Compute arithmetic = cpu && compute != "f32" ? Compute::Int8 : Compute::F32;
     // CPU: four codes along the reduction make one 32-bit lane of a dot product, sixteen free indices a
     // vector. GPU: a lane owns a free index and reads its 32 codes as words beside its neighbours'.

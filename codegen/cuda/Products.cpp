@@ -131,9 +131,10 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
         Value at[] = {b.index(int64_t(h)), tile};
         b.store(b.add(b.load(in.getState(), at), sum), in.getState(), at);
       }
+      // The next block's logits overwrite the weights that other lanes may still be reading. And without it
+      // ptxas would load all weights into registers once for all unrolled tiles, and spill.
+      b.barrier();
     });
-    // The next block's logits overwrite the weights that other lanes may still be reading.
-    b.barrier();
     rewriter.eraseOp(op);
     return success();
   }

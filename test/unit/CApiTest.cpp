@@ -4,6 +4,8 @@
 
 #include "runtime/HostCache.h"
 #include "runtime/Reference.h"
+#include "test/unit/ScopedVariable.h"
+#include "test/unit/TestPaths.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -12,13 +14,18 @@
 
 using testing::HasSubstr;
 
+using kvcc::ScopedVariable;
+using kvcc::testDir;
+
 namespace {
 
 /// smollm2-135m-instruct: 9 query heads on 3 KV heads of 64 channels.
 class CApiTest : public testing::Test {
 public:
   void SetUp() override {
-    kvcc_context_options options = {sizeof(options), KVCC_TEST_CACHE_DIR, 4};
+    if (!getenv("KVCC_CACHE_DIR"))
+      cacheOff.emplace("KVCC_CACHE", "off"); // leave the user's cache alone
+    kvcc_context_options options = {sizeof(options), nullptr, 4};
     ASSERT_EQ(kvcc_context_create(&options, &context), KVCC_OK) << kvcc_last_message();
   }
   void TearDown() override {
@@ -26,8 +33,7 @@ public:
     kvcc_context_destroy(context);
   }
   kvcc_compile_options compileOptions() {
-    return {sizeof(kvcc_compile_options), KVCC_TEST_DIR "/models/smollm2-135m-instruct.json", "innerq-small", "cpu",
-            "f16", "f32", 0};
+    return {sizeof(kvcc_compile_options), smollm.c_str(), "innerq-small", "cpu", "f16", "f32", 0};
   }
   void compile() {
     kvcc_compile_options options = compileOptions();
@@ -66,6 +72,9 @@ public:
             tokens,       query.data(), out.data(),   lse.data(),  workspace.data(), workspaceBytes};
   }
 
+  const std::string models = testDir() + "/models/", smollm = models + "smollm2-135m-instruct.json",
+                    deepseek = models + "deepseek-v3.json", gemma = models + "gemma-3-1b-it.json";
+  std::optional<ScopedVariable> cacheOff;
   kvcc_context *context = nullptr;
   kvcc_program *program = nullptr;
   kvcc_layer_info info = {};
@@ -137,7 +146,7 @@ TEST_F(CApiTest, RefusesWrongCompileOptions) {
       {[](auto &o) { o.dtype = "f8"; }, KVCC_INVALID_ARGUMENT, "f16, bf16 or f32, but got 'f8'"},
       {[](auto &o) { o.compute = "int3"; }, KVCC_INVALID_ARGUMENT, "but got int3"},
       {[](auto &o) { o.page_tokens = 48; }, KVCC_INVALID_ARGUMENT, "multiple of 32, but got 48"},
-      {[](auto &o) { o.model = KVCC_TEST_DIR "/models/deepseek-v3.json"; }, KVCC_UNSUPPORTED, "MLA"},
+      {[&](auto &o) { o.model = deepseek.c_str(); }, KVCC_UNSUPPORTED, "MLA"},
   };
   for (const Case &c : cases) {
     kvcc_compile_options options = compileOptions();
@@ -199,7 +208,7 @@ TEST_F(CApiTest, RefusesNumbersThatAreNone) {
 
 TEST_F(CApiTest, NamesLayersThatAreNotServed) {
   kvcc_compile_options options = compileOptions();
-  options.model = KVCC_TEST_DIR "/models/gemma-3-1b-it.json";
+  options.model = gemma.c_str();
   ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
   info.size = sizeof(info);
   ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK);

@@ -2,6 +2,7 @@
 // Whole kernels against the reference: every scheme on every executor.
 #include "test/unit/KernelTestSupport.h"
 #include "test/unit/TestPaths.h"
+#include "test/unit/TestPaths.h"
 
 #include "runtime/Safetensors.h"
 #include "gtest/gtest.h"

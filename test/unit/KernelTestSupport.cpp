@@ -25,7 +25,8 @@ std::ostream &kvcc::test::operator<<(std::ostream &os, const Problem &p) {
 Compiler &kvcc::test::getCompiler() {
   static Compiler compiler([] {
     CacheOptions options;
-    options.directory = KVCC_TEST_CACHE_DIR;
+    if (!getenv("KVCC_CACHE_DIR")) // leave the user's cache alone
+      options.mode = CacheMode::Off;
     return options;
   }());
   return compiler;

@@ -42,7 +42,7 @@ struct StepResult {
   double lseError = 0; ///< largest |difference| against the reference over the cache as stored
 };
 
-/// Compilers and pools that tests share; kernels are cached in the build tree.
+/// The compiler and the pool that tests share. Kernels are cached where $KVCC_CACHE_DIR says, else in memory.
 Compiler &getCompiler();
 ThreadPool &getPool();
 
