@@ -26,6 +26,8 @@ namespace kvcc::kv {
 constexpr int64_t kBlockTokens = 32;
 /// Logits of tokens that are not there. Finite: 0 * inf would be NaN.
 constexpr float kMaskedLogit = -1e30f;
+/// Whether caches store elements of this type: codes of i2 to i8, or f16, bf16 and f32.
+bool isStoredElement(mlir::Type element);
 } // namespace kvcc::kv
 
 #endif

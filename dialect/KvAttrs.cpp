@@ -4,11 +4,33 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace kvcc::kv;
+
+/// Parses a keyword of an enumeration, whose values are 0, 1, ...
+template <typename Enum> static ParseResult parseEnum(AsmParser &parser, Enum &value) {
+  SMLoc loc = parser.getCurrentLocation();
+  StringRef name;
+  if (parser.parseKeyword(&name))
+    return failure();
+  if (std::optional<Enum> parsed = symbolizeEnum<Enum>(name)) {
+    value = *parsed;
+    return success();
+  }
+  SmallVector<StringRef> names;
+  for (uint32_t i = 0; !stringifyEnum(Enum(i)).empty(); ++i)
+    names.push_back(stringifyEnum(Enum(i)));
+  return parser.emitError(loc) << "expected " << llvm::join(ArrayRef(names).drop_back(), ", ")
+                               << (names.size() > 1 ? " or " : "") << names.back() << ", but got " << name;
+}
+
+template <typename Enum> static void printEnum(AsmPrinter &printer, Enum value) {
+  printer << stringifyEnum(value);
+}
 
 #define GET_ATTRDEF_CLASSES
 #include "dialect/KvAttrs.cpp.inc"
@@ -20,7 +42,7 @@ void KvDialect::registerAttributes() {
       >();
 }
 
-/// Parses `AxB` as two positive integers.
+/// Parses `AxB` as two integers.
 static ParseResult parseExtents(AsmParser &parser, int64_t &first, int64_t &second) {
   SMLoc loc = parser.getCurrentLocation();
   SmallVector<int64_t> extents;
@@ -34,6 +56,12 @@ static ParseResult parseExtents(AsmParser &parser, int64_t &first, int64_t &seco
 }
 
 //===-- #kv.quant ---------------------------------------------------------------------------===//
+
+bool kvcc::kv::isStoredElement(Type element) {
+  if (auto integer = dyn_cast<IntegerType>(element))
+    return integer.isSignless() && integer.getWidth() >= 2 && integer.getWidth() <= 8;
+  return element.isF16() || element.isBF16() || element.isF32();
+}
 
 bool QuantAttr::isQuantized() const { return isa<IntegerType>(getElement()); }
 
@@ -52,11 +80,21 @@ double QuantAttr::getBitsPerElement() const {
   return getBits() + double(getScale().getIntOrFloatBitWidth()) / double(getGroupSize());
 }
 
+static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError, int64_t tokens,
+                                 int64_t channels) {
+  int64_t extent = std::max(tokens, channels);
+  if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || !llvm::isPowerOf2_64(extent))
+    return emitError() << "expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got "
+                       << tokens << "x" << channels;
+  return success();
+}
+
 Attribute QuantAttr::parse(AsmParser &parser, Type) {
   Type element, scale;
   Map map = Map::None;
   int64_t tokens = 0, channels = 0;
   ArrayAttr transforms = ArrayAttr::get(parser.getContext(), {});
+  SmallVector<StringRef> keys;
   SMLoc start = parser.getCurrentLocation();
   if (parser.parseLess() || parser.parseType(element))
     return {};
@@ -65,6 +103,11 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
     StringRef key;
     if (parser.parseKeyword(&key) || parser.parseEqual())
       return {};
+    if (llvm::is_contained(keys, key)) {
+      parser.emitError(loc) << "expected " << key << " at most once, but got it again";
+      return {};
+    }
+    keys.push_back(key);
     if (key == "map") {
       SMLoc mapLoc = parser.getCurrentLocation();
       StringRef name;
@@ -77,7 +120,9 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
       }
       map = *parsed;
     } else if (key == "group") {
-      if (parseExtents(parser, tokens, channels))
+      // Here too, because 0x0 is what stands for no group.
+      if (parseExtents(parser, tokens, channels) ||
+          failed(verifyGroup([&] { return parser.emitError(loc); }, tokens, channels)))
         return {};
     } else if (key == "scale") {
       if (parser.parseType(scale))
@@ -114,10 +159,9 @@ void QuantAttr::print(AsmPrinter &printer) const {
 LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type element, Map map,
                                 int64_t tokens, int64_t channels, Type scale, ArrayAttr transforms) {
   // quant_c1
-  auto integer = dyn_cast<IntegerType>(element);
-  bool codes = integer && integer.isSignless() && integer.getWidth() >= 2 && integer.getWidth() <= 8;
-  if (!codes && !element.isF16() && !element.isBF16() && !element.isF32())
+  if (!isStoredElement(element))
     return emitError() << "expected element i2 to i8, f16, bf16 or f32, but got " << element;
+  bool codes = isa<IntegerType>(element);
   bool hasGroup = tokens != 0 || channels != 0, hasScale = !isa<NoneType>(scale);
   // quant_c2
   if (codes && (map == Map::None || !hasGroup || !hasScale))
@@ -134,10 +178,8 @@ LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Ty
   if (!codes)
     return success();
   // quant_c4
-  int64_t extent = std::max(tokens, channels);
-  if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || !llvm::isPowerOf2_64(extent))
-    return emitError() << "expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got "
-                       << tokens << "x" << channels;
+  if (failed(verifyGroup(emitError, tokens, channels)))
+    return failure();
   // quant_c5
   if (!scale.isF16())
     return emitError() << "expected scale f16, but got " << scale;

@@ -20,7 +20,7 @@ def Kv_DiagAttr : Kv_Attr<"Diag", "diag"> {
     arXiv 2602.23200. Example: `#kv.diag<sqrt_max>`.
   }];
   let parameters = (ins EnumParameter<Kv_DiagStat>:$stat);
-  let assemblyFormat = "`<` $stat `>`";
+  let assemblyFormat = "`<` custom<Enum>($stat) `>`";
 }
 
 def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
@@ -140,7 +140,7 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,
                         "::kvcc::kv::PackingAttr":$floats);
-  let assemblyFormat = "`<` struct(params) `>`";
+  let assemblyFormat = "`<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats) `>`";
   let genVerifyDecl = 1;
 }
 
@@ -151,13 +151,11 @@ def Kv_TargetAttr : Kv_Attr<"Target", "target"> {
     module as `kv.target`.
   }];
   let parameters = (ins EnumParameter<Kv_TargetKind>:$kind, StringRefParameter<"">:$arch);
-  let assemblyFormat = "`<` $kind `,` $arch `>`";
+  let assemblyFormat = "`<` custom<Enum>($kind) `,` $arch `>`";
 }
 
 def Kv_PlacementAttr : EnumAttr<Kv_Dialect, Kv_Placement, "placement"> {
-  let assemblyFormat = "`<` $value `>`";
+  let assemblyFormat = "`<` custom<Enum>($value) `>`";
 }
-def Kv_RoleAttr : EnumAttr<Kv_Dialect, Kv_Role, "role">;
-def Kv_ComputeAttr : EnumAttr<Kv_Dialect, Kv_Compute, "compute">;
 
 #endif

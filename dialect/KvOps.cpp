@@ -31,6 +31,11 @@ LogicalResult AttendOp::verify() {
   double scale = getScale().convertToDouble();
   if (!(scale > 0) || !std::isfinite(scale))
     return emitOpError("expected a positive finite scale, but got ") << scale;
+  // attend_c7
+  int64_t group = query.getDimSize(1) / cache.getKvHeads();
+  if (getSchedule() && group % getSchedule()->getHeads())
+    return emitOpError("expected schedule heads that divide the group of ")
+           << group << " query heads, but got " << getSchedule()->getHeads();
   return success();
 }
 

@@ -25,7 +25,8 @@ def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
     - (C3) q's head_dim is the cache's;
     - (C4) out has the shape of q and is f32;
     - (C5) lse is [batch, q_heads] of f32;
-    - (C6) scale is positive and finite.
+    - (C6) scale is positive and finite;
+    - (C7) the heads of the schedule divide the group, q_heads / kv_heads.
   }];
   let arguments = (ins AnyTypeOf<[RankedTensorOf<[F16, BF16, F32]>]>:$query, Kv_CacheType:$cache,
                        F64Attr:$scale, OptionalAttr<Kv_PlacementAttr>:$key_scales,

@@ -19,9 +19,10 @@ LogicalResult TileScaleChannelsOp::verify() {
 
 LogicalResult TilePrepareOp::verify() {
   auto tile = cast<VectorType>(getTile().getType()), values = cast<VectorType>(getValues().getType());
-  bool rounded = values.getElementType().isInteger();
+  Type element = values.getElementType();
+  bool rounded = element.isSignlessInteger(8) || element.isSignlessInteger(16);
   // prepare_c1
-  if (values.getShape() != tile.getShape() || !(rounded || values.getElementType().isF32()))
+  if (values.getShape() != tile.getShape() || !(rounded || element.isF32()))
     return emitOpError("expected values of the shape of ") << tile << " of f32, i8 or i16, but got " << values;
   // prepare_c2
   int64_t group = getGroup();
@@ -35,21 +36,50 @@ LogicalResult TilePrepareOp::verify() {
   if (rounded != bool(getScales()))
     return emitOpError("expected scales exactly with i8 or i16 values, but got values ") << values;
   // prepare_c4
-  if (getIsUnsigned() && !values.getElementType().isInteger(8))
+  if (getIsUnsigned() && !element.isInteger(8))
     return emitOpError("expected unsigned with i8 values only, but got values ") << values;
   return success();
 }
 
-/// Constraints that score and accumulate share: codes bring scales, a placement and the sums of the
-/// small operand; an integer small operand brings its own scales.
-static LogicalResult verifyProduct(Operation *op, VectorType small, BlockType block, bool hasScales,
-                                   bool hasSums, bool hasSmallScales, Placement placement) {
+/// Constraints (C2) to (C6) of score and accumulate, which multiply a small operand (heads x reduced) with
+/// a block: `sums` and `smallScales` come with the small operand, `scales` with the block; all may be null.
+static LogicalResult verifyProduct(Operation *op, Value smallOperand, BlockType block,
+                                   TypedValue<BlockType> scales, Value sums, Value smallScales,
+                                   Placement placement, ArrayRef<unsigned> integerWidths) {
+  auto small = cast<VectorType>(smallOperand.getType());
   bool codes = block.isCodes();
-  if (codes != hasScales || codes != hasSums || codes != (placement != Placement::None))
+  // score_c2, accumulate_c2
+  if (codes != bool(scales) || codes != bool(sums) || codes != (placement != Placement::None))
     return op->emitOpError("expected scales, sums and a placement exactly with codes, but got ")
            << block << " with placement " << stringifyPlacement(placement);
-  if (small.getElementType().isInteger() != hasSmallScales)
-    return op->emitOpError("expected scales of the small operand exactly if it is i8 or i16, but got ") << small;
+  // score_c4, accumulate_c4
+  Type element = small.getElementType();
+  bool rounded = codes && llvm::any_of(integerWidths, [&](unsigned width) {
+                   return element.isSignlessInteger(width);
+                 });
+  if (!rounded && !element.isF32()) {
+    InFlightDiagnostic error = op->emitOpError("expected a small operand of f32 or, times codes, ");
+    llvm::interleave(integerWidths, error, [&](unsigned width) { error << "i" << width; }, " or ");
+    return error << ", but got " << small << " and " << block;
+  }
+  // score_c3, accumulate_c3
+  if (rounded != bool(smallScales))
+    return op->emitOpError("expected scales of the small operand exactly if it is of integers, but got ")
+           << small;
+  if (!codes)
+    return success();
+  // score_c5, accumulate_c5
+  BlockType scale = scales.getType();
+  if (scale.getRole() != block.getRole() || !scale.getElement().isF16() ||
+      block.getTokens() % scale.getTokens() || block.getChannels() % scale.getChannels())
+    return op->emitOpError("expected scales of f16 in the role of, and with extents that divide those of, ")
+           << block << ", but got " << scale;
+  // score_c6, accumulate_c6
+  int64_t shape[] = {small.getDimSize(0), scale.getReduceExtent()};
+  for (Value perGroup : {sums, smallScales})
+    if (perGroup && !hasShape(perGroup.getType(), shape))
+      return op->emitOpError("expected sums and scales of the small operand of ")
+             << shape[0] << "x" << shape[1] << ", but got " << perGroup.getType();
   return success();
 }
 
@@ -61,17 +91,24 @@ LogicalResult TileScoreOp::verify() {
       !hasShape(getResult().getType(), {query.getDimSize(0), kBlockTokens}))
     return emitOpError("expected query HxD, keys 32xD and a result Hx32, but got ")
            << query << ", " << keys << " and " << getResult().getType();
-  // score_c2, score_c3
-  return verifyProduct(*this, query, keys, bool(getScales()), bool(getQuerySums()),
-                       bool(getQueryScales()), getPlacement());
+  return verifyProduct(*this, getQuery(), keys, getScales(), getQuerySums(), getQueryScales(),
+                       getPlacement(), {8, 16});
+}
+
+LogicalResult TileMaskOp::verify() {
+  // mask_c1
+  if (getTile().getType() != getResult().getType())
+    return emitOpError("expected a result of type ") << getTile().getType() << ", but got "
+                                                     << getResult().getType();
+  return success();
 }
 
 LogicalResult TileSoftmaxStepOp::verify() {
   // softmax_step_c1
   int64_t shape[] = {getState().getType().getHeads(), kBlockTokens};
-  if (!hasShape(getLogits().getType(), shape) || !hasShape(getWeights().getType(), shape))
-    return emitOpError("expected logits and weights of ") << shape[0] << "x32, but got "
-                                                          << getLogits().getType();
+  for (Type type : {getLogits().getType(), getWeights().getType()})
+    if (!hasShape(type, shape))
+      return emitOpError("expected logits and weights of ") << shape[0] << "x32, but got " << type;
   return success();
 }
 
@@ -85,7 +122,6 @@ LogicalResult TileAccumulateOp::verify() {
       values.getChannels() != state.getHeadDim())
     return emitOpError("expected weights Hx32 and values 32xD for ")
            << state << ", but got " << weights << " and " << values;
-  // accumulate_c2, accumulate_c3
-  return verifyProduct(*this, weights, values, bool(getScales()), bool(getWeightSums()),
-                       bool(getWeightScales()), getPlacement());
+  return verifyProduct(*this, getWeights(), values, getScales(), getWeightSums(), getWeightScales(),
+                       getPlacement(), {8});
 }

@@ -81,7 +81,10 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
     Constraints:
     - (C1) query is heads x head_dim, keys a key block 32 x head_dim, the result heads x 32;
     - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
-    - (C3) query_scales are there exactly if the query is i8 or i16.
+    - (C3) query_scales are there exactly if the query is i8 or i16;
+    - (C4) the query is f32 or, times codes, i8 or i16;
+    - (C5) scales are a key block of f16 whose extents divide those of keys;
+    - (C6) query_sums and query_scales are heads x channels of scales.
   }];
   let arguments = (ins Kv_Tile:$query, Kv_BlockType:$keys, Optional<Kv_BlockType>:$scales,
                        Optional<Kv_F32Tile>:$query_sums, Optional<Kv_F32Tile>:$query_scales,
@@ -97,9 +100,13 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
 
 def Kv_TileMaskOp : Kv_TileOp<"mask", [Pure]> {
   let summary = "logits with those of tokens from `valid` on made -1e30";
+  let description = [{
+    Constraint: (C1) the result has the type of the tile.
+  }];
   let arguments = (ins Kv_F32Tile:$tile, Index:$valid);
   let results = (outs Kv_F32Tile:$result);
   let assemblyFormat = "$tile `,` $valid attr-dict `:` type($tile) `->` type($result)";
+  let hasVerifier = 1;
 }
 
 def Kv_TileInitStateOp : Kv_TileOp<"init_state", [MemoryEffects<[MemAlloc, MemWrite]>]> {
@@ -129,7 +136,10 @@ def Kv_TileAccumulateOp
     Constraints:
     - (C1) weights are heads x 32, values a value block 32 x head_dim of the state;
     - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
-    - (C3) weight_scales are there exactly if the weights are i8 or i16.
+    - (C3) weight_scales are there exactly if the weights are i8;
+    - (C4) the weights are f32 or, times codes, i8;
+    - (C5) scales are a value block of f16 whose extents divide those of values;
+    - (C6) weight_sums and weight_scales are heads x tokens of scales.
   }];
   let arguments = (ins Kv_StateType:$state, Kv_Tile:$weights, Kv_BlockType:$values,
                        Optional<Kv_BlockType>:$scales, Optional<Kv_F32Tile>:$weight_sums,

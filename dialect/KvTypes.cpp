@@ -82,13 +82,19 @@ void BlockType::print(AsmPrinter &printer) const {
 }
 
 LogicalResult BlockType::verify(function_ref<InFlightDiagnostic()> emitError, Role role, int64_t tokens,
-                                int64_t channels, Type, PackingAttr packing) {
+                                int64_t channels, Type element, PackingAttr packing) {
   // block_c1
   int64_t freeExtent = role == Role::Key ? tokens : channels;
   int64_t reduceExtent = role == Role::Key ? channels : tokens;
   if (freeExtent % packing.getFreeTile() || reduceExtent % packing.getReduceTile())
     return emitError() << "expected a packing whose tile divides " << freeExtent << "x" << reduceExtent
                        << " (free x reduced), but got " << packing;
+  // block_c2
+  if (tokens < 1 || channels < 1)
+    return emitError() << "expected positive extents, but got " << tokens << "x" << channels;
+  // block_c3
+  if (!isStoredElement(element))
+    return emitError() << "expected element i2 to i8, f16, bf16 or f32, but got " << element;
   return success();
 }
 
@@ -104,9 +110,17 @@ Type StateType::parse(AsmParser &parser) {
                           << " extents";
     return {};
   }
-  return get(parser.getContext(), extents[0], extents[1]);
+  return parser.getChecked<StateType>(loc, parser.getContext(), extents[0], extents[1]);
 }
 
 void StateType::print(AsmPrinter &printer) const {
   printer << "<" << getHeads() << "x" << getHeadDim() << ">";
+}
+
+LogicalResult StateType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads,
+                                int64_t headDim) {
+  // state_c1
+  if (heads < 1 || headDim < 1)
+    return emitError() << "expected positive extents, but got " << heads << "x" << headDim;
+  return success();
 }

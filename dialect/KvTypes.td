@@ -50,7 +50,10 @@ def Kv_BlockType : Kv_Type<"Block", "block"> {
     keys, channels and tokens for values. The block stays where it is; what consumes it decides how to
     read it.
 
-    Constraint: (C1) the packing's tile divides the free and the reduced extent.
+    Constraints:
+    - (C1) the packing's tile divides the free and the reduced extent;
+    - (C2) both extents are positive;
+    - (C3) the element is one of i2..i8, f16, bf16, f32.
   }];
   let parameters = (ins EnumParameter<Kv_Role>:$role, "int64_t":$tokens, "int64_t":$channels,
                         "::mlir::Type":$element, "::kvcc::kv::PackingAttr":$packing);
@@ -70,9 +73,11 @@ def Kv_StateType : Kv_Type<"State", "state"> {
   let summary = "the running maximum, sum and output of an online softmax over a tile of query heads";
   let description = [{
     `!kv.state<4x128>`: 4 query heads, 128 channels. Tile operations update it in place.
+    Constraint: (C1) both extents are positive.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$headDim);
   let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
 }
 
 #endif

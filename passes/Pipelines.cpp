@@ -5,6 +5,7 @@
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Conversion/VectorToLLVM/ConvertVectorToLLVMPass.h"
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
+#include "mlir/Dialect/EmitC/Transforms/Passes.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
@@ -38,6 +39,8 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
     manager.addPass(arith::createArithExpandOpsPass());
     manager.addPass(createLoopInvariantCodeMotionPass());
     manager.addPass(createConvertGpuToEmitcPass());
+    manager.addPass(createCSEPass());
+    manager.addPass(emitc::createFormExpressionsPass());
     return;
   }
   manager.addPass(memref::createExpandStridedMetadataPass());

@@ -53,22 +53,66 @@ enum AttendArg { Query, Pages, Table, Slots, SlotIds, Lens, Out, Lse, TableStrid
                  Split, Seq };
 enum MergeArg { Outs, Lses, MergedOut, MergedLse, Rows, Parts, Row };
 
-/// Replaces a level 1 function by an empty tile function of the same name.
+/// Replaces a level 1 function by an empty tile function of the same name, visibility and attributes.
 func::FuncOp replaceFunction(func::FuncOp old, ArrayRef<Type> arguments, int64_t itemArgs) {
   OpBuilder builder(old);
   auto type = builder.getFunctionType(arguments, {});
   auto created = func::FuncOp::create(builder, old.getLoc(), old.getName(), type);
+  created.setVisibility(old.getVisibility());
+  created->setDiscardableAttrs(old->getDiscardableAttrDictionary());
   created->setAttr(kvcc::kItemArgsAttrName, builder.getI64IntegerAttr(itemArgs));
   created.addEntryBlock();
   return created;
 }
 
+/// The types of the blocks that an attention walks over; those of scales are null where there are none.
+struct BlockTypes {
+  BlockType key, keyScales, value, valueScales, windowKey, windowValue;
+};
+
+/// Fails, at the attention, if a packing of the schedule does not fit.
+FailureOr<BlockTypes> chooseBlockTypes(AttendOp attend) {
+  CacheType cache = attend.getCache().getType();
+  ScheduleAttr schedule = *attend.getSchedule();
+  bool fits = true;
+  auto block = [&](Role role, int64_t tokens, int64_t channels, Type element, PackingAttr packing) {
+    // One error is enough.
+    BlockType type;
+    if (fits)
+      type = BlockType::getChecked([&] { return attend.emitOpError(); }, attend.getContext(), role, tokens,
+                                   channels, element, packing);
+    fits = bool(type);
+    return type;
+  };
+  auto elements = [&](Role role, Type element, PackingAttr packing) {
+    return block(role, kBlockTokens, cache.getHeadDim(), element, packing);
+  };
+  auto pageBlock = [&](Role role, QuantAttr quant, PackingAttr codes) {
+    return elements(role, quant.getElement(), quant.isQuantized() ? codes : schedule.getFloats());
+  };
+  auto scales = [&](Role role, QuantAttr quant, PackingAttr codes) {
+    if (!quant.isQuantized())
+      return BlockType();
+    return block(role, kBlockTokens / quant.getGroupTokens(), cache.getHeadDim() / quant.getGroupChannels(),
+                 quant.getScale(), getScalePacking(codes));
+  };
+  BlockTypes types{pageBlock(Role::Key, cache.getKey(), schedule.getKey()),
+                   scales(Role::Key, cache.getKey(), schedule.getKey()),
+                   pageBlock(Role::Value, cache.getValue(), schedule.getValue()),
+                   scales(Role::Value, cache.getValue(), schedule.getValue()),
+                   elements(Role::Key, cache.getDtype(), schedule.getFloats()),
+                   elements(Role::Value, cache.getDtype(), schedule.getFloats())};
+  if (!fits)
+    return failure();
+  return types;
+}
+
 /// Builds the tile function of one kv.attend.
 class AttendBuilder {
 public:
-  AttendBuilder(AttendOp attend, ImplicitLocOpBuilder &b, ValueRange args)
+  AttendBuilder(AttendOp attend, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
       : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()),
-        layout(cache, schedule), b(b), ix{b}, args(args),
+        layout(cache, schedule), blocks(blocks), b(b), ix{b}, args(args),
         queryHeads(cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1)),
         heads(schedule.getHeads()) {}
 
@@ -132,23 +176,9 @@ private:
     return {op.getValues(), op.getSums(), op.getScales()};
   }
 
-  Value loadBlock(Role role, int64_t tokens, int64_t channels, Type element, PackingAttr packing,
-                  Value source, Value offset) {
-    auto type = BlockType::get(b.getContext(), role, tokens, channels, element, packing);
-    return TileLoadOp::create(b, type, source, offset);
-  }
-
-  /// The elements and, for codes, the scales of a block at a byte offset.
-  std::pair<Value, Value> loadOperand(Role role, QuantAttr quant, Value source, Value data,
-                                      Value scales) {
-    int64_t tokens = kBlockTokens, channels = cache.getHeadDim();
-    if (!quant.isQuantized())
-      return {loadBlock(role, tokens, channels, quant.getElement(), schedule.getFloats(), source, data),
-              Value()};
-    PackingAttr packing = role == Role::Key ? schedule.getKey() : schedule.getValue();
-    return {loadBlock(role, tokens, channels, quant.getElement(), packing, source, data),
-            loadBlock(role, tokens / quant.getGroupTokens(), channels / quant.getGroupChannels(),
-                      quant.getScale(), getScalePacking(packing), source, scales)};
+  /// A block at a byte offset, or null for no block.
+  Value loadBlock(BlockType type, Value source, Value offset) {
+    return type ? TileLoadOp::create(b, type, source, offset).getResult() : Value();
   }
 
   /// One block of quantized tokens after the other.
@@ -166,8 +196,8 @@ private:
       Value at = ix.add(ix.mul(ix.load(args[Table], entry), layout.pageBytes),
                         ix.add(ix.mul(kvHead, layout.pageHeadBytes),
                                ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
-      auto [keys, keyScales] = loadOperand(Role::Key, key, args[Pages], ix.add(at, layout.page.keyData),
-                                           ix.add(at, layout.page.keyScales));
+      Value keys = loadBlock(blocks.key, args[Pages], ix.add(at, layout.page.keyData));
+      Value keyScales = loadBlock(blocks.keyScales, args[Pages], ix.add(at, layout.page.keyScales));
       Value logits =
           TileScoreOp::create(b, tileType(kBlockTokens), operand.values, keys, keyScales, operand.sums,
                               operand.scales, attend.getKeyScalesAttr());
@@ -175,9 +205,8 @@ private:
       Prepared small{weights, {}, {}};
       if (value.isQuantized())
         small = prepare(weights, value.getGroupTokens(), /*isUnsigned=*/true);
-      auto [values, valueScales] =
-          loadOperand(Role::Value, value, args[Pages], ix.add(at, layout.page.valueData),
-                      ix.add(at, layout.page.valueScales));
+      Value values = loadBlock(blocks.value, args[Pages], ix.add(at, layout.page.valueData));
+      Value valueScales = loadBlock(blocks.valueScales, args[Pages], ix.add(at, layout.page.valueScales));
       TileAccumulateOp::create(b, state, small.values, values, valueScales, small.sums, small.scales,
                                attend.getValueScalesAttr());
     });
@@ -185,10 +214,6 @@ private:
 
   /// One block of full-precision tokens after the other; the last of each window may be partial.
   void buildWindowLoop(Value query) {
-    auto plain = [&](Role role, Value at) {
-      return loadBlock(role, kBlockTokens, cache.getHeadDim(), cache.getDtype(), schedule.getFloats(),
-                       args[Slots], at);
-    };
     auto none = PlacementAttr::get(b.getContext(), Placement::None);
     loop(ix.monus(first, pageBlocks), ix.monus(last, pageBlocks), [&](Value block) {
       Value isSink = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, sinkBlocks);
@@ -200,14 +225,13 @@ private:
       Value valid =
           arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
                                   ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
-      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query,
-                                         plain(Role::Key, ix.add(at, layout.window.keyData)), Value(),
-                                         Value(), Value(), none);
+      Value keys = loadBlock(blocks.windowKey, args[Slots], ix.add(at, layout.window.keyData));
+      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(),
+                                         none);
       logits = TileMaskOp::create(b, logits.getType(), logits, valid);
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
-      TileAccumulateOp::create(b, state, weights,
-                               plain(Role::Value, ix.add(at, layout.window.valueData)), Value(), Value(),
-                               Value(), none);
+      Value values = loadBlock(blocks.windowValue, args[Slots], ix.add(at, layout.window.valueData));
+      TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), none);
     });
   }
 
@@ -222,6 +246,7 @@ private:
   CacheType cache;
   ScheduleAttr schedule;
   CacheLayout layout;
+  BlockTypes blocks;
   ImplicitLocOpBuilder &b;
   IndexBuilder ix;
   ValueRange args;
@@ -249,6 +274,14 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   if (!attend.getSchedule() || !attend.getKeyScales() || !attend.getValueScales())
     return attend.emitOpError("expected schedule, key_scales and value_scales (run kv-place-scales and "
                               "kv-plan-schedule first), but got none");
+  // Scales that differ along the reduction have no packing: their group spans the free dimension.
+  for (Placement placement : {*attend.getKeyScales(), *attend.getValueScales()})
+    if (placement == Placement::Operand || placement == Placement::Element)
+      return attend.emitOpError("expected scales placed at none, accumulator or result, but got ")
+             << stringifyPlacement(placement);
+  FailureOr<BlockTypes> blocks = chooseBlockTypes(attend);
+  if (failed(blocks))
+    return failure();
   Builder builder(func.getContext());
   auto memory = [](Type element) -> Type { return MemRefType::get({ShapedType::kDynamic}, element); };
   Type query = cast<RankedTensorType>(attend.getQuery().getType()).getElementType();
@@ -259,14 +292,17 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
                                         index, index, index, index, index, index},
                                        3);
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(attend.getLoc(), &tiled.front());
-  AttendBuilder(attend, b, tiled.getArguments()).build();
+  AttendBuilder(attend, *blocks, b, tiled.getArguments()).build();
   func::ReturnOp::create(b);
   return success();
 }
 
 LogicalResult tileMerge(func::FuncOp func, MergeOp merge) {
-  if (merge.getOut().getType().isDynamicDim(2))
-    return merge.emitOpError("expected a static head_dim, but got ") << merge.getOut().getType();
+  // What a cache may have.
+  int64_t headDim = merge.getOut().getType().getDimSize(2);
+  if (ShapedType::isDynamic(headDim) || headDim < 32 || headDim > 256 || headDim % 32)
+    return merge.emitOpError("expected a static head_dim, a multiple of 32 from 32 to 256, but got ")
+           << merge.getOut().getType();
   Builder builder(func.getContext());
   Type floats = MemRefType::get({ShapedType::kDynamic}, builder.getF32Type()),
        index = builder.getIndexType();

@@ -69,9 +69,12 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in,
                                 ConversionPatternRewriter &rewriter) const override {
-    CpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getTile());
     int64_t group = op.getGroup(), groups = shape[1] / group;
+    if (group % kLanes)
+      return op.emitError() << "expected groups of a multiple of " << kLanes
+                            << " for a cpu target, but got " << group;
+    CpuBuilder b(op.getLoc(), rewriter);
     bool rounded = bool(op.getScales());
     Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales, values = in.getTile();
     if (rounded) {

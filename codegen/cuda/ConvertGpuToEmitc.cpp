@@ -23,42 +23,45 @@ namespace kvcc {
 
 namespace {
 
-/// An operation that the device prelude has a function for.
+/// An operation that the device prelude has a function for, of f32.
 template <typename Op> struct CallPattern : OpConversionPattern<Op> {
   CallPattern(const TypeConverter &converter, MLIRContext *context, StringRef callee)
       : OpConversionPattern<Op>(converter, context), callee(callee) {}
   LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in,
                                 ConversionPatternRewriter &rewriter) const override {
-    SmallVector<Type> types;
-    if (failed(this->getTypeConverter()->convertTypes(op->getResultTypes(), types)))
-      return failure();
-    rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, types, callee, in.getOperands());
+    if (!llvm::all_of(op->getResultTypes(), llvm::IsaPred<Float32Type>))
+      return rewriter.notifyMatchFailure(op, "only f32 is known");
+    rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, op->getResultTypes(), callee, in.getOperands());
     return success();
   }
   std::string callee;
 };
 
-/// gpu.thread_id, gpu.block_id: a function per dimension.
+/// gpu.thread_id, gpu.block_id: a function per dimension, x to `last`.
 template <typename Op> struct IdPattern : OpConversionPattern<Op> {
-  IdPattern(const TypeConverter &converter, MLIRContext *context, StringRef prefix)
-      : OpConversionPattern<Op>(converter, context), prefix(prefix) {}
+  IdPattern(const TypeConverter &converter, MLIRContext *context, StringRef prefix, gpu::Dimension last)
+      : OpConversionPattern<Op>(converter, context), prefix(prefix), last(last) {}
   LogicalResult matchAndRewrite(Op op, typename Op::Adaptor,
                                 ConversionPatternRewriter &rewriter) const override {
+    if (op.getDimension() > last)
+      return rewriter.notifyMatchFailure(op, "the prelude has no such dimension");
     std::string callee = prefix + gpu::stringifyDimension(op.getDimension()).str();
     Type type = this->getTypeConverter()->convertType(op.getType());
     rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, type, callee, ValueRange());
     return success();
   }
   std::string prefix;
+  gpu::Dimension last;
 };
 
 struct ShufflePattern : OpConversionPattern<gpu::ShuffleOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(gpu::ShuffleOp op, OpAdaptor in,
                                 ConversionPatternRewriter &rewriter) const override {
+    APInt width;
     if (op.getMode() != gpu::ShuffleMode::XOR || !op.getValue().getType().isF32() ||
-        !op.getValid().use_empty())
-      return rewriter.notifyMatchFailure(op, "only butterfly shuffles of f32 are known");
+        !matchPattern(op.getWidth(), m_ConstantInt(&width)) || width != 32 || !op.getValid().use_empty())
+      return rewriter.notifyMatchFailure(op, "only butterfly shuffles of f32 over 32 lanes are known");
     Value result = emitc::CallOpaqueOp::create(rewriter, op.getLoc(), rewriter.getF32Type(),
                                                "kv_shfl_xor_f32", ValueRange{in.getValue(), in.getOffset()})
                        .getResult(0);
@@ -166,6 +169,24 @@ template <typename Op, typename EmitcOp> struct IndexDivisionPattern : OpConvers
   }
 };
 
+/// Shifts by a constant below the width, which need no guard.
+template <typename Op, typename EmitcOp> struct ShiftPattern : OpConversionPattern<Op> {
+  ShiftPattern(const TypeConverter &converter, MLIRContext *context)
+      : OpConversionPattern<Op>(converter, context, /*benefit=*/2) {}
+  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    APInt amount;
+    auto type = dyn_cast<IntegerType>(op.getType());
+    if (!type || !matchPattern(op.getRhs(), m_ConstantInt(&amount)) || amount.uge(type.getWidth()))
+      return failure();
+    Type word = IntegerType::get(op.getContext(), type.getWidth(), IntegerType::Unsigned);
+    Value shifted = emitc::CastOp::create(rewriter, op.getLoc(), word, in.getLhs());
+    shifted = EmitcOp::create(rewriter, op.getLoc(), word, shifted, in.getRhs());
+    rewriter.replaceOpWithNewOp<emitc::CastOp>(op, type, shifted);
+    return success();
+  }
+};
+
 struct FuncPattern : OpConversionPattern<func::FuncOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(func::FuncOp op, OpAdaptor,
@@ -224,13 +245,20 @@ void populateTypes(TypeConverter &converter) {
 
 struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuToEmitcPass> {
   void runOnOperation() override {
-    // The pragma stands before the loop that follows it.
-    getOperation().walk([](scf::ForOp loop) {
+    // The pragma stands before the loop that follows it. Variables of iter_args would come between.
+    WalkResult result = getOperation().walk([](scf::ForOp loop) {
       if (!loop->removeAttr(kvcc::kUnrollAttrName))
-        return;
+        return WalkResult::advance();
+      if (loop.getNumRegionIterArgs()) {
+        loop.emitError("expected kv.unroll on a loop without iter_args, but got ") << loop.getNumRegionIterArgs();
+        return WalkResult::interrupt();
+      }
       OpBuilder b(loop);
       emitc::VerbatimOp::create(b, loop.getLoc(), b.getStringAttr("KV_UNROLL"));
+      return WalkResult::advance();
     });
+    if (result.wasInterrupted())
+      return signalPassFailure();
 
     MLIRContext *context = &getContext();
     TypeConverter converter;
@@ -242,18 +270,28 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
                  ShufflePattern, StorePattern, ViewPattern>(converter, context);
     patterns.add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>,
                  IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(converter, context);
+    patterns.add<ShiftPattern<arith::ShRUIOp, emitc::BitwiseRightShiftOp>,
+                 ShiftPattern<arith::ShLIOp, emitc::BitwiseLeftShiftOp>>(converter, context);
     patterns.add<CallPattern<gpu::BarrierOp>>(converter, context, "kv_barrier");
     patterns.add<CallPattern<math::Exp2Op>>(converter, context, "kv_exp2");
     patterns.add<CallPattern<math::Log2Op>>(converter, context, "kv_log2");
     patterns.add<CallPattern<arith::MaxNumFOp>>(converter, context, "kv_max");
-    patterns.add<IdPattern<gpu::ThreadIdOp>>(converter, context, "kv_thread_id_");
-    patterns.add<IdPattern<gpu::BlockIdOp>>(converter, context, "kv_block_id_");
+    patterns.add<IdPattern<gpu::ThreadIdOp>>(converter, context, "kv_thread_id_", gpu::Dimension::x);
+    patterns.add<IdPattern<gpu::BlockIdOp>>(converter, context, "kv_block_id_", gpu::Dimension::z);
     ConversionTarget legality(*context);
     // Whatever is left that is not EmitC fails the pass, at its location.
     legality.addLegalDialect<emitc::EmitCDialect>();
     legality.addLegalOp<ModuleOp>();
     if (failed(applyFullConversion(getOperation(), legality, std::move(patterns))))
-      signalPassFailure();
+      return signalPassFailure();
+    // All other loops stay loops: the device compiler would unroll long ones, load for all iterations at
+    // once, and spill.
+    getOperation().walk([](emitc::ForOp loop) {
+      if (isa_and_nonnull<emitc::VerbatimOp>(loop->getPrevNode()))
+        return;
+      OpBuilder b(loop);
+      emitc::VerbatimOp::create(b, loop.getLoc(), b.getStringAttr("KV_NOUNROLL"));
+    });
   }
 };
 

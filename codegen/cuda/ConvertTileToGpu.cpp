@@ -254,12 +254,20 @@ void populateTypes(TypeConverter &converter) {
 
 /// Turns the trailing arguments that name the work item into block ids x, y, z.
 LogicalResult takeItemFromGrid(func::FuncOp func) {
-  auto count = func->getAttrOfType<IntegerAttr>(kvcc::kItemArgsAttrName);
-  if (!count || count.getInt() < 1 || count.getInt() > 3)
-    return func.emitError("expected kv.item_args from 1 to 3");
+  auto attr = func->getAttrOfType<IntegerAttr>(kvcc::kItemArgsAttrName);
+  if (!attr || attr.getInt() < 1 || attr.getInt() > 3)
+    return func.emitError("expected kv.item_args from 1 to 3, but got ")
+           << (attr ? std::to_string(attr.getInt()) : "none");
+  auto count = unsigned(attr.getInt());
+  ArrayRef<Type> types = func.getArgumentTypes();
+  if (func.isExternal() || types.size() < count ||
+      !llvm::all_of(types.take_back(count), llvm::IsaPred<IndexType>))
+    return func.emitError("expected a body with ")
+           << count << " trailing index arguments, but got " << func.getFunctionType()
+           << (func.isExternal() ? " without a body" : "");
   OpBuilder b(func.getContext());
   b.setInsertionPointToStart(&func.front());
-  unsigned first = func.getNumArguments() - unsigned(count.getInt());
+  unsigned first = func.getNumArguments() - count;
   for (unsigned i = first; i < func.getNumArguments(); ++i) {
     auto id = gpu::BlockIdOp::create(b, func.getLoc(), gpu::Dimension(i - first));
     func.getArgument(i).replaceAllUsesWith(id);

@@ -47,7 +47,8 @@ func.func @memory(%halves: memref<?xf16>, %brains: memref<?xbf16>, %bytes: memre
   return
 }
 
-// Buffers of the block are KV_SHARED arrays, those of a lane arrays; the pragma stands right before its loop.
+// Buffers of the block are KV_SHARED arrays, those of a lane arrays; the pragma stands right before its loop, and says of
+// every other loop that it stays one.
 // CHECK-LABEL: emitc.func @buffers(
 // CHECK-SAME:    specifiers = ["KV_KERNEL(64)"]
 // CHECK:         verbatim "KV_SHARED"
@@ -58,8 +59,8 @@ func.func @memory(%halves: memref<?xf16>, %brains: memref<?xbf16>, %bytes: memre
 // CHECK:           subscript %[[TILE]][%{{.*}}, %[[I]]]
 // CHECK:           subscript %[[STATE]][%{{.*}}, %[[I]]]
 // CHECK:         }
-// CHECK-NOT:     verbatim
-// CHECK:         for %{{.*}} {
+// CHECK:         verbatim "KV_NOUNROLL"
+// CHECK-NEXT:    for %{{.*}} {
 func.func @buffers(%x: memref<?xf32>) attributes {kv.threads = 64 : i64} {
   %tile = memref.alloca() : memref<2x32xf32, #workgroup>
   %state = memref.alloca() : memref<1x4xf32, #private>

@@ -1,4 +1,4 @@
-// What the CPU lowering refuses: targets, placements and packings that it does not implement.
+// What the CPU lowering refuses: targets, placements, packings and groups that it does not implement.
 // RUN: kvcc-opt %s -kv-convert-tile-to-cpu -verify-diagnostics -split-input-file
 
 // expected-error @below {{expected kv.target #kv.target<cpu, "avx512_vnni"> or #kv.target<cpu, "generic">, but got #kv.target<cuda, "sm_90">}}
@@ -66,6 +66,17 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
     // expected-error @below {{expected packing <16x1> for a cpu target, but got #kv.packing<16x4>}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys placement <none> : vector<1x32xf32>, !keys -> vector<1x32xf32>
+    return
+  }
+}
+
+// -----
+
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @narrow_group(%tile: vector<1x32xf32>) {
+    // expected-error @below {{expected groups of a multiple of 16 for a cpu target, but got 8}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.prepare'}}
+    kv.tile.prepare %tile group 8 : vector<1x32xf32> -> vector<1x32xf32>, vector<1x4xf32>
     return
   }
 }

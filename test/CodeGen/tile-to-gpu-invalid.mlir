@@ -13,7 +13,7 @@ module {}
 // -----
 
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
-  // expected-error @below {{expected kv.item_args from 1 to 3}}
+  // expected-error @below {{expected kv.item_args from 1 to 3, but got none}}
   func.func @no_item() {
     return
   }
@@ -22,10 +22,35 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
 // -----
 
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
-  // expected-error @below {{expected kv.item_args from 1 to 3}}
+  // expected-error @below {{expected kv.item_args from 1 to 3, but got 4}}
   func.func @four_indices(%x: index, %y: index, %z: index, %w: index) attributes {kv.item_args = 4 : i64} {
     return
   }
+}
+
+// -----
+
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // expected-error @below {{expected a body with 3 trailing index arguments, but got '(index) -> ()'}}
+  func.func @too_few_arguments(%x: index) attributes {kv.item_args = 3 : i64} {
+    return
+  }
+}
+
+// -----
+
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // expected-error @below {{expected a body with 2 trailing index arguments, but got '(index, i32) -> ()'}}
+  func.func @no_index(%x: index, %y: i32) attributes {kv.item_args = 2 : i64} {
+    return
+  }
+}
+
+// -----
+
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // expected-error @below {{expected a body with 1 trailing index arguments, but got '(index) -> ()' without a body}}
+  func.func private @declaration(index) attributes {kv.item_args = 1 : i64}
 }
 
 // -----

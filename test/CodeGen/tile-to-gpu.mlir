@@ -109,8 +109,8 @@ func.func @score(%q: memref<?xf16>, %bytes: memref<?xi8>, %out: memref<?xf32>, %
 // CHECK:           memref.load %[[VALUES]]
 // CHECK:           memref.load %[[STATE]][%{{.*}}, %[[TILE]]]
 // CHECK:           memref.store %{{.*}}, %[[STATE]][%{{.*}}, %[[TILE]]]
-// CHECK:         } {kv.unroll}
-// CHECK-NEXT:    gpu.barrier
+// CHECK:           gpu.barrier
+// CHECK-NEXT:    } {kv.unroll}
 func.func @accumulate_codes(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index)
     attributes {kv.item_args = 1 : i64} {
   %state = kv.tile.init_state : !kv.state<2x64>
@@ -131,8 +131,8 @@ func.func @accumulate_codes(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index)
 // CHECK:           %{{.*}}:2 = scf.for %{{.*}} iter_args(
 // CHECK:             %[[NUMBER:.*]] = memref.load %[[VALUES]]
 // CHECK:             arith.extf %[[NUMBER]] : bf16 to f32
-// CHECK:         } {kv.unroll}
-// CHECK-NEXT:    gpu.barrier
+// CHECK:           gpu.barrier
+// CHECK-NEXT:    } {kv.unroll}
 func.func @accumulate_numbers(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index)
     attributes {kv.item_args = 1 : i64} {
   %state = kv.tile.init_state : !kv.state<2x64>

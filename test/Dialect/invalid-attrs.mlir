@@ -68,6 +68,16 @@ func.func private @quant_c4_zero() attributes {a = #kv.quant<i3, map = sym, grou
 
 // -----
 
+// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 0x0}}
+func.func private @quant_c4_none() attributes {a = #kv.quant<i3, map = sym, group = 0x0, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 0x0}}
+func.func private @quant_c4_float() attributes {a = #kv.quant<f16, group = 0x0>}
+
+// -----
+
 // expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 1x48}}
 func.func private @quant_c4_power() attributes {a = #kv.quant<i3, map = sym, group = 1x48, scale = f16>}
 
@@ -115,6 +125,11 @@ func.func private @quant_key() attributes {a = #kv.quant<i3, map = sym, zero_poi
 
 // -----
 
+// expected-error @below {{expected map at most once, but got it again}}
+func.func private @quant_key_twice() attributes {a = #kv.quant<i3, map = sym, map = sym_full, group = 1x32, scale = f16>}
+
+// -----
+
 // expected-error @below {{expected two extents such as 1x32, but got 1}}
 func.func private @quant_one_extent() attributes {a = #kv.quant<i3, map = sym, group = 32, scale = f16>}
 
@@ -133,8 +148,7 @@ func.func private @quant_transforms() attributes {
 
 //===-- #kv.diag ----------------------------------------------------------------------------===//
 
-// expected-error @below {{failed to parse Kv_DiagAttr parameter 'stat'}}
-// expected-error @below {{expected ::kvcc::kv::DiagStat to be one of: sqrt_max}}
+// expected-error @below {{expected sqrt_max, but got mean}}
 func.func private @diag_statistic() attributes {a = #kv.diag<mean>}
 
 // -----
@@ -240,8 +254,7 @@ func.func private @schedule_c2_multiple() attributes {
 // -----
 
 func.func private @schedule_compute() attributes {
-  // expected-error @below {{failed to parse Kv_ScheduleAttr parameter 'compute'}}
-  // expected-error @below {{expected ::kvcc::kv::Compute to be one of: f32, int8}}
+  // expected-error @below {{expected f32 or int8, but got int4}}
   a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}
 
 // -----
@@ -254,14 +267,12 @@ func.func private @schedule_incomplete() attributes {
 
 //===-- #kv.target, #kv.placement -----------------------------------------------------------===//
 
-// expected-error @below {{failed to parse Kv_TargetAttr parameter 'kind'}}
-// expected-error @below {{expected ::kvcc::kv::TargetKind to be one of: cpu, cuda}}
+// expected-error @below {{expected cpu or cuda, but got rocm}}
 func.func private @target_kind() attributes {a = #kv.target<rocm, "gfx942">}
 
 // -----
 
-// expected-error @below {{failed to parse Kv_PlacementAttr parameter 'value'}}
-// expected-error @below {{expected ::kvcc::kv::Placement to be one of: none, accumulator, result, operand, element}}
+// expected-error @below {{expected none, accumulator, result, operand or element, but got input}}
 func.func private @placement_name() attributes {a = #kv.placement<input>}
 
 // -----

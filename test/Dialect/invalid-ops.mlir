@@ -153,6 +153,20 @@ func.func @attend_c6_nan(%q: tensor<?x4x64xf16>, %cache: !cache) {
 
 // -----
 
+// Two KV heads share six query heads: groups of three.
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @attend_c7(%q: tensor<?x6x64xf16>, %cache: !cache) {
+  // expected-error @below {{expected schedule heads that divide the group of 3 query heads, but got 2}}
+  kv.attend %q, %cache {
+      scale = 0.125, schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+                                             floats = <16x1>>}
+    : tensor<?x6x64xf16>, !cache -> tensor<?x6x64xf32>, tensor<?x6xf32>
+  return
+}
+
+// -----
+
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @attend_without_scale(%q: tensor<?x4x64xf16>, %cache: !cache) {

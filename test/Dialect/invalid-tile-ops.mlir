@@ -29,6 +29,14 @@ func.func @prepare_c1_element(%tile: vector<2x64xf32>) {
 
 // -----
 
+func.func @prepare_c1_wide(%tile: vector<2x64xf32>) {
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8 or i16, but got 'vector<2x64xi32>'}}
+  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi32>, vector<2x2xf32>, vector<2x2xf32>
+  return
+}
+
+// -----
+
 func.func @prepare_c2_group(%tile: vector<2x64xf32>) {
   // expected-error @below {{expected a group that divides 64, but got 48}}
   kv.tile.prepare %tile group 48 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>
@@ -223,7 +231,7 @@ func.func @score_c2_numbers_with_placement(%query: vector<2x64xf32>, %keys: !key
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c3_missing(%query: vector<2x64xi8>, %keys: !keys,
                             %scales: !scales, %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is i8 or i16, but got 'vector<2x64xi8>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x64xi8>'}}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xi8>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -235,9 +243,138 @@ func.func @score_c3_missing(%query: vector<2x64xi8>, %keys: !keys,
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
                           %scales: !scales, %sums: vector<2x2xf32>, %query_scales: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is i8 or i16, but got 'vector<2x64xf32>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x64xf32>'}}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %query_scales placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32>, query_scales vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xf16, packing = <16x1>>
+func.func @score_c4_numbers(%query: vector<2x64xi8>, %keys: !keys, %query_scales: vector<2x1xf32>) {
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got 'vector<2x64xi8>' and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
+  "kv.tile.score"(%query, %keys, %query_scales)
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1>, placement = #kv.placement<none>}>
+    : (vector<2x64xi8>, !keys, vector<2x1xf32>) -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c4_wide(%query: vector<2x64xi32>, %keys: !keys, %scales: !scales,
+                         %sums: vector<2x2xf32>, %small: vector<2x2xf32>) {
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got }}
+  kv.tile.score %query, %keys scales %scales sums %sums query_scales %small placement <accumulator>
+    : vector<2x64xi32>, !keys, scales !scales, sums vector<2x2xf32>, query_scales vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c4_float(%query: vector<2x64xf16>, %keys: !keys, %scales: !scales,
+                          %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got }}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<2x64xf16>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 32x2xf16, packing = <1x1>>
+func.func @score_c5_role(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
+                         %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, '!kv.block<key, 32x64xi4, packing = <16x4>>', but got '!kv.block<value, 32x2xf16, packing = <1x1>>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf32, packing = <16x1>>
+func.func @score_c5_element(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
+                            %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 64x2xf16, packing = <16x1>>
+func.func @score_c5_tokens(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
+                           %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x3xf16, packing = <16x1>>
+func.func @score_c5_channels(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
+                             %sums: vector<2x3xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x3xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c6_heads(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
+                          %sums: vector<1x2xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 2x2, but got 'vector<1x2xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<1x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c6_groups(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
+                           %sums: vector<2x4xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 2x2, but got 'vector<2x4xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x4xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c6_scales(%query: vector<2x64xi16>, %keys: !keys, %scales: !scales,
+                           %sums: vector<2x2xf32>, %small: vector<2x1xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 2x2, but got 'vector<2x1xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums query_scales %small placement <accumulator>
+    : vector<2x64xi16>, !keys, scales !scales, sums vector<2x2xf32>, query_scales vector<2x1xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+//===-- kv.tile.mask -----------------------------------------------------------------------===//
+
+func.func @mask_c1(%tile: vector<2x32xf32>, %valid: index) {
+  // expected-error @below {{expected a result of type 'vector<2x32xf32>', but got 'vector<4x32xf32>'}}
+  kv.tile.mask %tile, %valid : vector<2x32xf32> -> vector<4x32xf32>
   return
 }
 
@@ -262,7 +399,7 @@ func.func @softmax_step_c1_columns(%state: !kv.state<2x64>, %logits: vector<2x64
 // -----
 
 func.func @softmax_step_c1_weights(%state: !kv.state<2x64>, %logits: vector<2x32xf32>) {
-  // expected-error @below {{expected logits and weights of 2x32}}
+  // expected-error @below {{expected logits and weights of 2x32, but got 'vector<2x16xf32>'}}
   kv.tile.softmax_step %state, %logits : !kv.state<2x64>, vector<2x32xf32> -> vector<2x16xf32>
   return
 }
@@ -397,7 +534,7 @@ func.func @accumulate_c2_numbers_with_placement(%state: !kv.state<2x64>,
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c3_missing(%state: !kv.state<2x64>, %weights: vector<2x32xi8>,
                                  %values: !values, %scales: !scales, %sums: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is i8 or i16, but got 'vector<2x32xi8>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x32xi8>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
     : !kv.state<2x64>, vector<2x32xi8>, !values, scales !scales, sums vector<2x1xf32>
   return
@@ -409,9 +546,117 @@ func.func @accumulate_c3_missing(%state: !kv.state<2x64>, %weights: vector<2x32x
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c3_extra(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
                                %scales: !scales, %sums: vector<2x1xf32>, %weight_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is i8 or i16, but got 'vector<2x32xf32>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x32xf32>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %weight_scales placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>, weight_scales vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xf16, packing = <16x1>>
+func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32xi8>, %values: !values,
+                                 %weight_scales: vector<2x1xf32>) {
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
+  "kv.tile.accumulate"(%state, %weights, %values, %weight_scales)
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1>, placement = #kv.placement<none>}>
+    : (!kv.state<2x64>, vector<2x32xi8>, !values, vector<2x1xf32>) -> ()
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf16, packing = <16x1>>
+func.func @accumulate_c4_wide(%state: !kv.state<2x64>, %weights: vector<2x32xi16>, %values: !values,
+                              %scales: !scales, %sums: vector<2x1xf32>, %small: vector<2x1xf32>) {
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8, but got 'vector<2x32xi16>' and '!kv.block<value, 32x64xi4, packing = <16x4>>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %small placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xi16>, !values, scales !scales, sums vector<2x1xf32>, weight_scales vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+func.func @accumulate_c5_role(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
+                              %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xbf16, packing = <16x1>>
+func.func @accumulate_c5_element(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
+                                 %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 3x64xf16, packing = <16x1>>
+func.func @accumulate_c5_tokens(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
+                                %scales: !scales, %sums: vector<2x3xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x3xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x128xf16, packing = <16x1>>
+func.func @accumulate_c5_channels(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
+                                  %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf16, packing = <16x1>>
+func.func @accumulate_c6_heads(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
+                               %scales: !scales, %sums: vector<4x1xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 2x1, but got 'vector<4x1xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<4x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 2x64xf16, packing = <16x1>>
+func.func @accumulate_c6_groups(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
+                                %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 2x2, but got 'vector<2x1xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf16, packing = <16x1>>
+func.func @accumulate_c6_scales(%state: !kv.state<2x64>, %weights: vector<2x32xi8>, %values: !values,
+                                %scales: !scales, %sums: vector<2x1xf32>, %small: vector<2x2xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 2x1, but got 'vector<2x2xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %small placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xi8>, !values, scales !scales, sums vector<2x1xf32>, weight_scales vector<2x2xf32>
   return
 }
 

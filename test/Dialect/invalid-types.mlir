@@ -113,6 +113,42 @@ func.func private @block_c1_value(
 
 // -----
 
+func.func private @block_c2_tokens(
+  // expected-error @below {{expected positive extents, but got 0x64}}
+  !kv.block<key, 0x64xi4, packing = <16x4>>)
+
+// -----
+
+func.func private @block_c2_channels(
+  // expected-error @below {{expected positive extents, but got 32x0}}
+  !kv.block<key, 32x0xi4, packing = <16x4>>)
+
+// -----
+
+func.func private @block_c3_wide(
+  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'i9'}}
+  !kv.block<key, 32x64xi9, packing = <16x4>>)
+
+// -----
+
+func.func private @block_c3_signed(
+  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'si4'}}
+  !kv.block<key, 32x64xsi4, packing = <16x4>>)
+
+// -----
+
+func.func private @block_c3_float(
+  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'f64'}}
+  !kv.block<key, 32x64xf64, packing = <16x4>>)
+
+// -----
+
+func.func private @block_c3_index(
+  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'index'}}
+  !kv.block<key, 32x64xindex, packing = <16x4>>)
+
+// -----
+
 func.func private @block_role(
   // expected-error @below {{expected key or value and tokens x channels, but got query and 2 extents}}
   !kv.block<query, 32x64xi4, packing = <16x4>>)
@@ -132,6 +168,18 @@ func.func private @block_without_packing(
 // -----
 
 //===-- !kv.state ---------------------------------------------------------------------------===//
+
+func.func private @state_c1_heads(
+  // expected-error @below {{expected positive extents, but got 0x64}}
+  !kv.state<0x64>)
+
+// -----
+
+func.func private @state_c1_channels(
+  // expected-error @below {{expected positive extents, but got 4x0}}
+  !kv.state<4x0>)
+
+// -----
 
 func.func private @state_extents(
   // expected-error @below {{expected heads x head_dim such as 4x128, but got 1 extents}}

@@ -8,9 +8,9 @@
 // CHECK:         kv.attend {{.*}} {key_scales = #kv.placement<accumulator>,
 // CHECK-SAME:      value_scales = #kv.placement<accumulator>}
 // REMARK:      [[#@LINE+9]]:3: remark: [Passed] scale-placement | Category:kv-place-scales
-// REMARK-SAME:   key{{.*}}scales: {{.*}}accumulator
+// REMARK-SAME:   key{{.*}} scales at {{.*}}accumulator{{.*}}a group spans 32 of the reduced channels
 // REMARK:      [[#@LINE+7]]:3: remark: [Passed] scale-placement
-// REMARK-SAME:   value{{.*}}scales: {{.*}}accumulator
+// REMARK-SAME:   value{{.*}} scales at {{.*}}accumulator{{.*}}a group spans 32 of the reduced tokens
 !inner = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                    key = <i3, map = sym, group = 1x32, scale = f16>,
                    value = <i2, map = sym, group = 32x1, scale = f16>,
@@ -61,7 +61,7 @@ func.func @none(%q: tensor<?x4x64xf16>, %cache: !plain) {
 // CHECK:         kv.attend {{.*}} {key_scales = #kv.placement<element>,
 // CHECK-SAME:      value_scales = #kv.placement<accumulator>}
 // REMARK:      [[#@LINE+3]]:3: remark: [Passed] scale-placement
-// REMARK-SAME:   value{{.*}}scales: {{.*}}accumulator
+// REMARK-SAME:   value{{.*}} scales at {{.*}}accumulator{{.*}}a group spans 32 of the reduced tokens
 func.func @decided(%q: tensor<?x4x64xf16>, %cache: !inner) {
   kv.attend %q, %cache {scale = 0.125, key_scales = #kv.placement<element>}
     : tensor<?x4x64xf16>, !inner -> tensor<?x4x64xf32>, tensor<?x4xf32>

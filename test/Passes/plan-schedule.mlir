@@ -19,7 +19,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
   // OPTIONS-LABEL: func.func @group_4(
   // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>
   // REMARK:        [[#@LINE+3]]:5: remark: [Passed] schedule | Category:kv-plan-schedule
-  // REMARK-SAME:     heads {{.*}}4{{.*}} page {{.*}}128{{.*}} compute {{.*}}int8
+  // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int8 products
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
@@ -84,14 +84,14 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
     return
   }
 
+  // With more than four heads partial sums would spill.
   // CHECK-LABEL: func.func @group_16(
-  // CHECK:         #kv.schedule<heads = 8,
+  // CHECK:         #kv.schedule<heads = 4,
   func.func @group_16(%q: tensor<?x32x64xf16>, %cache: !cache_64) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x32x64xf16>, !cache_64 -> tensor<?x32x64xf32>, tensor<?x32xf32>
     return
   }
 
-  // Wide heads leave registers for four of them.
   // CHECK-LABEL: func.func @group_12_wide(
   // CHECK:         #kv.schedule<heads = 4,
   func.func @group_12_wide(%q: tensor<?x24x256xf16>, %cache: !cache_256) {

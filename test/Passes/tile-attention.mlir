@@ -88,15 +88,15 @@
 // CHECK:           %[[BLOCK_BYTES:.*]] = arith.muli %[[BLOCK_OF_PAGE]], %[[BLOCK]]
 // CHECK:           %[[IN_PAGE:.*]] = arith.addi %[[PAGE_HEAD_BYTES]], %[[BLOCK_BYTES]]
 // CHECK:           %[[AT:.*]] = arith.addi %[[PAGE_BYTES]], %[[IN_PAGE]]
-// CHECK:           %[[KEY_SCALES_AT:.*]] = arith.addi %[[AT]], %[[KEY_SCALES]]
 // CHECK:           %[[K:.*]] = kv.tile.load %[[PAGES]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x4>>
+// CHECK:           %[[KEY_SCALES_AT:.*]] = arith.addi %[[AT]], %[[KEY_SCALES]]
 // CHECK:           %[[KS:.*]] = kv.tile.load %[[PAGES]][%[[KEY_SCALES_AT]]] : memref<?xi8> -> <key, 32x2xf16, packing = <16x1>>
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] query_scales %[[SCALES_Q]] placement <accumulator>
 // CHECK:           %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[LOGITS]]
 // CHECK:           %[[VALUES_W:[^,]*]], %[[SUMS_W:[^,]*]], %[[SCALES_W:.*]] = kv.tile.prepare %[[W]] group 32 unsigned : vector<2x32xf32> -> vector<2x32xi8>, vector<2x1xf32>, vector<2x1xf32>
 // CHECK:           %[[VALUES_AT:.*]] = arith.addi %[[AT]], %[[VALUES]]
-// CHECK:           %[[VALUE_SCALES_AT:.*]] = arith.addi %[[AT]], %[[VALUE_SCALES]]
 // CHECK:           %[[V:.*]] = kv.tile.load %[[PAGES]][%[[VALUES_AT]]] : memref<?xi8> -> <value, 32x64xi2, packing = <32x4>>
+// CHECK:           %[[VALUE_SCALES_AT:.*]] = arith.addi %[[AT]], %[[VALUE_SCALES]]
 // CHECK:           %[[VS:.*]] = kv.tile.load %[[PAGES]][%[[VALUE_SCALES_AT]]] : memref<?xi8> -> <value, 1x64xf16, packing = <32x1>>
 // CHECK:           kv.tile.accumulate %[[STATE]], %[[VALUES_W]], %[[V]] scales %[[VS]] sums %[[SUMS_W]] weight_scales %[[SCALES_W]] placement <result>
 // CHECK-NEXT:    }
@@ -220,6 +220,16 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
 // CHECK-NEXT:    return
 func.func @merge(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
     -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  %out, %lse = kv.merge %outs, %lses
+    : tensor<?x?x8x64xf32>, tensor<?x?x8xf32> -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// Visibility and attributes of a function stay.
+// CHECK-LABEL: func.func private @private_merge(
+// CHECK-SAME:    attributes {kv.item_args = 1 : i64, note = "kept"}
+func.func private @private_merge(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
+    -> (tensor<?x8x64xf32>, tensor<?x8xf32>) attributes {note = "kept"} {
   %out, %lse = kv.merge %outs, %lses
     : tensor<?x?x8x64xf32>, tensor<?x?x8xf32> -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
