@@ -23,6 +23,7 @@ PREPARERS = {"cat", "cd", "chmod", "cp", "echo", "export", "ln", "mkdir", "mv", 
 
 # A word in the place of a directive: first on its line, perhaps after a comment marker, before a colon.
 DIRECTIVE = re.compile(r"^\s*(?://+|#+|;+)?\s*([A-Za-z][\w-]*)(\{LITERAL\})?(\s*:|\s|$)(.*)")
+TEMPORARY = re.compile(r"%[tT]\b[\w./-]*")
 EXPECTATION = re.compile(r"\b(exp\w+[-_])([\w-]+?)(?:\s*@[\w+-]+)?(?:\s+\d+)?\s*\{\{")
 GTEST = re.compile(r"^(?:TYPED_)?TEST(?:_F|_P)?\s*\(\s*(\w+)\s*,\s*(\w+)\s*\)\s*\{", re.MULTILINE)
 # Helpers that expect something say so in their names.
@@ -31,9 +32,11 @@ CXX_TOKENS = re.compile(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])
 
 
 def run_lines(lines):
-    """The RUN commands as (number of the first line, text), continuation lines joined."""
-    commands, open_command = [], False
+    """The RUN commands as (number of the first line, text): continuation lines joined, DEFINEs expanded."""
+    commands, definitions, open_command = [], {}, False
     for number, line in enumerate(lines, 1):
+        if match := re.search(r"\b(?:RE)?DEFINE:\s*(%\{\w+\})\s*=\s*(.*)", line):
+            definitions[match.group(1)] = match.group(2)
         match = re.search(r"\bRUN:\s*(.*)", line)
         if not match:
             continue
@@ -43,7 +46,12 @@ def run_lines(lines):
         else:
             commands.append((number, text.rstrip("\\")))
         open_command = text.endswith("\\")
-    return commands
+
+    def expand(text):
+        for _ in range(8):  # a definition may use others
+            text = re.sub(r"%\{\w+\}", lambda m: definitions.get(m.group(0), m.group(0)), text)
+        return text
+    return [(number, expand(text)) for number, text in commands]
 
 
 def command_words(text):
@@ -83,9 +91,9 @@ def lint_run_lines(commands):
             continue
         if words and all(word in PREPARERS for word in words):
             continue
-        # What is written to a file counts where a later line reads the file.
-        outputs = re.findall(r"(?:>>?|-o[ =]?)\s*(%t[\w./-]*|%T[\w./-]*)", text)
-        if any(output in later for output in outputs for _, later in commands[i + 1:]):
+        # What it leaves in a file or folder counts where a later line uses that.
+        if any(use == mine or use.startswith(mine + "/") or mine.startswith(use + "/")
+               for mine in TEMPORARY.findall(text) for _, later in commands[i + 1:] for use in TEMPORARY.findall(later)):
             continue
         yield number, "the RUN line checks nothing; pipe it into FileCheck, or use not, diff, cmp or -verify-diagnostics"
 

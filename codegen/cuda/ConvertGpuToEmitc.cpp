@@ -199,7 +199,9 @@ struct FuncPattern : OpConversionPattern<func::FuncOp> {
       return failure();
     auto type = rewriter.getFunctionType(signature.getConvertedTypes(), {});
     auto kernel = emitc::FuncOp::create(rewriter, op.getLoc(), op.getName(), type);
-    std::string specifier = "KV_KERNEL(" + std::to_string(threads.getInt()) + ")";
+    // 256 threads of a multiprocessor leave each 255 registers.
+    int64_t blocks = std::max<int64_t>(256 / threads.getInt(), 1);
+    std::string specifier = "KV_KERNEL(" + std::to_string(threads.getInt()) + ", " + std::to_string(blocks) + ")";
     kernel.setSpecifiersAttr(rewriter.getStrArrayAttr({specifier}));
     rewriter.inlineRegionBefore(op.getBody(), kernel.getBody(), kernel.end());
     if (failed(rewriter.convertRegionTypes(&kernel.getBody(), *getTypeConverter(), &signature)))

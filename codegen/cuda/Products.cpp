@@ -31,9 +31,6 @@ SmallVector<Value> addGroup(GpuBuilder &b, const Product &p, Value tile, Value g
     Value first = b.add(b.mulIndex(b.addIndex(firstUnit, u), bits * kWarp), b.lane());
     Value element = b.addIndex(b.mulIndex(group, p.group), u * kWarp);
     for (auto [i, code] : llvm::enumerate(b.unpackCodes(p.data, first, bits))) {
-      // Keeps ptxas from loading the small operand for all 32 codes into registers at once, and spilling.
-      if (i == kWarp / 2)
-        b.barrier();
       Value number = arith::UIToFPOp::create(b, b.getF32Type(), code);
       Value at = b.addIndex(element, int64_t(i));
       for (int64_t h = 0; h < p.heads; ++h)

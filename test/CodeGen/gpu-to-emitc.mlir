@@ -10,7 +10,7 @@
 // CHECK-LABEL: emitc.func @memory(
 // CHECK-SAME:    %[[HALVES:[^:]*]]: !emitc.ptr<ui16>, %[[BRAINS:[^:]*]]: !emitc.ptr<ui16>, %[[BYTES:[^:]*]]: !emitc.ptr<i8>,
 // CHECK-SAME:    %[[WORDS:[^:]*]]: !emitc.ptr<i32>, %[[FLOATS:[^:]*]]: !emitc.ptr<f32>, %[[N:[^:]*]]: !emitc.size_t)
-// CHECK-SAME:    attributes {specifiers = ["KV_KERNEL(32)"]}
+// CHECK-SAME:    attributes {specifiers = ["KV_KERNEL(32, 8)"]}
 // CHECK-DAG:     %[[ONE:.*]] = "emitc.constant"() <{value = 1 : index}>
 // CHECK-DAG:     %[[INFINITE_BITS:.*]] = "emitc.constant"() <{value = 4286578688 : ui32}>
 // CHECK:         %[[INFINITE:.*]] = call_opaque "kv_bits_to_f32"(%[[INFINITE_BITS]]) : (ui32) -> f32

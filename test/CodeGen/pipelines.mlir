@@ -75,13 +75,13 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // LLVM:            llvm.func @_mlir_ciface_merge(
 
 // EMITC-LABEL:     emitc.func @attend(
-// EMITC-SAME:        specifiers = ["KV_KERNEL(32)"]
+// EMITC-SAME:        specifiers = ["KV_KERNEL(32, 8)"]
 // EMITC-DAG:         verbatim "KV_SHARED"
 // EMITC-DAG:         call_opaque "kv_block_id_z"
 // EMITC:             verbatim "KV_UNROLL"
 // EMITC-NEXT:        for
 // EMITC-LABEL:     emitc.func @merge(
-// EMITC-SAME:        specifiers = ["KV_KERNEL(32)"]
+// EMITC-SAME:        specifiers = ["KV_KERNEL(32, 8)"]
 func.func @attend(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {scale = 0.125}
     : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>

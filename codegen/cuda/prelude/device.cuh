@@ -47,7 +47,9 @@ typedef kv_u32x4 kv_uint4;
 // registers and instructions than generic pointers.
 typedef kv_u32 kv_smem_ptr;
 
-#define KV_KERNEL(threads) extern "C" __global__ __launch_bounds__(threads)
+// Threads of a block and, optional, blocks that fit a multiprocessor, which bounds the registers. Without
+// the second ptxas aims at more blocks and spills for them.
+#define KV_KERNEL(...) extern "C" __global__ __launch_bounds__(__VA_ARGS__)
 #define KV_DEVICE __device__ __forceinline__
 #define KV_SHARED __shared__ __align__(16)
 // Declares `type *name`, the launch's dynamic shared memory. One declaration per kernel.

@@ -40,7 +40,7 @@ typedef kv_u32x4 kv_uint4;
 
 typedef unsigned char *kv_smem_ptr;
 
-#define KV_KERNEL(threads) extern "C"
+#define KV_KERNEL(...) extern "C"
 #define KV_DEVICE static inline
 // One copy per module is one per CTA, since CTAs run one after the other; the section lets the
 // runtime find all of them and poison them before each CTA.

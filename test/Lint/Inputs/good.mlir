@@ -3,6 +3,9 @@
 // RUN: mkdir -p %t.dir
 // RUN: kvcc-opt %s -o %t.once && kvcc-opt %s -o %t.dir/twice
 // RUN: diff %t.once %t.dir/twice
+// DEFINE: %{fill} = env KVCC_CACHE_DIR=%t.cache kvcc
+// RUN: %{fill} compile
+// RUN: env KVCC_CACHE_DIR=%t.cache kvcc cache list | count 1
 // RUN: env KVCC_CACHE=off not kvcc-opt %s --no-such-flag
 // RUN: kvcc-opt %s -verify-diagnostics -split-input-file \
 // RUN:   | FileCheck %s

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Emitted kernels under NVRTC: every architecture, no spills, the same bytes for the same plan.
+#include "test/unit/KernelTestSupport.h"
+
+#include "codegen/cuda/Prelude.h"
+#include "llvm/Support/Regex.h"
+#include "gtest/gtest.h"
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::test;
+
+namespace {
+
+/// Bytes that ptxas spilled, by its own account.
+int64_t countSpills(StringRef log) {
+  Regex spills("([0-9]+) bytes spill (stores|loads)");
+  SmallVector<StringRef> match;
+  int64_t total = 0;
+  while (spills.match(log, &match)) {
+    int64_t bytes = 0;
+    match[1].getAsInteger(10, bytes);
+    total += bytes;
+    log = log.drop_front(size_t(match[0].end() - log.begin()));
+  }
+  return total;
+}
+
+class KernelNvrtcTest : public testing::Test {
+protected:
+  void SetUp() override {
+    auto loaded = Nvrtc::load();
+    if (!loaded) {
+      consumeError(loaded.takeError());
+      GTEST_SKIP() << "no NVRTC";
+    }
+    nvrtc = *loaded;
+  }
+
+  std::string emitText(const char *scheme, int64_t group, int64_t headDim) {
+    auto target = cantFail(parseTarget("cuda:sm_90"));
+    auto plan = getCompiler().plan({2 * group, 2, headDim, 0.1}, "f16", scheme, target);
+    EXPECT_TRUE(bool(plan)) << toString(plan.takeError());
+    auto artifact = getCompiler().emit(*plan, Emit::Cuda);
+    EXPECT_TRUE(bool(artifact)) << toString(artifact.takeError());
+    return artifact->bytes->getBuffer().str();
+  }
+
+  void expectCompiles(StringRef text, int architecture) {
+    SCOPED_TRACE("sm_" + std::to_string(architecture));
+    auto kernel = nvrtc->compile((devicePrelude() + text).str(), "kernel.cu", "sm_" + std::to_string(architecture),
+                                 {"--ptxas-options=-v"});
+    ASSERT_TRUE(bool(kernel)) << toString(kernel.takeError());
+    EXPECT_FALSE(kernel->cubin.empty());
+    ASSERT_NE(kernel->log.find("spill stores"), std::string::npos) << kernel->log;
+    EXPECT_EQ(countSpills(kernel->log), 0) << kernel->log;
+  }
+
+  std::shared_ptr<Nvrtc> nvrtc;
+};
+
+TEST_F(KernelNvrtcTest, EveryArchitectureWithoutSpills) {
+  for (const char *scheme : {"fp16", "innerq-base", "innerq-small"}) {
+    SCOPED_TRACE(scheme);
+    std::string text = emitText(scheme, 4, 128);
+    EXPECT_EQ(text.find("#include"), std::string::npos);
+    for (int architecture : nvrtc->supportedArchs())
+      expectCompiles(text, architecture);
+  }
+}
+
+TEST_F(KernelNvrtcTest, EveryHeadDimWithoutSpills) {
+  for (int64_t headDim = 32; headDim <= 256; headDim += 32) {
+    SCOPED_TRACE(headDim);
+    std::string text = emitText("innerq-base", headDim == 64 ? 7 : 4, headDim);
+    for (int architecture : {75, 90, 120})
+      if (is_contained(nvrtc->supportedArchs(), architecture))
+        expectCompiles(text, architecture);
+  }
+}
+
+} // namespace
