@@ -9,9 +9,7 @@
 namespace kvcc {
 
 inline float halfToFloat(uint16_t bits) { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
-inline uint16_t floatToHalf(float value) {
-  return std::bit_cast<uint16_t>(static_cast<_Float16>(value));
-}
+inline uint16_t floatToHalf(float value) { return std::bit_cast<uint16_t>(static_cast<_Float16>(value)); }
 
 inline float bfloatToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t(bits) << 16); }
 inline uint16_t floatToBfloat(float value) {

@@ -28,9 +28,7 @@ template <typename Enum> static ParseResult parseEnum(AsmParser &parser, Enum &v
                                << (names.size() > 1 ? " or " : "") << names.back() << ", but got " << name;
 }
 
-template <typename Enum> static void printEnum(AsmPrinter &printer, Enum value) {
-  printer << stringifyEnum(value);
-}
+template <typename Enum> static void printEnum(AsmPrinter &printer, Enum value) { printer << stringifyEnum(value); }
 
 #define GET_ATTRDEF_CLASSES
 #include "dialect/KvAttrs.cpp.inc"
@@ -80,12 +78,11 @@ double QuantAttr::getBitsPerElement() const {
   return getBits() + double(getScale().getIntOrFloatBitWidth()) / double(getGroupSize());
 }
 
-static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError, int64_t tokens,
-                                 int64_t channels) {
+static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError, int64_t tokens, int64_t channels) {
   int64_t extent = std::max(tokens, channels);
   if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || !llvm::isPowerOf2_64(extent))
-    return emitError() << "expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got "
-                       << tokens << "x" << channels;
+    return emitError() << "expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got " << tokens << "x"
+                       << channels;
   return success();
 }
 
@@ -139,8 +136,7 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
     return {};
   if (!scale)
     scale = NoneType::get(parser.getContext());
-  return parser.getChecked<QuantAttr>(start, parser.getContext(), element, map, tokens, channels, scale,
-                                      transforms);
+  return parser.getChecked<QuantAttr>(start, parser.getContext(), element, map, tokens, channels, scale, transforms);
 }
 
 void QuantAttr::print(AsmPrinter &printer) const {
@@ -156,8 +152,8 @@ void QuantAttr::print(AsmPrinter &printer) const {
   printer << ">";
 }
 
-LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type element, Map map,
-                                int64_t tokens, int64_t channels, Type scale, ArrayAttr transforms) {
+LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type element, Map map, int64_t tokens,
+                                int64_t channels, Type scale, ArrayAttr transforms) {
   // quant_c1
   if (!isStoredElement(element))
     return emitError() << "expected element i2 to i8, f16, bf16 or f32, but got " << element;
@@ -166,7 +162,9 @@ LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Ty
   // quant_c2
   if (codes && (map == Map::None || !hasGroup || !hasScale))
     return emitError() << "expected map, group and scale with element " << element << ", but got no "
-                       << (map == Map::None ? "map" : !hasGroup ? "group" : "scale");
+                       << (map == Map::None ? "map"
+                           : !hasGroup      ? "group"
+                                            : "scale");
   // quant_c3
   if (!codes && (map != Map::None || hasGroup || hasScale || !transforms.empty()))
     return emitError() << "expected element " << element << " alone, but got a "
@@ -202,8 +200,8 @@ int64_t WindowAttr::getQuantizedTokens(int64_t tokens) const {
   return outside < 0 ? 0 : outside / getFlush() * getFlush();
 }
 
-LogicalResult WindowAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t sink,
-                                 int64_t recent, int64_t flush) {
+LogicalResult WindowAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t sink, int64_t recent,
+                                 int64_t flush) {
   // window_c1
   for (auto [name, value] : {std::pair("sink", sink), std::pair("recent", recent)})
     if (value < 0 || value > 4096)
@@ -240,30 +238,29 @@ void PackingAttr::print(AsmPrinter &printer) const {
   printer << ">";
 }
 
-LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t freeTile,
-                                  int64_t reduceTile, int64_t lanes) {
+LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t freeTile, int64_t reduceTile,
+                                  int64_t lanes) {
   // packing_c1
   for (int64_t extent : {freeTile, reduceTile})
     if (extent < 1 || extent > 256 || !llvm::isPowerOf2_64(extent))
-      return emitError() << "expected tile extents that are powers of two from 1 to 256, but got "
-                         << freeTile << "x" << reduceTile;
+      return emitError() << "expected tile extents that are powers of two from 1 to 256, but got " << freeTile << "x"
+                         << reduceTile;
   // packing_c2
   if (lanes != 1 && (lanes != 32 || reduceTile != 32 || freeTile % 32))
-    return emitError() << "expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = "
-                       << lanes << " with " << freeTile << "x" << reduceTile;
+    return emitError() << "expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = " << lanes
+                       << " with " << freeTile << "x" << reduceTile;
   return success();
 }
 
 //===-- #kv.schedule ------------------------------------------------------------------------===//
 
-LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads,
-                                   int64_t page, Compute, PackingAttr, PackingAttr, PackingAttr) {
+LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads, int64_t page, Compute,
+                                   PackingAttr, PackingAttr, PackingAttr) {
   // schedule_c1
   if (heads < 1 || heads > 16)
     return emitError() << "expected heads from 1 to 16, but got " << heads;
   // schedule_c2
   if (page <= 0 || page % kBlockTokens)
-    return emitError() << "expected page a positive multiple of " << kBlockTokens << ", but got "
-                       << page;
+    return emitError() << "expected page a positive multiple of " << kBlockTokens << ", but got " << page;
   return success();
 }

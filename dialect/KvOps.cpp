@@ -19,8 +19,7 @@ LogicalResult AttendOp::verify() {
            << cache.getKvHeads() << ", but got " << query.getDimSize(1);
   // attend_c3
   if (query.getDimSize(2) != cache.getHeadDim())
-    return emitOpError("expected query head_dim ")
-           << cache.getHeadDim() << ", but got " << query.getDimSize(2);
+    return emitOpError("expected query head_dim ") << cache.getHeadDim() << ", but got " << query.getDimSize(2);
   // attend_c4
   if (getOut().getType().getShape() != query.getShape())
     return emitOpError("expected out of the shape of ") << query << ", but got " << getOut().getType();
@@ -48,12 +47,11 @@ LogicalResult AppendOp::verify() {
            << key << " and " << getValue().getType();
   // append_c2
   if (key.getDimSize(1) != cache.getKvHeads() || key.getDimSize(3) != cache.getHeadDim())
-    return emitOpError("expected kv_heads = ") << cache.getKvHeads() << " and head_dim = "
-                                               << cache.getHeadDim() << ", but got " << key;
+    return emitOpError("expected kv_heads = ")
+           << cache.getKvHeads() << " and head_dim = " << cache.getHeadDim() << ", but got " << key;
   // append_c3
   if (getResult().getType() != cache)
-    return emitOpError("expected the result to have the type of the cache, but got ")
-           << getResult().getType();
+    return emitOpError("expected the result to have the type of the cache, but got ") << getResult().getType();
   return success();
 }
 

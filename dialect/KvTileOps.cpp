@@ -5,15 +5,12 @@
 using namespace mlir;
 using namespace kvcc::kv;
 
-static bool hasShape(Type type, ArrayRef<int64_t> shape) {
-  return cast<VectorType>(type).getShape() == shape;
-}
+static bool hasShape(Type type, ArrayRef<int64_t> shape) { return cast<VectorType>(type).getShape() == shape; }
 
 LogicalResult TileScaleChannelsOp::verify() {
   // scale_channels_c1
   if (getTile().getType() != getResult().getType())
-    return emitOpError("expected a result of type ") << getTile().getType() << ", but got "
-                                                     << getResult().getType();
+    return emitOpError("expected a result of type ") << getTile().getType() << ", but got " << getResult().getType();
   return success();
 }
 
@@ -29,8 +26,7 @@ LogicalResult TilePrepareOp::verify() {
   if (group <= 0 || tile.getDimSize(1) % group)
     return emitOpError("expected a group that divides ") << tile.getDimSize(1) << ", but got " << group;
   int64_t shape[] = {tile.getDimSize(0), tile.getDimSize(1) / group};
-  if (!hasShape(getSums().getType(), shape) ||
-      (getScales() && !hasShape(getScales().getType(), shape)))
+  if (!hasShape(getSums().getType(), shape) || (getScales() && !hasShape(getScales().getType(), shape)))
     return emitOpError("expected sums and scales of ") << shape[0] << "x" << shape[1];
   // prepare_c3
   if (rounded != bool(getScales()))
@@ -43,9 +39,9 @@ LogicalResult TilePrepareOp::verify() {
 
 /// Constraints (C2) to (C6) of score and accumulate, which multiply a small operand (heads x reduced) with
 /// a block: `sums` and `smallScales` come with the small operand, `scales` with the block; all may be null.
-static LogicalResult verifyProduct(Operation *op, Value smallOperand, BlockType block,
-                                   TypedValue<BlockType> scales, Value sums, Value smallScales,
-                                   Placement placement, ArrayRef<unsigned> integerWidths) {
+static LogicalResult verifyProduct(Operation *op, Value smallOperand, BlockType block, TypedValue<BlockType> scales,
+                                   Value sums, Value smallScales, Placement placement,
+                                   ArrayRef<unsigned> integerWidths) {
   auto small = cast<VectorType>(smallOperand.getType());
   bool codes = block.isCodes();
   // score_c2, accumulate_c2
@@ -54,9 +50,7 @@ static LogicalResult verifyProduct(Operation *op, Value smallOperand, BlockType 
            << block << " with placement " << stringifyPlacement(placement);
   // score_c4, accumulate_c4
   Type element = small.getElementType();
-  bool rounded = codes && llvm::any_of(integerWidths, [&](unsigned width) {
-                   return element.isSignlessInteger(width);
-                 });
+  bool rounded = codes && llvm::any_of(integerWidths, [&](unsigned width) { return element.isSignlessInteger(width); });
   if (!rounded && !element.isF32()) {
     InFlightDiagnostic error = op->emitOpError("expected a small operand of f32 or, times codes, ");
     llvm::interleave(integerWidths, error, [&](unsigned width) { error << "i" << width; }, " or ");
@@ -64,14 +58,13 @@ static LogicalResult verifyProduct(Operation *op, Value smallOperand, BlockType 
   }
   // score_c3, accumulate_c3
   if (rounded != bool(smallScales))
-    return op->emitOpError("expected scales of the small operand exactly if it is of integers, but got ")
-           << small;
+    return op->emitOpError("expected scales of the small operand exactly if it is of integers, but got ") << small;
   if (!codes)
     return success();
   // score_c5, accumulate_c5
   BlockType scale = scales.getType();
-  if (scale.getRole() != block.getRole() || !scale.getElement().isF16() ||
-      block.getTokens() % scale.getTokens() || block.getChannels() % scale.getChannels())
+  if (scale.getRole() != block.getRole() || !scale.getElement().isF16() || block.getTokens() % scale.getTokens() ||
+      block.getChannels() % scale.getChannels())
     return op->emitOpError("expected scales of f16 in the role of, and with extents that divide those of, ")
            << block << ", but got " << scale;
   // score_c6, accumulate_c6
@@ -91,15 +84,13 @@ LogicalResult TileScoreOp::verify() {
       !hasShape(getResult().getType(), {query.getDimSize(0), kBlockTokens}))
     return emitOpError("expected query HxD, keys 32xD and a result Hx32, but got ")
            << query << ", " << keys << " and " << getResult().getType();
-  return verifyProduct(*this, getQuery(), keys, getScales(), getQuerySums(), getQueryScales(),
-                       getPlacement(), {8, 16});
+  return verifyProduct(*this, getQuery(), keys, getScales(), getQuerySums(), getQueryScales(), getPlacement(), {8, 16});
 }
 
 LogicalResult TileMaskOp::verify() {
   // mask_c1
   if (getTile().getType() != getResult().getType())
-    return emitOpError("expected a result of type ") << getTile().getType() << ", but got "
-                                                     << getResult().getType();
+    return emitOpError("expected a result of type ") << getTile().getType() << ", but got " << getResult().getType();
   return success();
 }
 
@@ -117,11 +108,10 @@ LogicalResult TileAccumulateOp::verify() {
   BlockType values = getValues().getType();
   StateType state = getState().getType();
   // accumulate_c1
-  if (!hasShape(weights, {state.getHeads(), kBlockTokens}) ||
-      values.isKey() || values.getTokens() != kBlockTokens ||
+  if (!hasShape(weights, {state.getHeads(), kBlockTokens}) || values.isKey() || values.getTokens() != kBlockTokens ||
       values.getChannels() != state.getHeadDim())
     return emitOpError("expected weights Hx32 and values 32xD for ")
            << state << ", but got " << weights << " and " << values;
-  return verifyProduct(*this, getWeights(), values, getScales(), getWeightSums(), getWeightScales(),
-                       getPlacement(), {8});
+  return verifyProduct(*this, getWeights(), values, getScales(), getWeightSums(), getWeightScales(), getPlacement(),
+                       {8});
 }

@@ -19,9 +19,8 @@ void KvDialect::registerTypes() {
       >();
 }
 
-LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t kvHeads,
-                                int64_t headDim, Type dtype, QuantAttr key, QuantAttr value,
-                                WindowAttr window) {
+LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t kvHeads, int64_t headDim,
+                                Type dtype, QuantAttr key, QuantAttr value, WindowAttr window) {
   // cache_c1
   if (kvHeads < 1)
     return emitError() << "expected kv_heads of at least 1, but got " << kvHeads;
@@ -36,12 +35,12 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, in
       continue;
     // cache_c4
     if (headDim % quant.getGroupChannels())
-      return emitError() << "expected " << name << " group channels that divide head_dim = " << headDim
-                         << ", but got " << quant.getGroupChannels();
+      return emitError() << "expected " << name << " group channels that divide head_dim = " << headDim << ", but got "
+                         << quant.getGroupChannels();
     // cache_c5
     if (kBlockTokens % quant.getGroupTokens())
-      return emitError() << "expected " << name << " group tokens that divide " << kBlockTokens
-                         << ", but got " << quant.getGroupTokens();
+      return emitError() << "expected " << name << " group tokens that divide " << kBlockTokens << ", but got "
+                         << quant.getGroupTokens();
   }
   // cache_c6
   if (value.getDiag())
@@ -49,9 +48,7 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, in
   return success();
 }
 
-int64_t BlockType::getBytes() const {
-  return getTokens() * getChannels() * getElement().getIntOrFloatBitWidth() / 8;
-}
+int64_t BlockType::getBytes() const { return getTokens() * getChannels() * getElement().getIntOrFloatBitWidth() / 8; }
 
 Type BlockType::parse(AsmParser &parser) {
   StringRef name;
@@ -60,9 +57,9 @@ Type BlockType::parse(AsmParser &parser) {
   PackingAttr packing;
   SMLoc loc = parser.getCurrentLocation();
   if (parser.parseLess() || parser.parseKeyword(&name) || parser.parseComma() ||
-      parser.parseDimensionList(extents, /*allowDynamic=*/false) || parser.parseType(element) ||
-      parser.parseComma() || parser.parseKeyword("packing") || parser.parseEqual() ||
-      parser.parseCustomAttributeWithFallback(packing) || parser.parseGreater())
+      parser.parseDimensionList(extents, /*allowDynamic=*/false) || parser.parseType(element) || parser.parseComma() ||
+      parser.parseKeyword("packing") || parser.parseEqual() || parser.parseCustomAttributeWithFallback(packing) ||
+      parser.parseGreater())
     return {};
   std::optional<Role> role = symbolizeRole(name);
   if (!role || extents.size() != 2) {
@@ -70,13 +67,12 @@ Type BlockType::parse(AsmParser &parser) {
                           << extents.size() << " extents";
     return {};
   }
-  return parser.getChecked<BlockType>(loc, parser.getContext(), *role, extents[0], extents[1], element,
-                                      packing);
+  return parser.getChecked<BlockType>(loc, parser.getContext(), *role, extents[0], extents[1], element, packing);
 }
 
 void BlockType::print(AsmPrinter &printer) const {
-  printer << "<" << stringifyRole(getRole()) << ", " << getTokens() << "x" << getChannels() << "x"
-          << getElement() << ", packing = ";
+  printer << "<" << stringifyRole(getRole()) << ", " << getTokens() << "x" << getChannels() << "x" << getElement()
+          << ", packing = ";
   printer.printStrippedAttrOrType(getPacking());
   printer << ">";
 }
@@ -101,24 +97,19 @@ LogicalResult BlockType::verify(function_ref<InFlightDiagnostic()> emitError, Ro
 Type StateType::parse(AsmParser &parser) {
   SmallVector<int64_t> extents;
   SMLoc loc = parser.getCurrentLocation();
-  if (parser.parseLess() ||
-      parser.parseDimensionList(extents, /*allowDynamic=*/false, /*withTrailingX=*/false) ||
+  if (parser.parseLess() || parser.parseDimensionList(extents, /*allowDynamic=*/false, /*withTrailingX=*/false) ||
       parser.parseGreater())
     return {};
   if (extents.size() != 2) {
-    parser.emitError(loc) << "expected heads x head_dim such as 4x128, but got " << extents.size()
-                          << " extents";
+    parser.emitError(loc) << "expected heads x head_dim such as 4x128, but got " << extents.size() << " extents";
     return {};
   }
   return parser.getChecked<StateType>(loc, parser.getContext(), extents[0], extents[1]);
 }
 
-void StateType::print(AsmPrinter &printer) const {
-  printer << "<" << getHeads() << "x" << getHeadDim() << ">";
-}
+void StateType::print(AsmPrinter &printer) const { printer << "<" << getHeads() << "x" << getHeadDim() << ">"; }
 
-LogicalResult StateType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads,
-                                int64_t headDim) {
+LogicalResult StateType::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads, int64_t headDim) {
   // state_c1
   if (heads < 1 || headDim < 1)
     return emitError() << "expected positive extents, but got " << heads << "x" << headDim;

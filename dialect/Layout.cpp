@@ -52,16 +52,14 @@ PackingAttr kvcc::kv::getScalePacking(PackingAttr codes) {
   return PackingAttr::get(codes.getContext(), codes.getFreeTile(), 1, 1);
 }
 
-int64_t kvcc::kv::getElementIndex(PackingAttr packing, int64_t free, int64_t reduce,
-                                  int64_t reduceExtent) {
+int64_t kvcc::kv::getElementIndex(PackingAttr packing, int64_t free, int64_t reduce, int64_t reduceExtent) {
   int64_t freeTile = packing.getFreeTile(), reduceTile = packing.getReduceTile();
   int64_t tile = (free / freeTile) * (reduceExtent / reduceTile) + reduce / reduceTile;
   return tile * freeTile * reduceTile + (free % freeTile) * reduceTile + reduce % reduceTile;
 }
 
 /// Calls `visit(bit position in data, first bit of the code, how many bits)` for the pieces of a code.
-template <typename Visit>
-static void visitPieces(PackingAttr packing, int64_t index, unsigned bits, Visit visit) {
+template <typename Visit> static void visitPieces(PackingAttr packing, int64_t index, unsigned bits, Visit visit) {
   if (packing.getLanes() == 1) {
     visit(index * bits, 0u, bits);
     return;
@@ -75,8 +73,7 @@ static void visitPieces(PackingAttr packing, int64_t index, unsigned bits, Visit
     visit(bitOfWord(word + 1), low, bits - low);
 }
 
-void kvcc::kv::storeCode(uint8_t *data, PackingAttr packing, int64_t index, unsigned bits,
-                         uint8_t code) {
+void kvcc::kv::storeCode(uint8_t *data, PackingAttr packing, int64_t index, unsigned bits, uint8_t code) {
   visitPieces(packing, index, bits, [&](int64_t at, unsigned first, unsigned count) {
     unsigned piece = ((code >> first) & ((1u << count) - 1)) << (at % 8);
     data[at / 8] |= uint8_t(piece);

@@ -41,9 +41,7 @@ uint8_t Quantizer::encode(float value, uint16_t scale) const {
   return uint8_t(std::clamp(code, float(minCode), float(maxCode)));
 }
 
-float Quantizer::decode(uint8_t code, uint16_t scale) const {
-  return float(int(code) - zeroCode) * halfToFloat(scale);
-}
+float Quantizer::decode(uint8_t code, uint16_t scale) const { return float(int(code) - zeroCode) * halfToFloat(scale); }
 
 uint32_t kv::encodeFloat(mlir::Type element, float value) {
   if (element.isF16())
@@ -61,8 +59,7 @@ float kv::decodeFloat(mlir::Type element, uint32_t bits) {
   return std::bit_cast<float>(bits);
 }
 
-void kv::computeDiagFactors(DiagAttr diag, const float *keys, int64_t tokens, int64_t channels,
-                            float *factors) {
+void kv::computeDiagFactors(DiagAttr diag, const float *keys, int64_t tokens, int64_t channels, float *factors) {
   std::fill(factors, factors + channels, 0.0f);
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t c = 0; c < channels; ++c)

@@ -35,8 +35,7 @@ float decodeFloat(mlir::Type element, uint32_t bits);
 
 /// The factors of a diagonal transform of one KV head. `keys` is [tokens, channels]; factors[c] gets 1
 /// for a channel that is zero throughout (and for no tokens at all).
-void computeDiagFactors(DiagAttr diag, const float *keys, int64_t tokens, int64_t channels,
-                        float *factors);
+void computeDiagFactors(DiagAttr diag, const float *keys, int64_t tokens, int64_t channels, float *factors);
 
 } // namespace kvcc::kv
 

@@ -58,8 +58,7 @@ enum class Level { Plan, Tile, Target, Out };
 /// Adds the passes from the level of `kv.attend` to `level` for the target kind. The only place where the
 /// order of passes is written. `Plan` is level 1 with every decision written down; decisions that are there
 /// already stay. `Out` is the LLVM dialect for a CPU and EmitC for CUDA.
-void buildPipeline(mlir::OpPassManager &manager, kv::TargetKind kind, Level level,
-                   const PipelineOptions &options);
+void buildPipeline(mlir::OpPassManager &manager, kv::TargetKind kind, Level level, const PipelineOptions &options);
 void registerPipelines();
 
 /// Everything that any tool or test of kvcc needs: dialects, interfaces, translations.

@@ -13,8 +13,7 @@
 
 using namespace mlir;
 
-void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level level,
-                         const PipelineOptions &options) {
+void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level level, const PipelineOptions &options) {
   // Decide.
   manager.addPass(createPlaceScalesPass());
   PlanSchedulePassOptions schedule;
@@ -29,8 +28,7 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
   manager.addPass(createCSEPass());
   if (level == Level::Tile)
     return;
-  manager.addPass(kind == kv::TargetKind::Cpu ? createConvertTileToCpuPass()
-                                              : createConvertTileToGpuPass());
+  manager.addPass(kind == kv::TargetKind::Cpu ? createConvertTileToCpuPass() : createConvertTileToGpuPass());
   manager.addPass(createCanonicalizerPass());
   manager.addPass(createCSEPass());
   if (level == Level::Target)
@@ -53,8 +51,7 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
 namespace {
 struct CommandLineOptions : PassPipelineOptions<CommandLineOptions> {
   Option<std::string> compute{*this, "compute", llvm::cl::desc("auto, f32 or int8"), llvm::cl::init("auto")};
-  Option<int64_t> page{*this, "page", llvm::cl::desc("quantized tokens per page, 0 chooses"),
-                       llvm::cl::init(0)};
+  Option<int64_t> page{*this, "page", llvm::cl::desc("quantized tokens per page, 0 chooses"), llvm::cl::init(0)};
 };
 } // namespace
 
@@ -64,12 +61,13 @@ void kvcc::registerPipelines() {
     kv::TargetKind kind;
     Level level;
   };
-  for (Entry entry : {Entry{"kv-to-cpu-tile", "level 1 to tile operations, for a CPU", kv::TargetKind::Cpu, Level::Tile},
-                      Entry{"kv-to-cpu", "level 1 to vector and memref", kv::TargetKind::Cpu, Level::Target},
-                      Entry{"kv-to-llvm", "level 1 to the LLVM dialect", kv::TargetKind::Cpu, Level::Out},
-                      Entry{"kv-to-cuda-tile", "level 1 to tile operations, for CUDA", kv::TargetKind::Cuda, Level::Tile},
-                      Entry{"kv-to-gpu", "level 1 to gpu and memref", kv::TargetKind::Cuda, Level::Target},
-                      Entry{"kv-to-emitc", "level 1 to EmitC", kv::TargetKind::Cuda, Level::Out}})
+  for (Entry entry :
+       {Entry{"kv-to-cpu-tile", "level 1 to tile operations, for a CPU", kv::TargetKind::Cpu, Level::Tile},
+        Entry{"kv-to-cpu", "level 1 to vector and memref", kv::TargetKind::Cpu, Level::Target},
+        Entry{"kv-to-llvm", "level 1 to the LLVM dialect", kv::TargetKind::Cpu, Level::Out},
+        Entry{"kv-to-cuda-tile", "level 1 to tile operations, for CUDA", kv::TargetKind::Cuda, Level::Tile},
+        Entry{"kv-to-gpu", "level 1 to gpu and memref", kv::TargetKind::Cuda, Level::Target},
+        Entry{"kv-to-emitc", "level 1 to EmitC", kv::TargetKind::Cuda, Level::Out}})
     PassPipelineRegistration<CommandLineOptions>(
         entry.name, entry.description, [entry](OpPassManager &manager, const CommandLineOptions &options) {
           buildPipeline(manager, entry.kind, entry.level, {options.compute, options.page});

@@ -45,11 +45,9 @@ struct PlaceScalesPass : kvcc::impl::PlaceScalesPassBase<PlaceScalesPass> {
       CacheType cache = attend.getCache().getType();
       auto place = [&](QuantAttr quant, Role role) {
         Placement placement = kvcc::choosePlacement(quant, role, cache.getHeadDim());
-        remark::passed(attend.getLoc(), remark::RemarkOpts::name("scale-placement")
-                                            .category("kv-place-scales"))
+        remark::passed(attend.getLoc(), remark::RemarkOpts::name("scale-placement").category("kv-place-scales"))
             << stringifyRole(role) << " scales at " << stringifyPlacement(placement) << ": "
-            << explain(quant, role, placement)
-            << remark::metric("group_tokens", quant.getGroupTokens())
+            << explain(quant, role, placement) << remark::metric("group_tokens", quant.getGroupTokens())
             << remark::metric("group_channels", quant.getGroupChannels());
         return PlacementAttr::get(attend.getContext(), placement);
       };

@@ -55,9 +55,8 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
           << " query heads share each pass over the codes (the largest divisor of the group that leaves "
              "registers for the rest), pages of "
           << std::to_string(schedule.getPage()) << " tokens, "
-          << (schedule.getCompute() == Compute::Int8
-                  ? "int8 products: dot product instructions take bytes"
-                  : "f32 products: nothing is rounded");
+          << (schedule.getCompute() == Compute::Int8 ? "int8 products: dot product instructions take bytes"
+                                                     : "f32 products: nothing is rounded");
       return WalkResult::advance();
     });
     if (result.wasInterrupted())
@@ -83,8 +82,8 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     PackingAttr codes = cpu ? packing(16, 4, 1) : packing(32, 32, 32);
     PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
     int64_t heads = chooseHeads(group, limit), tokens = page ? page : 128;
-    if (failed(ScheduleAttr::verify([&] { return attend.emitError(); }, heads, tokens, arithmetic, codes,
-                                    codes, floats)))
+    if (failed(
+            ScheduleAttr::verify([&] { return attend.emitError(); }, heads, tokens, arithmetic, codes, codes, floats)))
       return {};
     return ScheduleAttr::get(context, heads, tokens, arithmetic, codes, codes, floats);
   }

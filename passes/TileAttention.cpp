@@ -49,8 +49,7 @@ struct IndexBuilder {
 };
 
 /// The arguments of a tile function, by name, in the order of the kernel's ABI.
-enum AttendArg { Query, Pages, Table, Slots, SlotIds, Lens, Out, Lse, TableStride, Batch, Splits, Tile,
-                 Split, Seq };
+enum AttendArg { Query, Pages, Table, Slots, SlotIds, Lens, Out, Lse, TableStride, Batch, Splits, Tile, Split, Seq };
 enum MergeArg { Outs, Lses, MergedOut, MergedLse, Rows, Parts, Row };
 
 /// Replaces a level 1 function by an empty tile function of the same name, visibility and attributes.
@@ -79,8 +78,8 @@ FailureOr<BlockTypes> chooseBlockTypes(AttendOp attend) {
     // One error is enough.
     BlockType type;
     if (fits)
-      type = BlockType::getChecked([&] { return attend.emitOpError(); }, attend.getContext(), role, tokens,
-                                   channels, element, packing);
+      type = BlockType::getChecked([&] { return attend.emitOpError(); }, attend.getContext(), role, tokens, channels,
+                                   element, packing);
     fits = bool(type);
     return type;
   };
@@ -111,30 +110,26 @@ FailureOr<BlockTypes> chooseBlockTypes(AttendOp attend) {
 class AttendBuilder {
 public:
   AttendBuilder(AttendOp attend, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
-      : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()),
-        layout(cache, schedule), blocks(blocks), b(b), ix{b}, args(args),
-        queryHeads(cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1)),
-        heads(schedule.getHeads()) {}
+      : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()), layout(cache, schedule),
+        blocks(blocks), b(b), ix{b}, args(args),
+        queryHeads(cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1)), heads(schedule.getHeads()) {}
 
   void build() {
     Value firstHead = ix.mul(args[Tile], heads);
     kvHead = ix.div(args[Tile], queryHeads / cache.getKvHeads() / heads);
-    slot = ix.add(ix.mul(ix.load(args[SlotIds], args[Seq]), layout.slotBytes),
-                  ix.mul(kvHead, layout.slotHeadBytes));
+    slot = ix.add(ix.mul(ix.load(args[SlotIds], args[Seq]), layout.slotBytes), ix.mul(kvHead, layout.slotHeadBytes));
     computeRanges();
 
     state = TileInitStateOp::create(b, StateType::get(b.getContext(), heads, cache.getHeadDim()));
     Value row = ix.add(ix.mul(args[Seq], queryHeads), firstHead);
-    Value query = TileLoadQueryOp::create(
-        b, tileType(cache.getHeadDim()), args[Query], ix.mul(row, cache.getHeadDim()),
-        b.getF32FloatAttr(float(attend.getScale().convertToDouble() * std::numbers::log2e)));
+    Value query =
+        TileLoadQueryOp::create(b, tileType(cache.getHeadDim()), args[Query], ix.mul(row, cache.getHeadDim()),
+                                b.getF32FloatAttr(float(attend.getScale().convertToDouble() * std::numbers::log2e)));
     buildPageLoop(query);
     buildWindowLoop(query);
 
-    Value outRow = ix.add(ix.mul(ix.add(ix.mul(args[Split], args[Batch]), args[Seq]), queryHeads),
-                          firstHead);
-    TileStoreResultOp::create(b, state, args[Out], ix.mul(outRow, cache.getHeadDim()), args[Lse],
-                              outRow);
+    Value outRow = ix.add(ix.mul(ix.add(ix.mul(args[Split], args[Batch]), args[Seq]), queryHeads), firstHead);
+    TileStoreResultOp::create(b, state, args[Out], ix.mul(outRow, cache.getHeadDim()), args[Lse], outRow);
   }
 
 private:
@@ -170,8 +165,7 @@ private:
     // block are between 0 and 1: 8 bits.
     Type integer = isUnsigned ? b.getI8Type() : b.getI16Type();
     VectorType values = rounded ? tileType(type.getDimSize(1), integer) : type;
-    auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile,
-                                    b.getI64IntegerAttr(group),
+    auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile, b.getI64IntegerAttr(group),
                                     isUnsigned && rounded ? b.getUnitAttr() : UnitAttr());
     return {op.getValues(), op.getSums(), op.getScales()};
   }
@@ -185,22 +179,20 @@ private:
   void buildPageLoop(Value query) {
     QuantAttr key = cache.getKey(), value = cache.getValue();
     if (key.getDiag())
-      query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots],
-                                          ix.add(slot, layout.normOffset));
+      query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, layout.normOffset));
     Prepared operand{query, {}, {}};
     if (key.isQuantized())
       operand = prepare(query, key.getGroupChannels(), /*isUnsigned=*/false);
 
     loop(first, ix.min(last, pageBlocks), [&](Value block) {
       Value entry = ix.add(ix.mul(args[Seq], args[TableStride]), ix.div(block, layout.blocksPerPage));
-      Value at = ix.add(ix.mul(ix.load(args[Table], entry), layout.pageBytes),
-                        ix.add(ix.mul(kvHead, layout.pageHeadBytes),
-                               ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
+      Value at = ix.add(
+          ix.mul(ix.load(args[Table], entry), layout.pageBytes),
+          ix.add(ix.mul(kvHead, layout.pageHeadBytes), ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
       Value keys = loadBlock(blocks.key, args[Pages], ix.add(at, layout.page.keyData));
       Value keyScales = loadBlock(blocks.keyScales, args[Pages], ix.add(at, layout.page.keyScales));
-      Value logits =
-          TileScoreOp::create(b, tileType(kBlockTokens), operand.values, keys, keyScales, operand.sums,
-                              operand.scales, attend.getKeyScalesAttr());
+      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), operand.values, keys, keyScales, operand.sums,
+                                         operand.scales, attend.getKeyScalesAttr());
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Prepared small{weights, {}, {}};
       if (value.isQuantized())
@@ -222,12 +214,10 @@ private:
       Value sinkAt = ix.add(ix.mul(block, layout.window.bytes), layout.sinkOffset);
       Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
       Value at = ix.add(slot, arith::SelectOp::create(b, isSink, sinkAt, recentAt));
-      Value valid =
-          arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
-                                  ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
+      Value valid = arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
+                                            ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
       Value keys = loadBlock(blocks.windowKey, args[Slots], ix.add(at, layout.window.keyData));
-      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(),
-                                         none);
+      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), none);
       logits = TileMaskOp::create(b, logits.getType(), logits, valid);
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Value values = loadBlock(blocks.windowValue, args[Slots], ix.add(at, layout.window.valueData));
@@ -266,8 +256,7 @@ void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
     Value row = ix.add(ix.mul(loop.getInductionVar(), args[Rows]), args[Row]);
     TileMergeStepOp::create(b, state, args[Outs], ix.mul(row, headDim), args[Lses], row);
   }
-  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[Row], headDim), args[MergedLse],
-                            args[Row]);
+  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[Row], headDim), args[MergedLse], args[Row]);
 }
 
 LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
@@ -285,12 +274,11 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   Builder builder(func.getContext());
   auto memory = [](Type element) -> Type { return MemRefType::get({ShapedType::kDynamic}, element); };
   Type query = cast<RankedTensorType>(attend.getQuery().getType()).getElementType();
-  Type bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()),
-       floats = memory(builder.getF32Type()), index = builder.getIndexType();
-  func::FuncOp tiled = replaceFunction(func,
-                                       {memory(query), bytes, words, bytes, words, words, floats, floats,
-                                        index, index, index, index, index, index},
-                                       3);
+  Type bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()), floats = memory(builder.getF32Type()),
+       index = builder.getIndexType();
+  func::FuncOp tiled = replaceFunction(
+      func,
+      {memory(query), bytes, words, bytes, words, words, floats, floats, index, index, index, index, index, index}, 3);
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(attend.getLoc(), &tiled.front());
   AttendBuilder(attend, *blocks, b, tiled.getArguments()).build();
   func::ReturnOp::create(b);
@@ -304,8 +292,7 @@ LogicalResult tileMerge(func::FuncOp func, MergeOp merge) {
     return merge.emitOpError("expected a static head_dim, a multiple of 32 from 32 to 256, but got ")
            << merge.getOut().getType();
   Builder builder(func.getContext());
-  Type floats = MemRefType::get({ShapedType::kDynamic}, builder.getF32Type()),
-       index = builder.getIndexType();
+  Type floats = MemRefType::get({ShapedType::kDynamic}, builder.getF32Type()), index = builder.getIndexType();
   func::FuncOp tiled = replaceFunction(func, {floats, floats, floats, floats, index, index, index}, 1);
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(merge.getLoc(), &tiled.front());
   buildMerge(merge, b, tiled.getArguments());

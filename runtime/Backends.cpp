@@ -21,14 +21,14 @@ struct MemRef {
   explicit MemRef(KernelArg arg) : allocated(reinterpret_cast<void *>(uintptr_t(arg.value))), aligned(allocated) {}
 };
 
-using AttendFunction = void(MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *,
-                            int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);
+using AttendFunction = void(MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, int64_t,
+                            int64_t, int64_t, int64_t, int64_t, int64_t);
 using MergeFunction = void(MemRef *, MemRef *, MemRef *, MemRef *, int64_t, int64_t, int64_t);
 
 class CpuBackend : public Backend {
 public:
-  CpuBackend(std::unique_ptr<cpu::LoadedObject> object, AttendFunction *attendFunction,
-             MergeFunction *mergeFunction, ThreadPool &pool)
+  CpuBackend(std::unique_ptr<cpu::LoadedObject> object, AttendFunction *attendFunction, MergeFunction *mergeFunction,
+             ThreadPool &pool)
       : object(std::move(object)), attendFunction(attendFunction), mergeFunction(mergeFunction), pool(pool) {}
 
   Error attend(ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) override {
@@ -74,8 +74,8 @@ public:
 
   Error attend(ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) override {
     auto pointers = pointersTo(args);
-    return module->launch(kAttendName, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])}, kWarp,
-                          pointers, call.seed);
+    return module->launch(kAttendName, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])}, kWarp, pointers,
+                          call.seed);
   }
   Error merge(ArrayRef<KernelArg> args, int64_t rows, const AttendCall &call) override {
     auto pointers = pointersTo(args);
@@ -90,8 +90,7 @@ private:
 class CudaBackend : public Backend {
 public:
   CudaBackend(CudaKernel attendKernel, CudaKernel mergeKernel, int multiprocessors)
-      : attendKernel(std::move(attendKernel)), mergeKernel(std::move(mergeKernel)),
-        multiprocessors(multiprocessors) {}
+      : attendKernel(std::move(attendKernel)), mergeKernel(std::move(mergeKernel)), multiprocessors(multiprocessors) {}
 
   Error attend(ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) override {
     return launch(attendKernel, args, grid, call);
@@ -157,6 +156,5 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
   auto merge = (*module)->kernel(kMergeName);
   if (!merge)
     return merge.takeError();
-  return std::make_unique<CudaBackend>(std::move(*attend), std::move(*merge),
-                                       (*context)->device().multiprocessors);
+  return std::make_unique<CudaBackend>(std::move(*attend), std::move(*merge), (*context)->device().multiprocessors);
 }

@@ -78,9 +78,9 @@ Expected<const Program *> getLayer(const kvcc_program *program, int32_t layer) {
     return expected("layer from 0 to " + Twine(layers - 1), Twine(layer));
   if (const Program *found = program->model->getProgram(size_t(layer)))
     return found;
-  return withKind(ErrorKind::Unsupported,
-                  createStringError("layer " + Twine(layer) + ": " +
-                                    program->model->getModel().layers[size_t(layer)].unsupported));
+  return withKind(
+      ErrorKind::Unsupported,
+      createStringError("layer " + Twine(layer) + ": " + program->model->getModel().layers[size_t(layer)].unsupported));
 }
 
 Error checkMemory(const kvcc_memory &memory) {
@@ -95,7 +95,8 @@ Error checkMemory(const kvcc_memory &memory) {
     return error;
   for (auto [pointer, name] : {std::pair(memory.pages, "pages"), std::pair(memory.slots, "slots")})
     if (uintptr_t(pointer) % 64)
-      return expected(Twine("memory.") + name + " at a multiple of 64 bytes", "0x" + Twine::utohexstr(uintptr_t(pointer)));
+      return expected(Twine("memory.") + name + " at a multiple of 64 bytes",
+                      "0x" + Twine::utohexstr(uintptr_t(pointer)));
   return Error::success();
 }
 
@@ -108,8 +109,7 @@ Error checkTable(const Program &program, const int32_t *table, int64_t length, i
   if (Error error = notNull(table, "table"))
     return error;
   if (length < pages)
-    return expected("a table of at least " + Twine(pages) + " pages for " + Twine(tokens) + " tokens",
-                    Twine(length));
+    return expected("a table of at least " + Twine(pages) + " pages for " + Twine(tokens) + " tokens", Twine(length));
   for (int64_t i = 0; i < pages; ++i)
     if (table[i] < 0 || table[i] >= memory.num_pages)
       return expected("table entries from 0 to num_pages - 1 = " + Twine(memory.num_pages - 1),
@@ -131,8 +131,8 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
     return error;
   if (Error error = checkStruct(options, "options"))
     return error;
-  for (auto [text, name] : {std::pair(options->model, "model"), std::pair(options->scheme, "scheme"),
-                            std::pair(options->target, "target")})
+  for (auto [text, name] :
+       {std::pair(options->model, "model"), std::pair(options->scheme, "scheme"), std::pair(options->target, "target")})
     if (Error error = notNull(text, name))
       return error;
   auto start = std::chrono::steady_clock::now();
@@ -148,8 +148,7 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   if (!loaded)
     return loaded.takeError();
   result->model = std::move(*loaded);
-  result->milliseconds =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  result->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   *program = result.release();
   return Error::success();
 }
@@ -178,16 +177,15 @@ Error prefill(const kvcc_program *handle, int32_t layer, const kvcc_prefill_args
   }
   const Plan &plan = (*program)->getPlan();
   int64_t dense = args->tokens * plan.shape.headDim;
-  for (auto [stride, name] : {std::pair(args->key_head_stride, "key_head_stride"),
-                              std::pair(args->value_head_stride, "value_head_stride")})
+  for (auto [stride, name] :
+       {std::pair(args->key_head_stride, "key_head_stride"), std::pair(args->value_head_stride, "value_head_stride")})
     if (stride && stride < dense)
       return expected(Twine(name) + " of 0 or at least tokens * head_dim = " + Twine(dense), Twine(stride));
   SequenceMemory memory{static_cast<uint8_t *>(args->memory.pages), args->table,
                         static_cast<uint8_t *>(args->memory.slots) + args->slot * (*program)->getLayout().slotBytes};
-  return writePrefill(plan.cache, plan.schedule, memory,
-                      {args->keys, args->key_head_stride ? args->key_head_stride : dense},
-                      {args->values, args->value_head_stride ? args->value_head_stride : dense}, args->tokens,
-                      handle->context->pool);
+  return writePrefill(
+      plan.cache, plan.schedule, memory, {args->keys, args->key_head_stride ? args->key_head_stride : dense},
+      {args->values, args->value_head_stride ? args->value_head_stride : dense}, args->tokens, handle->context->pool);
 }
 
 Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *args, void *stream) {
@@ -206,9 +204,11 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
     return expected("a batch of at most " + Twine(UINT16_MAX), Twine(args->batch));
   if (Error error = checkMemory(args->memory))
     return error;
-  for (auto [pointer, name] :
-       {std::pair<const void *, const char *>(args->slots, "slots"), {args->seq_lens, "seq_lens"},
-        {args->query, "query"}, {args->out, "out"}, {args->lse, "lse"}})
+  for (auto [pointer, name] : {std::pair<const void *, const char *>(args->slots, "slots"),
+                               {args->seq_lens, "seq_lens"},
+                               {args->query, "query"},
+                               {args->out, "out"},
+                               {args->lse, "lse"}})
     if (Error error = notNull(pointer, name))
       return error;
   if (Error error = notNegative(args->table_stride, "table_stride"))

@@ -25,8 +25,9 @@ uint32_t loadBits(const uint8_t *data, unsigned bytes) {
 class BlockSide {
 public:
   BlockSide(Role role, QuantAttr quant, ScheduleAttr schedule, int64_t headDim)
-      : isKey(role == Role::Key), quant(quant),
-        packing(!quant.isQuantized() ? schedule.getFloats() : isKey ? schedule.getKey() : schedule.getValue()),
+      : isKey(role == Role::Key), quant(quant), packing(!quant.isQuantized() ? schedule.getFloats()
+                                                        : isKey              ? schedule.getKey()
+                                                                             : schedule.getValue()),
         headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {}
 
   /// Encodes [32, head_dim] numbers. Returns the (token, channel) of a group that does not fit.
@@ -95,13 +96,11 @@ private:
 /// Where the tokens of a sequence lie, one KV head at a time.
 class HeadMemory {
 public:
-  HeadMemory(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead,
-             int64_t tokens)
+  HeadMemory(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead, int64_t tokens)
       : layout(cache, schedule), window(cache.getWindow()), memory(memory), kvHead(kvHead), tokens(tokens),
         slot(memory.slot + kvHead * layout.slotHeadBytes) {
     auto plain = QuantAttr::get(cache.getContext(), cache.getDtype(), Map::None, 0, 0,
-                                mlir::NoneType::get(cache.getContext()),
-                                mlir::ArrayAttr::get(cache.getContext(), {}));
+                                mlir::NoneType::get(cache.getContext()), mlir::ArrayAttr::get(cache.getContext(), {}));
     for (auto [role, quant] : {std::pair(Role::Key, cache.getKey()), std::pair(Role::Value, cache.getValue())}) {
       pageSides.emplace_back(role, quant, schedule, cache.getHeadDim());
       windowSides.emplace_back(role, plain, schedule, cache.getHeadDim());
@@ -123,8 +122,8 @@ public:
   template <typename Visit> void forEachBlock(Visit visit) const {
     int64_t sink = std::min(tokens, window.getSink()), quantized = window.getQuantizedTokens(tokens);
     for (int64_t t = 0; t < sink; t += kBlockTokens)
-      visit(Block{slot + layout.sinkOffset + t / kBlockTokens * layout.window.bytes, layout.window,
-                  windowSides, t, std::min(kBlockTokens, sink - t), false});
+      visit(Block{slot + layout.sinkOffset + t / kBlockTokens * layout.window.bytes, layout.window, windowSides, t,
+                  std::min(kBlockTokens, sink - t), false});
     for (int64_t b = 0; b < quantized / kBlockTokens; ++b) {
       int64_t page = memory.table[b / layout.blocksPerPage];
       visit(Block{memory.pages + page * layout.pageBytes + kvHead * layout.pageHeadBytes +
@@ -205,7 +204,9 @@ private:
       numbers[i] = decodeFloat(cache.getDtype(), loadBits(data + i * bytes, bytes));
       if (!std::isfinite(numbers[i]))
         return createStringError("expected finite numbers, but got " +
-                                 std::string(std::isnan(numbers[i]) ? "nan" : numbers[i] > 0 ? "inf" : "-inf") +
+                                 std::string(std::isnan(numbers[i]) ? "nan"
+                                             : numbers[i] > 0       ? "inf"
+                                                                    : "-inf") +
                                  " at " + place(name, int64_t(i) / headDim, int64_t(i) % headDim));
     }
     return Error::success();
@@ -217,8 +218,8 @@ private:
 
 } // namespace
 
-Error kvcc::writePrefill(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory,
-                         PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool) {
+Error kvcc::writePrefill(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, PrefillTensor keys,
+                         PrefillTensor values, int64_t tokens, ThreadPool &pool) {
   // The first head's error, whichever thread finds one first: the same input, the same message.
   std::vector<std::string> messages(size_t(cache.getKvHeads()));
   pool.run(cache.getKvHeads(), 0, [&](int64_t head) {

@@ -13,9 +13,9 @@ namespace kvcc {
 /// The memory of one sequence in a cache. Page table entry i is the page of quantized tokens
 /// i*page .. (i+1)*page-1.
 struct SequenceMemory {
-  uint8_t *pages;        ///< the pool
-  const int32_t *table;  ///< pages of this sequence
-  uint8_t *slot;         ///< the slot of this sequence, CacheLayout::slotBytes
+  uint8_t *pages;       ///< the pool
+  const int32_t *table; ///< pages of this sequence
+  uint8_t *slot;        ///< the slot of this sequence, CacheLayout::slotBytes
 };
 
 /// Keys or values of one sequence: [kv_heads, tokens, head_dim] with a stride between heads, numbers of the
@@ -32,8 +32,8 @@ llvm::Error writePrefill(kv::CacheType cache, kv::ScheduleAttr schedule, const S
 
 /// The `tokens` keys and values of a KV head as a reader understands the cache's bytes, transforms undone:
 /// [tokens, head_dim] each.
-void readSequence(kv::CacheType cache, kv::ScheduleAttr schedule, const SequenceMemory &memory,
-                  int64_t kvHead, int64_t tokens, float *keys, float *values);
+void readSequence(kv::CacheType cache, kv::ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead,
+                  int64_t tokens, float *keys, float *values);
 
 } // namespace kvcc
 

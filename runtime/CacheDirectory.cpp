@@ -30,8 +30,7 @@ constexpr StringLiteral kTempPrefix = "kvcc-tmp-";
 Error fail(const Twine &text) { return createStringError(inconvertibleErrorCode(), text); }
 /// A system call failed. Carries the error code, so that explain() tells the two apart.
 Error failErrno(const Twine &what, int error) {
-  return createStringError(std::error_code(error, std::generic_category()),
-                           what + ": " + sys::StrError(error));
+  return createStringError(std::error_code(error, std::generic_category()), what + ": " + sys::StrError(error));
 }
 
 /// Reads exactly `size` bytes at the current position.
@@ -83,13 +82,12 @@ Expected<std::unique_ptr<CacheDirectory>> CacheDirectory::open(StringRef path, b
   if (::fstat(fd, &status) != 0)
     return failErrno("cannot examine kernel cache directory '" + path + "'", errno);
   if (status.st_uid != ::geteuid())
-    return fail("expected kernel cache directory '" + path + "' to be owned by user " +
-                Twine(::geteuid()) + ", but got owner " + Twine(status.st_uid));
+    return fail("expected kernel cache directory '" + path + "' to be owned by user " + Twine(::geteuid()) +
+                ", but got owner " + Twine(status.st_uid));
   if (status.st_mode & (S_IWGRP | S_IWOTH))
     return fail("expected kernel cache directory '" + path +
-                "' to be writable by its owner only (mode 0700), but got mode 0" +
-                utostr((status.st_mode >> 6) & 7) + utostr((status.st_mode >> 3) & 7) +
-                utostr(status.st_mode & 7));
+                "' to be writable by its owner only (mode 0700), but got mode 0" + utostr((status.st_mode >> 6) & 7) +
+                utostr((status.st_mode >> 3) & 7) + utostr(status.st_mode & 7));
   if (create)
     result->makePrivate(status.st_mode);
   return std::move(result);
@@ -112,8 +110,7 @@ void CacheDirectory::makePrivate(unsigned mode) const {
   bool onlyOurs = true;
   while (dirent *item = ::readdir(stream)) {
     StringRef name(item->d_name);
-    onlyOurs &= name == "." || name == ".." || name.starts_with(kTempPrefix) ||
-                keyOfFileName(name).has_value();
+    onlyOurs &= name == "." || name == ".." || name.starts_with(kTempPrefix) || keyOfFileName(name).has_value();
   }
   ::closedir(stream);
   if (onlyOurs)
@@ -135,8 +132,7 @@ std::optional<CacheKey> CacheDirectory::keyOfFileName(StringRef name) {
   return CacheKey::fromHex(name);
 }
 
-Expected<std::optional<CacheDirectory::Entry>> CacheDirectory::read(const CacheKey &key,
-                                                                    Read what) const {
+Expected<std::optional<CacheDirectory::Entry>> CacheDirectory::read(const CacheKey &key, Read what) const {
   // Neither a symbolic link nor a pipe may lead out of the folder or block.
   int file = ::openat(fd, fileName(key).c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (file < 0) {
@@ -209,8 +205,7 @@ Error CacheDirectory::write(const CacheKey &key, StringRef label, StringRef payl
     int file = -1;
     for (unsigned tries = 0; tries < 16 && file < 0; ++tries) {
       temporary = temporaryName();
-      file = ::openat(fd, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                      0600);
+      file = ::openat(fd, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
       if (file < 0 && errno != EEXIST && errno != EINTR)
         break;
     }
@@ -265,8 +260,6 @@ std::vector<CacheDirectory::File> CacheDirectory::scan() const {
   return files;
 }
 
-bool CacheDirectory::remove(StringRef name) const {
-  return ::unlinkat(fd, name.str().c_str(), 0) == 0;
-}
+bool CacheDirectory::remove(StringRef name) const { return ::unlinkat(fd, name.str().c_str(), 0) == 0; }
 
 } // namespace kvcc

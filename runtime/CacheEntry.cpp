@@ -64,8 +64,7 @@ CacheKey CacheKey::fromParts(ArrayRef<CacheKeyPart> parts) {
 std::optional<CacheKey> CacheKey::fromHex(StringRef hex) {
   Digest digest;
   // One spelling per key: entry files are found by name, so upper case is not accepted.
-  if (hex.size() != 2 * digest.size() ||
-      hex.find_first_not_of("0123456789abcdef") != StringRef::npos)
+  if (hex.size() != 2 * digest.size() || hex.find_first_not_of("0123456789abcdef") != StringRef::npos)
     return std::nullopt;
   std::string raw = llvm::fromHex(hex);
   std::memcpy(digest.data(), raw.data(), digest.size());
@@ -88,22 +87,18 @@ std::string encodeCacheEntryHead(const CacheKey &key, StringRef label, StringRef
   return head;
 }
 
-Expected<CacheEntryHeader> decodeCacheEntryHeader(StringRef head, uint64_t fileSize,
-                                                  const CacheKey &key) {
+Expected<CacheEntryHeader> decodeCacheEntryHeader(StringRef head, uint64_t fileSize, const CacheKey &key) {
   auto fail = [](const Twine &text) { return createStringError(inconvertibleErrorCode(), text); };
   if (fileSize < CacheEntryHeader::kSize || head.size() < CacheEntryHeader::kSize)
-    return fail("expected at least " + Twine(CacheEntryHeader::kSize) + " bytes, but got " +
-                Twine(fileSize));
+    return fail("expected at least " + Twine(CacheEntryHeader::kSize) + " bytes, but got " + Twine(fileSize));
   if (!head.starts_with(StringRef(kMagic, sizeof(kMagic))))
     return fail("expected the magic of a kernel cache entry, but got 0x" +
                 toHex(head.take_front(sizeof(kMagic)), /*LowerCase=*/true));
   uint32_t schema = support::endian::read32le(head.data() + 8);
   if (schema != kCacheSchemaVersion)
-    return fail("expected schema version " + Twine(kCacheSchemaVersion) + ", but got " +
-                Twine(schema));
+    return fail("expected schema version " + Twine(kCacheSchemaVersion) + ", but got " + Twine(schema));
   if (head.substr(24, 32) != asString(key.digest()))
-    return fail("expected key " + key.hex() + ", but got " +
-                toHex(head.substr(24, 32), /*LowerCase=*/true));
+    return fail("expected key " + key.hex() + ", but got " + toHex(head.substr(24, 32), /*LowerCase=*/true));
 
   CacheEntryHeader header;
   header.labelSize = support::endian::read32le(head.data() + 12);
@@ -113,20 +108,17 @@ Expected<CacheEntryHeader> decodeCacheEntryHeader(StringRef head, uint64_t fileS
   uint64_t rest = fileSize - CacheEntryHeader::kSize;
   if (header.labelSize > CacheEntryHeader::kMaxLabel || header.labelSize > rest ||
       header.payloadSize != rest - header.labelSize)
-    return fail("expected a label of " + Twine(header.labelSize) + " and a payload of " +
-                Twine(header.payloadSize) + " bytes, but got " + Twine(rest) +
-                " bytes after the header");
+    return fail("expected a label of " + Twine(header.labelSize) + " and a payload of " + Twine(header.payloadSize) +
+                " bytes, but got " + Twine(rest) + " bytes after the header");
   return header;
 }
 
-Error checkCacheEntryDigest(const CacheEntryHeader &header, StringRef head, StringRef label,
-                            StringRef payload) {
+Error checkCacheEntryDigest(const CacheEntryHeader &header, StringRef head, StringRef label, StringRef payload) {
   CacheKey::Digest actual = entryDigest(head, label, payload);
   if (actual == header.digest)
     return Error::success();
-  return createStringError(inconvertibleErrorCode(),
-                           "expected SHA-256 digest " + toHex(asString(header.digest), true) +
-                               ", but got " + toHex(asString(actual), true));
+  return createStringError(inconvertibleErrorCode(), "expected SHA-256 digest " + toHex(asString(header.digest), true) +
+                                                         ", but got " + toHex(asString(actual), true));
 }
 
 } // namespace kvcc

@@ -78,17 +78,15 @@ struct CacheEntryHeader {
 };
 
 /// Header and label of an entry; the payload follows. Labels longer than kMaxLabel are cut.
-std::string encodeCacheEntryHead(const CacheKey &key, llvm::StringRef label,
-                                 llvm::StringRef payload);
+std::string encodeCacheEntryHead(const CacheKey &key, llvm::StringRef label, llvm::StringRef payload);
 
 /// Checks magic, schema version and key, and that the lengths add up to `fileSize` bytes.
 /// `head` holds at least the first min(kSize, fileSize) bytes of the file.
-llvm::Expected<CacheEntryHeader> decodeCacheEntryHeader(llvm::StringRef head, uint64_t fileSize,
-                                                        const CacheKey &key);
+llvm::Expected<CacheEntryHeader> decodeCacheEntryHeader(llvm::StringRef head, uint64_t fileSize, const CacheKey &key);
 
 /// Checks the digest of a header that decodeCacheEntryHeader accepted.
-llvm::Error checkCacheEntryDigest(const CacheEntryHeader &header, llvm::StringRef head,
-                                  llvm::StringRef label, llvm::StringRef payload);
+llvm::Error checkCacheEntryDigest(const CacheEntryHeader &header, llvm::StringRef head, llvm::StringRef label,
+                                  llvm::StringRef payload);
 
 } // namespace kvcc
 

@@ -9,13 +9,10 @@
 using namespace llvm;
 using namespace kvcc;
 
-double kvcc::getErrorBound(const Plan &plan) {
-  return plan.schedule.getCompute() == kv::Compute::Int8 ? 1e-2 : 1e-3;
-}
+double kvcc::getErrorBound(const Plan &plan) { return plan.schedule.getCompute() == kv::Compute::Int8 ? 1e-2 : 1e-3; }
 
-StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<float> keys,
-                           ArrayRef<float> values, int64_t tokens, ArrayRef<float> out, ArrayRef<float> lse,
-                           ThreadPool &pool) {
+StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<float> keys, ArrayRef<float> values,
+                           int64_t tokens, ArrayRef<float> out, ArrayRef<float> lse, ThreadPool &pool) {
   const Plan &plan = cache.getProgram().getPlan();
   auto [qHeads, kvHeads, headDim, scale] = plan.shape;
   int64_t batch = cache.getCall().batch, group = qHeads / kvHeads;
@@ -40,7 +37,8 @@ StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<flo
   for (size_t i = 0; i < lse.size(); ++i) {
     double difference = std::isinf(storedLse[i]) ? (double(lse[i]) == storedLse[i] ? 0 : INFINITY)
                                                  : std::fabs(double(lse[i]) - storedLse[i]);
-    errors.lse = std::max(errors.lse, difference / (std::isinf(storedLse[i]) ? 1 : std::max(1.0, std::fabs(storedLse[i]))));
+    errors.lse =
+        std::max(errors.lse, difference / (std::isinf(storedLse[i]) ? 1 : std::max(1.0, std::fabs(storedLse[i]))));
   }
   return errors;
 }

@@ -16,8 +16,8 @@ struct StepErrors {
 /// `query` is [batch, q_heads, head_dim]; `keys` and `values` are the tensors the cache was filled from,
 /// [batch, kv_heads, tokens, head_dim], of which each sequence has as many tokens as the cache says.
 StepErrors checkStep(HostCache &cache, llvm::ArrayRef<float> query, llvm::ArrayRef<float> keys,
-                     llvm::ArrayRef<float> values, int64_t tokens, llvm::ArrayRef<float> out,
-                     llvm::ArrayRef<float> lse, ThreadPool &pool);
+                     llvm::ArrayRef<float> values, int64_t tokens, llvm::ArrayRef<float> out, llvm::ArrayRef<float> lse,
+                     ThreadPool &pool);
 
 /// The kernel error that is promised: int8 arithmetic rounds query and weights to 8 bits per group.
 double getErrorBound(const Plan &plan);

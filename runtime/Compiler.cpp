@@ -23,7 +23,7 @@ struct EmitName {
   bool cpu, cuda;
 };
 constexpr EmitName kEmitNames[] = {
-    {Emit::Kv, "kv", true, true},        {Emit::Tile, "tile", true, true},
+    {Emit::Kv, "kv", true, true},         {Emit::Tile, "tile", true, true},
     {Emit::Target, "target", true, true}, {Emit::Llvm, "llvm", true, false},
     {Emit::Assembly, "asm", true, false}, {Emit::Object, "object", true, false},
     {Emit::Cuda, "cuda", false, true},    {Emit::Ptx, "ptx", false, true},
@@ -34,9 +34,7 @@ std::unique_ptr<MemoryBuffer> toBuffer(StringRef text) { return MemoryBuffer::ge
 
 /// Everything that turns a plan into code, apart from the plan: the compiler's own sources and LLVM's
 /// version. A changed pass never finds what the old one made.
-std::string compilerIdentity() {
-  return "kvcc " KVCC_VERSION " " KVCC_COMPILER_DIGEST " llvm " LLVM_VERSION_STRING;
-}
+std::string compilerIdentity() { return "kvcc " KVCC_VERSION " " KVCC_COMPILER_DIGEST " llvm " LLVM_VERSION_STRING; }
 
 } // namespace
 
@@ -57,11 +55,10 @@ Expected<Emit> kvcc::parseEmit(StringRef name, const Target &target) {
                            "), but got '" + name.str() + "'");
 }
 
-Compiler::Compiler(CacheOptions options)
-    : context(createContext()), cache(KernelCache::open(std::move(options))) {}
+Compiler::Compiler(CacheOptions options) : context(createContext()), cache(KernelCache::open(std::move(options))) {}
 
-Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, StringRef schemeName,
-                              const Target &target, const PlanOptions &options) {
+Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, StringRef schemeName, const Target &target,
+                              const PlanOptions &options) {
   std::lock_guard lock(mutex);
   auto scheme = parseScheme(schemeName, *context);
   if (!scheme)
@@ -115,8 +112,7 @@ Expected<Artifact> Compiler::emit(const Plan &plan, Emit form) {
   auto artifact = emitLocked(plan, form);
   if (!artifact)
     return withKind(ErrorKind::Failed, artifact.takeError());
-  artifact->milliseconds =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  artifact->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return artifact;
 }
 
@@ -184,16 +180,15 @@ Expected<Artifact> Compiler::emitLocked(const Plan &plan, Emit form) {
       return compiler.takeError();
     std::string source = (devicePrelude() + text->bytes->getBuffer()).str(), note;
     bool cubin = form == Emit::Cubin;
-    auto artifact = throughCache(
-        plan, {stringify(form), source, (*compiler)->identity(), {}, plan.target.arch},
-        [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
-          auto kernel = (*compiler)->compile(source, "kvcc.cu", plan.target.arch, {}, cubin);
-          if (!kernel)
-            return kernel.takeError();
-          note = kernel->fallbackNote;
-          // The driver compiles PTX itself when this NVRTC is too old for the GPU.
-          return toBuffer(cubin && !kernel->cubin.empty() ? kernel->cubin : kernel->ptx);
-        });
+    auto artifact = throughCache(plan, {stringify(form), source, (*compiler)->identity(), {}, plan.target.arch},
+                                 [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
+                                   auto kernel = (*compiler)->compile(source, "kvcc.cu", plan.target.arch, {}, cubin);
+                                   if (!kernel)
+                                     return kernel.takeError();
+                                   note = kernel->fallbackNote;
+                                   // The driver compiles PTX itself when this NVRTC is too old for the GPU.
+                                   return toBuffer(cubin && !kernel->cubin.empty() ? kernel->cubin : kernel->ptx);
+                                 });
     if (artifact)
       artifact->note = note;
     return artifact;
@@ -207,8 +202,7 @@ Expected<Artifact> Compiler::emitLocked(const Plan &plan, Emit form) {
       return host.takeError();
     cpu::Machine machine = cpu::Machine::host();
     std::string names[] = {kAttendName.str(), kMergeName.str()};
-    return throughCache(plan,
-                        {"host", text->bytes->getBuffer(), *host, {}, machine.cpu + " " + machine.features},
+    return throughCache(plan, {"host", text->bytes->getBuffer(), *host, {}, machine.cpu + " " + machine.features},
                         [&] { return CudaHostModule::compileToObject(text->bytes->getBuffer(), names); });
   }
   }

@@ -32,18 +32,15 @@ void ConfigReader::fail(const Twine &message) {
     firstError = (file + ": " + message).str();
 }
 
-Error ConfigReader::takeError() const {
-  return failed() ? createStringError(firstError) : Error::success();
-}
+Error ConfigReader::takeError() const { return failed() ? createStringError(firstError) : Error::success(); }
 
-int64_t ConfigReader::checkInteger(StringRef key, const json::Value &value, int64_t lo,
-                                   int64_t hi) {
+int64_t ConfigReader::checkInteger(StringRef key, const json::Value &value, int64_t lo, int64_t hi) {
   // getAsInteger takes 32.0 as well, which is how some exporters write integers.
   std::optional<int64_t> number = value.getAsInteger();
   if (number && *number >= lo && *number <= hi)
     return *number;
-  fail("expected " + key + " to be an integer from " + Twine(lo) + " to " + Twine(hi) +
-       ", but got " + quoteJson(value));
+  fail("expected " + key + " to be an integer from " + Twine(lo) + " to " + Twine(hi) + ", but got " +
+       quoteJson(value));
   return lo;
 }
 
@@ -53,8 +50,7 @@ int64_t ConfigReader::integer(ArrayRef<StringRef> keys, int64_t fallback, int64_
       return checkInteger(key, *value, 1, max);
   if (fallback > 0)
     return fallback;
-  fail("expected " + llvm::join(keys, " or ") + " to be an integer from 1 to " + Twine(max) +
-       ", but got no such key");
+  fail("expected " + llvm::join(keys, " or ") + " to be an integer from 1 to " + Twine(max) + ", but got no such key");
   return 1;
 }
 
@@ -105,8 +101,7 @@ const json::Object *ConfigReader::object(StringRef key) {
   return value->getAsObject();
 }
 
-const json::Array *ConfigReader::layerArray(const json::Object &from, StringRef key,
-                                            int64_t layers) {
+const json::Array *ConfigReader::layerArray(const json::Object &from, StringRef key, int64_t layers) {
   const json::Value *value = findIn(from, key);
   if (!value)
     return nullptr;
@@ -120,13 +115,12 @@ const json::Array *ConfigReader::layerArray(const json::Object &from, StringRef 
   int64_t size = array->size();
   if (size == layers || size == layers + extra)
     return array;
-  fail("expected " + key + " to have one entry for each of the " + Twine(layers) +
-       " layers, but got " + Twine(size));
+  fail("expected " + key + " to have one entry for each of the " + Twine(layers) + " layers, but got " + Twine(size));
   return nullptr;
 }
 
-std::optional<std::vector<int64_t>> ConfigReader::perLayer(const json::Object &from, StringRef key,
-                                                           int64_t layers, int64_t max) {
+std::optional<std::vector<int64_t>> ConfigReader::perLayer(const json::Object &from, StringRef key, int64_t layers,
+                                                           int64_t max) {
   const json::Array *array = layerArray(from, key, layers);
   if (!array)
     return std::nullopt;

@@ -45,15 +45,14 @@ public:
   const llvm::json::Object *object(llvm::StringRef key);
   /// An array of integers in [0, max], one per layer (or one more per prediction layer: those are
   /// dropped).
-  std::optional<std::vector<int64_t>> perLayer(const llvm::json::Object &from, llvm::StringRef key,
-                                               int64_t layers, int64_t max);
+  std::optional<std::vector<int64_t>> perLayer(const llvm::json::Object &from, llvm::StringRef key, int64_t layers,
+                                               int64_t max);
   std::optional<std::vector<int64_t>> perLayer(llvm::StringRef key, int64_t layers, int64_t max) {
     return perLayer(text, key, layers, max);
   }
   /// The array `key`, its length checked against the layers in the same way; null when absent or
   /// wrong.
-  const llvm::json::Array *layerArray(const llvm::json::Object &from, llvm::StringRef key,
-                                      int64_t layers);
+  const llvm::json::Array *layerArray(const llvm::json::Object &from, llvm::StringRef key, int64_t layers);
   const llvm::json::Object &textObject() const { return text; }
 
   void fail(const llvm::Twine &message);

@@ -57,10 +57,9 @@ Expected<std::shared_ptr<CudaDriver>> CudaDriver::load(std::vector<CudaDriverAtt
       attempts->push_back({place, outcome});
     return fail("cannot use cuda driver '" + place + "': " + outcome);
   }
-  return fail("no NVIDIA driver: " +
-              (chosen ? "cannot load KVCC_LIBCUDA '" + places[0] + "'" : places[0] + " not found") +
-              "; tried " + tried +
-              "; install the NVIDIA driver, or set KVCC_LIBCUDA to the full path of libcuda.so.1");
+  return fail(
+      "no NVIDIA driver: " + (chosen ? "cannot load KVCC_LIBCUDA '" + places[0] + "'" : places[0] + " not found") +
+      "; tried " + tried + "; install the NVIDIA driver, or set KVCC_LIBCUDA to the full path of libcuda.so.1");
 }
 
 Expected<std::shared_ptr<CudaDriver>> CudaDriver::bind(void *handle, std::string path) {
@@ -70,8 +69,8 @@ Expected<std::shared_ptr<CudaDriver>> CudaDriver::bind(void *handle, std::string
     function = reinterpret_cast<std::decay_t<decltype(function)>>(::dlsym(handle, symbol));
     return function != nullptr;
   };
-#define KVCC_CUDA_RESOLVE(member, symbol, parameters)                                              \
-  if (!resolve(functions->member, symbol) && missing.empty())                                      \
+#define KVCC_CUDA_RESOLVE(member, symbol, parameters)                                                                  \
+  if (!resolve(functions->member, symbol) && missing.empty())                                                          \
     missing = symbol;
   KVCC_CUDA_FUNCTIONS(KVCC_CUDA_RESOLVE)
 #undef KVCC_CUDA_RESOLVE
@@ -84,8 +83,7 @@ Expected<std::shared_ptr<CudaDriver>> CudaDriver::bind(void *handle, std::string
   driver->libraryPath = std::move(path);
   if (Error error = driver->check(functions->init(0), "cuInit failed"))
     return std::move(error);
-  if (Error error = driver->check(functions->driverGetVersion(&driver->driverVersion),
-                                  "cuDriverGetVersion failed"))
+  if (Error error = driver->check(functions->driverGetVersion(&driver->driverVersion), "cuDriverGetVersion failed"))
     return std::move(error);
   return driver;
 }
@@ -114,8 +112,7 @@ Expected<CudaDeviceInfo> CudaDriver::deviceInfo(int ordinal) const {
   if (*count == 0)
     return fail("expected a cuda device, but got none; see nvidia-smi and CUDA_VISIBLE_DEVICES");
   if (ordinal < 0 || ordinal >= *count)
-    return fail("expected a cuda device number from 0 to " + Twine(*count - 1) + ", but got " +
-                Twine(ordinal));
+    return fail("expected a cuda device number from 0 to " + Twine(*count - 1) + ", but got " + Twine(ordinal));
 
   CudaDeviceInfo info;
   info.ordinal = ordinal;
@@ -148,14 +145,12 @@ Expected<CudaDeviceInfo> CudaDriver::deviceInfo(int ordinal) const {
   // Informative only, and refused by some virtualized devices.
   if (fn->deviceGetAttribute(&info.memoryClockKHz, DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, device) != 0)
     info.memoryClockKHz = 0;
-  if (fn->deviceGetAttribute(&info.memoryBusBits, DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH,
-                             device) != 0)
+  if (fn->deviceGetAttribute(&info.memoryBusBits, DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, device) != 0)
     info.memoryBusBits = 0;
   return info;
 }
 
-Expected<std::shared_ptr<CudaContext>> CudaContext::retain(std::shared_ptr<CudaDriver> driver,
-                                                           int ordinal) {
+Expected<std::shared_ptr<CudaContext>> CudaContext::retain(std::shared_ptr<CudaDriver> driver, int ordinal) {
   Expected<CudaDeviceInfo> info = driver->deviceInfo(ordinal);
   if (!info)
     return info.takeError();
@@ -167,8 +162,7 @@ Expected<std::shared_ptr<CudaContext>> CudaContext::retain(std::shared_ptr<CudaD
   void *handle = nullptr;
   if (Error error = driver->check(fn.primaryCtxRetain(&handle, device), what))
     return std::move(error);
-  return std::shared_ptr<CudaContext>(
-      new CudaContext(std::move(driver), std::move(*info), device, handle));
+  return std::shared_ptr<CudaContext>(new CudaContext(std::move(driver), std::move(*info), device, handle));
 }
 
 CudaContext::~CudaContext() {
@@ -195,8 +189,7 @@ Error CudaContext::memoryInfo(uint64_t &freeBytes, uint64_t &totalBytes) const {
   if (Error error = scope.takeError())
     return error;
   size_t available = 0, total = 0;
-  Error error =
-      owner->check(owner->functions().memGetInfo(&available, &total), "cannot read memory sizes");
+  Error error = owner->check(owner->functions().memGetInfo(&available, &total), "cannot read memory sizes");
   freeBytes = available;
   totalBytes = total;
   return error;
@@ -218,8 +211,6 @@ CudaContext::Scope::~Scope() {
     (void)context.owner->functions().ctxPopCurrent(&popped);
 }
 
-Error CudaContext::Scope::takeError() {
-  return context.owner->check(status, "cannot make the cuda context current");
-}
+Error CudaContext::Scope::takeError() { return context.owner->check(status, "cannot make the cuda context current"); }
 
 } // namespace kvcc

@@ -59,8 +59,7 @@ public:
   /// Opens $KVCC_LIBCUDA (if set, nothing else is tried) or libcuda.so.1 and initializes it.
   /// Without a driver or a device the error says what was tried; `attempts`, if given, is filled in
   /// on success and on failure.
-  static llvm::Expected<std::shared_ptr<CudaDriver>>
-  load(std::vector<CudaDriverAttempt> *attempts = nullptr);
+  static llvm::Expected<std::shared_ptr<CudaDriver>> load(std::vector<CudaDriverAttempt> *attempts = nullptr);
 
   const std::string &path() const { return libraryPath; }
   /// The CUDA version that the driver supports: 13000 means 13.0.
@@ -85,8 +84,7 @@ private:
 /// runtime. Thread safe. Everything created from a context keeps it alive.
 class CudaContext : public std::enable_shared_from_this<CudaContext> {
 public:
-  static llvm::Expected<std::shared_ptr<CudaContext>> retain(std::shared_ptr<CudaDriver> driver,
-                                                             int ordinal);
+  static llvm::Expected<std::shared_ptr<CudaContext>> retain(std::shared_ptr<CudaDriver> driver, int ordinal);
   ~CudaContext();
   CudaContext(const CudaContext &) = delete;
   CudaContext &operator=(const CudaContext &) = delete;
@@ -168,8 +166,7 @@ class CudaModule : public std::enable_shared_from_this<CudaModule> {
 public:
   /// `image` is a cubin or PTX text (told apart by the ELF magic); it is not needed afterwards. An
   /// error carries the driver's code and its JIT log.
-  static llvm::Expected<std::shared_ptr<CudaModule>> load(std::shared_ptr<CudaContext> context,
-                                                          llvm::StringRef image);
+  static llvm::Expected<std::shared_ptr<CudaModule>> load(std::shared_ptr<CudaContext> context, llvm::StringRef image);
   ~CudaModule();
   CudaModule(const CudaModule &) = delete;
   CudaModule &operator=(const CudaModule &) = delete;
@@ -178,8 +175,7 @@ public:
   llvm::Expected<CudaKernel> kernel(llvm::StringRef name) const;
 
 private:
-  CudaModule(std::shared_ptr<CudaContext> context, void *handle)
-      : owner(std::move(context)), handle(handle) {}
+  CudaModule(std::shared_ptr<CudaContext> context, void *handle) : owner(std::move(context)), handle(handle) {}
   std::shared_ptr<CudaContext> owner;
   void *handle;
 };
@@ -201,10 +197,8 @@ public:
   llvm::Error upload(const void *source, size_t count, size_t offset = 0);
   llvm::Error download(void *target, size_t count, size_t offset = 0) const;
   /// Asynchronous on `stream`; host memory must stay valid, and should be pinned to overlap.
-  llvm::Error uploadAsync(const void *source, size_t count, CudaStreamHandle stream,
-                          size_t offset = 0);
-  llvm::Error downloadAsync(void *target, size_t count, CudaStreamHandle stream,
-                            size_t offset = 0) const;
+  llvm::Error uploadAsync(const void *source, size_t count, CudaStreamHandle stream, size_t offset = 0);
+  llvm::Error downloadAsync(void *target, size_t count, CudaStreamHandle stream, size_t offset = 0) const;
   /// Sets every byte of the buffer, asynchronously on `stream`.
   llvm::Error fillAsync(uint8_t value, CudaStreamHandle stream);
 

@@ -13,50 +13,46 @@ namespace kvcc {
 
 /// X(member, symbol, parameter types). Every function returns CUresult, an int; 0 is success.
 /// Handles are opaque pointers (void *), devices are ints, device addresses uint64_t.
-#define KVCC_CUDA_FUNCTIONS(X)                                                                     \
-  X(init, "cuInit", (unsigned flags))                                                              \
-  X(driverGetVersion, "cuDriverGetVersion", (int *version))                                        \
-  X(getErrorName, "cuGetErrorName", (int status, const char **text))                               \
-  X(getErrorString, "cuGetErrorString", (int status, const char **text))                           \
-  X(deviceGetCount, "cuDeviceGetCount", (int *count))                                              \
-  X(deviceGet, "cuDeviceGet", (int *device, int ordinal))                                          \
-  X(deviceGetName, "cuDeviceGetName", (char *name, int size, int device))                          \
-  X(deviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, int device))           \
-  X(deviceTotalMem, "cuDeviceTotalMem_v2", (size_t *bytes, int device))                            \
-  X(primaryCtxRetain, "cuDevicePrimaryCtxRetain", (void **context, int device))                    \
-  X(primaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (int device))                               \
-  X(ctxGetCurrent, "cuCtxGetCurrent", (void **context))                                            \
-  X(ctxPushCurrent, "cuCtxPushCurrent_v2", (void *context))                                        \
-  X(ctxPopCurrent, "cuCtxPopCurrent_v2", (void **context))                                         \
-  X(ctxSynchronize, "cuCtxSynchronize", ())                                                        \
-  X(moduleLoadDataEx, "cuModuleLoadDataEx",                                                        \
-    (void **module, const void *image, unsigned numOptions, int *options, void **values))          \
-  X(moduleUnload, "cuModuleUnload", (void *module))                                                \
-  X(moduleGetFunction, "cuModuleGetFunction", (void **function, void *module, const char *name))   \
-  X(funcGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, void *function))           \
-  X(funcSetAttribute, "cuFuncSetAttribute", (void *function, int attribute, int value))            \
-  X(launchKernel, "cuLaunchKernel",                                                                \
-    (void *function, unsigned gridX, unsigned gridY, unsigned gridZ, unsigned blockX,              \
-     unsigned blockY, unsigned blockZ, unsigned sharedBytes, void *stream, void **parameters,      \
-     void **extra))                                                                                \
-  X(memGetInfo, "cuMemGetInfo_v2", (size_t *freeBytes, size_t *totalBytes))                        \
-  X(memAlloc, "cuMemAlloc_v2", (uint64_t *address, size_t bytes))                                  \
-  X(memFree, "cuMemFree_v2", (uint64_t address))                                                   \
-  X(memcpyHtoD, "cuMemcpyHtoD_v2", (uint64_t target, const void *source, size_t bytes))            \
-  X(memcpyDtoH, "cuMemcpyDtoH_v2", (void *target, uint64_t source, size_t bytes))                  \
-  X(memcpyHtoDAsync, "cuMemcpyHtoDAsync_v2",                                                       \
-    (uint64_t target, const void *source, size_t bytes, void *stream))                             \
-  X(memcpyDtoHAsync, "cuMemcpyDtoHAsync_v2",                                                       \
-    (void *target, uint64_t source, size_t bytes, void *stream))                                   \
-  X(memsetD8Async, "cuMemsetD8Async",                                                              \
-    (uint64_t target, unsigned char value, size_t bytes, void *stream))                            \
-  X(streamCreate, "cuStreamCreate", (void **stream, unsigned flags))                               \
-  X(streamDestroy, "cuStreamDestroy_v2", (void *stream))                                           \
-  X(streamSynchronize, "cuStreamSynchronize", (void *stream))                                      \
-  X(eventCreate, "cuEventCreate", (void **event, unsigned flags))                                  \
-  X(eventDestroy, "cuEventDestroy_v2", (void *event))                                              \
-  X(eventRecord, "cuEventRecord", (void *event, void *stream))                                     \
-  X(eventSynchronize, "cuEventSynchronize", (void *event))                                         \
+#define KVCC_CUDA_FUNCTIONS(X)                                                                                         \
+  X(init, "cuInit", (unsigned flags))                                                                                  \
+  X(driverGetVersion, "cuDriverGetVersion", (int *version))                                                            \
+  X(getErrorName, "cuGetErrorName", (int status, const char **text))                                                   \
+  X(getErrorString, "cuGetErrorString", (int status, const char **text))                                               \
+  X(deviceGetCount, "cuDeviceGetCount", (int *count))                                                                  \
+  X(deviceGet, "cuDeviceGet", (int *device, int ordinal))                                                              \
+  X(deviceGetName, "cuDeviceGetName", (char *name, int size, int device))                                              \
+  X(deviceGetAttribute, "cuDeviceGetAttribute", (int *value, int attribute, int device))                               \
+  X(deviceTotalMem, "cuDeviceTotalMem_v2", (size_t *bytes, int device))                                                \
+  X(primaryCtxRetain, "cuDevicePrimaryCtxRetain", (void **context, int device))                                        \
+  X(primaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (int device))                                                   \
+  X(ctxGetCurrent, "cuCtxGetCurrent", (void **context))                                                                \
+  X(ctxPushCurrent, "cuCtxPushCurrent_v2", (void *context))                                                            \
+  X(ctxPopCurrent, "cuCtxPopCurrent_v2", (void **context))                                                             \
+  X(ctxSynchronize, "cuCtxSynchronize", ())                                                                            \
+  X(moduleLoadDataEx, "cuModuleLoadDataEx",                                                                            \
+    (void **module, const void *image, unsigned numOptions, int *options, void **values))                              \
+  X(moduleUnload, "cuModuleUnload", (void *module))                                                                    \
+  X(moduleGetFunction, "cuModuleGetFunction", (void **function, void *module, const char *name))                       \
+  X(funcGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, void *function))                               \
+  X(funcSetAttribute, "cuFuncSetAttribute", (void *function, int attribute, int value))                                \
+  X(launchKernel, "cuLaunchKernel",                                                                                    \
+    (void *function, unsigned gridX, unsigned gridY, unsigned gridZ, unsigned blockX, unsigned blockY,                 \
+     unsigned blockZ, unsigned sharedBytes, void *stream, void **parameters, void **extra))                            \
+  X(memGetInfo, "cuMemGetInfo_v2", (size_t *freeBytes, size_t *totalBytes))                                            \
+  X(memAlloc, "cuMemAlloc_v2", (uint64_t *address, size_t bytes))                                                      \
+  X(memFree, "cuMemFree_v2", (uint64_t address))                                                                       \
+  X(memcpyHtoD, "cuMemcpyHtoD_v2", (uint64_t target, const void *source, size_t bytes))                                \
+  X(memcpyDtoH, "cuMemcpyDtoH_v2", (void *target, uint64_t source, size_t bytes))                                      \
+  X(memcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (uint64_t target, const void *source, size_t bytes, void *stream))        \
+  X(memcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *target, uint64_t source, size_t bytes, void *stream))              \
+  X(memsetD8Async, "cuMemsetD8Async", (uint64_t target, unsigned char value, size_t bytes, void *stream))              \
+  X(streamCreate, "cuStreamCreate", (void **stream, unsigned flags))                                                   \
+  X(streamDestroy, "cuStreamDestroy_v2", (void *stream))                                                               \
+  X(streamSynchronize, "cuStreamSynchronize", (void *stream))                                                          \
+  X(eventCreate, "cuEventCreate", (void **event, unsigned flags))                                                      \
+  X(eventDestroy, "cuEventDestroy_v2", (void *event))                                                                  \
+  X(eventRecord, "cuEventRecord", (void *event, void *stream))                                                         \
+  X(eventSynchronize, "cuEventSynchronize", (void *event))                                                             \
   X(eventElapsedTime, "cuEventElapsedTime", (float *milliseconds, void *start, void *end))
 
 struct CudaFunctions {

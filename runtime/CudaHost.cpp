@@ -40,8 +40,7 @@ public:
     sys::path::system_temp_directory(/*ErasedOnReboot=*/true, path);
     sys::path::append(path, "kvcc-host-XXXXXX");
     if (!mkdtemp(const_cast<char *>(path.c_str())))
-      return failure("cannot create a directory '" + Twine(path) +
-                     "'; set TMPDIR to a directory that can be written");
+      return failure("cannot create a directory '" + Twine(path) + "'; set TMPDIR to a directory that can be written");
     return std::unique_ptr<PrivateDirectory>(new PrivateDirectory(path.str()));
   }
   ~PrivateDirectory() { (void)sys::fs::remove_directories(path); }
@@ -100,14 +99,9 @@ Expected<std::string> findCompiler(const CudaHostOptions &options) {
 std::vector<std::string> compilerFlags(const CudaHostOptions &options) {
   // Kernels read one array through several types, and contraction would make results depend on the
   // instruction set.
-  std::vector<std::string> flags = {"-std=c++20",
-                                    "-O2",
-                                    "-w",
-                                    "-fPIC",
-                                    "-fvisibility=hidden",
-                                    "-fno-exceptions",
-                                    "-fno-strict-aliasing",
-                                    "-ffp-contract=off"};
+  std::vector<std::string> flags = {
+      "-std=c++20",       "-O2", "-w", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-strict-aliasing",
+      "-ffp-contract=off"};
   if (Triple(sys::getProcessTriple()).isX86()) {
     StringMap<bool> features = sys::getHostCPUFeatures();
     for (StringRef feature : {"avx2", "fma"})
@@ -137,8 +131,8 @@ std::string firstLines(StringRef path, const PrivateDirectory &dir) {
 }
 
 /// Runs the compiler with both outputs in `log`.
-Error runCompiler(StringRef compiler, ArrayRef<std::string> args, StringRef log,
-                  const CudaHostOptions &options, const PrivateDirectory &dir) {
+Error runCompiler(StringRef compiler, ArrayRef<std::string> args, StringRef log, const CudaHostOptions &options,
+                  const PrivateDirectory &dir) {
   SmallVector<StringRef> argv = {compiler};
   argv.append(args.begin(), args.end());
   std::optional<StringRef> redirects[] = {StringRef(""), log, log};
@@ -151,15 +145,14 @@ Error runCompiler(StringRef compiler, ArrayRef<std::string> args, StringRef log,
   if (failedToRun || rc < 0)
     return failure("cannot run the host C++ compiler '" + compiler +
                    "': " + (message.empty() ? "it was stopped" : message.c_str()));
-  return failure("the host C++ compiler '" + compiler + "' refused the emitted kernel (exit code " +
-                 Twine(rc) + "):\n" + firstLines(log, dir));
+  return failure("the host C++ compiler '" + compiler + "' refused the emitted kernel (exit code " + Twine(rc) +
+                 "):\n" + firstLines(log, dir));
 }
 
 /// Kernel names end up in C++ text and in symbol names.
 Error checkNames(ArrayRef<std::string> names) {
   for (StringRef name : names) {
-    bool good = !name.empty() && !isDigit(name[0]) &&
-                all_of(name, [](char c) { return isAlnum(c) || c == '_'; });
+    bool good = !name.empty() && !isDigit(name[0]) && all_of(name, [](char c) { return isAlnum(c) || c == '_'; });
     if (!good)
       return failure("expected a C identifier as kernel name, but got '" + name + "'");
   }
@@ -178,13 +171,12 @@ Expected<std::string> CudaHostModule::cacheIdentity(const CudaHostOptions &optio
   std::string log = (*dir)->file("version.txt");
   if (Error error = runCompiler(*compiler, {"--version"}, log, options, **dir))
     return error;
-  return firstLines(log, **dir) + "\n" + join(compilerFlags(options), " ") + "\n" +
-         hostAbiPrelude().str() + hostRuntimePrelude().str() + hostPrelude().str();
+  return firstLines(log, **dir) + "\n" + join(compilerFlags(options), " ") + "\n" + hostAbiPrelude().str() +
+         hostRuntimePrelude().str() + hostPrelude().str();
 }
 
 Expected<std::unique_ptr<MemoryBuffer>>
-CudaHostModule::compileToObject(StringRef source, ArrayRef<std::string> kernelNames,
-                                const CudaHostOptions &options) {
+CudaHostModule::compileToObject(StringRef source, ArrayRef<std::string> kernelNames, const CudaHostOptions &options) {
   if (Error error = checkNames(kernelNames))
     return error;
   Expected<std::string> compiler = findCompiler(options);
@@ -198,8 +190,8 @@ CudaHostModule::compileToObject(StringRef source, ArrayRef<std::string> kernelNa
   // The same relative paths as in the source tree, so that the includes of the prelude hold. The
   // line directive makes messages count the lines of the emitted text.
   std::string folder = PreludeFolder.str() + "/";
-  std::string text = "#include \"" + folder + "host.h\"\n#line 1 \"kernel.cu\"\n" + source.str() +
-                     "\n#line 1 \"entries\"\n";
+  std::string text =
+      "#include \"" + folder + "host.h\"\n#line 1 \"kernel.cu\"\n" + source.str() + "\n#line 1 \"entries\"\n";
   for (const std::string &name : kernelNames)
     text += "KV_HOST_ENTRY(" + name + ")\n";
   std::pair<std::string, StringRef> files[] = {{folder + "host_abi.h", hostAbiPrelude()},
@@ -224,13 +216,12 @@ CudaHostModule::compileToObject(StringRef source, ArrayRef<std::string> kernelNa
       MemoryBuffer::getFile(object, /*IsText=*/false, /*RequiresNullTerminator=*/false,
                             /*IsVolatile=*/true);
   if (!bytes)
-    return failure("cannot read the object that '" + *compiler +
-                   "' made: " + bytes.getError().message());
+    return failure("cannot read the object that '" + *compiler + "' made: " + bytes.getError().message());
   return std::move(*bytes);
 }
 
-Expected<std::unique_ptr<CudaHostModule>>
-CudaHostModule::loadObject(StringRef bytes, ArrayRef<std::string> kernelNames) {
+Expected<std::unique_ptr<CudaHostModule>> CudaHostModule::loadObject(StringRef bytes,
+                                                                     ArrayRef<std::string> kernelNames) {
   auto dir = PrivateDirectory::create();
   if (!dir)
     return dir.takeError();
@@ -247,15 +238,13 @@ CudaHostModule::loadObject(StringRef bytes, ArrayRef<std::string> kernelNames) {
   for (StringRef name : kernelNames) {
     void *entry = dlsym(module->handle, ("kv_host_launch_" + name).str().c_str());
     if (!entry)
-      return failure("the object compiled for the host has no kernel '" + name +
-                     "'; compile it again");
+      return failure("the object compiled for the host has no kernel '" + name + "'; compile it again");
     module->entries[name] = entry;
   }
   return module;
 }
 
-Expected<std::unique_ptr<CudaHostModule>> CudaHostModule::compile(StringRef source,
-                                                                  ArrayRef<std::string> kernelNames,
+Expected<std::unique_ptr<CudaHostModule>> CudaHostModule::compile(StringRef source, ArrayRef<std::string> kernelNames,
                                                                   const CudaHostOptions &options) {
   auto object = compileToObject(source, kernelNames, options);
   if (!object)

@@ -33,19 +33,17 @@ class CudaHostModule {
 public:
   /// compileToObject and loadObject. `source` is the emitted text alone; the prelude is added here.
   static llvm::Expected<std::unique_ptr<CudaHostModule>>
-  compile(llvm::StringRef source, llvm::ArrayRef<std::string> kernelNames,
-          const CudaHostOptions &options = {});
+  compile(llvm::StringRef source, llvm::ArrayRef<std::string> kernelNames, const CudaHostOptions &options = {});
 
   /// The bytes of a shared object with one entry per kernel. They depend on the source, the names,
   /// the prelude and cacheIdentity(), and on nothing else (sanitizers and -g add the path of a
   /// temporary file). They use the instruction set of this machine.
   static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
-  compileToObject(llvm::StringRef source, llvm::ArrayRef<std::string> kernelNames,
-                  const CudaHostOptions &options = {});
+  compileToObject(llvm::StringRef source, llvm::ArrayRef<std::string> kernelNames, const CudaHostOptions &options = {});
 
   /// Loads such bytes; fails when a kernel is missing.
-  static llvm::Expected<std::unique_ptr<CudaHostModule>>
-  loadObject(llvm::StringRef bytes, llvm::ArrayRef<std::string> kernelNames);
+  static llvm::Expected<std::unique_ptr<CudaHostModule>> loadObject(llvm::StringRef bytes,
+                                                                    llvm::ArrayRef<std::string> kernelNames);
 
   /// What a cache key needs besides the source and the names: the compiler's version and flags and
   /// the text of the prelude. Starts the compiler once to ask for its version.

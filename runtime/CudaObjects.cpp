@@ -18,8 +18,7 @@ namespace {
 Error fail(const Twine &text) { return createStringError(inconvertibleErrorCode(), text); }
 
 /// Runs `call` with the context current and turns its status into an error.
-template <typename Call>
-Error inContext(const CudaContext &context, const Twine &what, Call &&call) {
+template <typename Call> Error inContext(const CudaContext &context, const Twine &what, Call &&call) {
   CudaContext::Scope scope(context);
   if (Error error = scope.takeError())
     return error;
@@ -37,8 +36,7 @@ template <typename Call> void releaseInContext(const CudaContext &context, Call 
 
 } // namespace
 
-Expected<std::shared_ptr<CudaModule>> CudaModule::load(std::shared_ptr<CudaContext> context,
-                                                       StringRef image) {
+Expected<std::shared_ptr<CudaModule>> CudaModule::load(std::shared_ptr<CudaContext> context, StringRef image) {
   bool isCubin = image.starts_with("\x7f"
                                    "ELF");
   if (image.empty())
@@ -56,9 +54,8 @@ Expected<std::shared_ptr<CudaModule>> CudaModule::load(std::shared_ptr<CudaConte
       })) {
     StringRef text = StringRef(log).rtrim();
     std::string message = toString(std::move(error));
-    return fail("cannot load " + Twine(isCubin ? "cubin" : "ptx") + " on '" +
-                context->device().name + "' (" + context->device().architecture() + ", driver " +
-                Twine(context->driver().version() / 1000) + "." +
+    return fail("cannot load " + Twine(isCubin ? "cubin" : "ptx") + " on '" + context->device().name + "' (" +
+                context->device().architecture() + ", driver " + Twine(context->driver().version() / 1000) + "." +
                 Twine(context->driver().version() % 1000 / 10) + ")" + message +
                 (text.empty() ? "" : "\n" + text.str()));
   }
@@ -73,29 +70,26 @@ Expected<CudaKernel> CudaModule::kernel(StringRef name) const {
   CudaKernel kernel;
   kernel.module = shared_from_this();
   kernel.name = name.str();
-  if (Error error =
-          inContext(*owner, "cannot find kernel '" + name + "'", [&](const CudaFunctions &fn) {
-            return fn.moduleGetFunction(&kernel.handle, handle, kernel.name.c_str());
-          }))
+  if (Error error = inContext(*owner, "cannot find kernel '" + name + "'", [&](const CudaFunctions &fn) {
+        return fn.moduleGetFunction(&kernel.handle, handle, kernel.name.c_str());
+      }))
     return std::move(error);
   using namespace cuda;
-  if (Error error =
-          inContext(*owner, "cannot load kernel '" + name + "'", [&](const CudaFunctions &fn) {
-            // With lazy loading the first launch would load the code, which is neither fast nor
-            // legal during capture. Older drivers load it when its attributes are read.
-            if (fn.funcLoad)
-              if (int status = fn.funcLoad(kernel.handle))
-                return status;
-            const std::pair<int *, int> wanted[] = {
-                {&kernel.registerCount, FUNC_ATTRIBUTE_NUM_REGS},
-                {&kernel.localByteCount, FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES},
-                {&kernel.sharedByteCount, FUNC_ATTRIBUTE_SHARED_SIZE_BYTES},
-                {&kernel.maxThreads, FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK}};
-            for (auto [value, attribute] : wanted)
-              if (int status = fn.funcGetAttribute(value, attribute, kernel.handle))
-                return status;
-            return 0;
-          }))
+  if (Error error = inContext(*owner, "cannot load kernel '" + name + "'", [&](const CudaFunctions &fn) {
+        // With lazy loading the first launch would load the code, which is neither fast nor
+        // legal during capture. Older drivers load it when its attributes are read.
+        if (fn.funcLoad)
+          if (int status = fn.funcLoad(kernel.handle))
+            return status;
+        const std::pair<int *, int> wanted[] = {{&kernel.registerCount, FUNC_ATTRIBUTE_NUM_REGS},
+                                                {&kernel.localByteCount, FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES},
+                                                {&kernel.sharedByteCount, FUNC_ATTRIBUTE_SHARED_SIZE_BYTES},
+                                                {&kernel.maxThreads, FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK}};
+        for (auto [value, attribute] : wanted)
+          if (int status = fn.funcGetAttribute(value, attribute, kernel.handle))
+            return status;
+        return 0;
+      }))
     return std::move(error);
   return kernel;
 }
@@ -104,13 +98,11 @@ Error CudaKernel::setMaxDynamicShared(unsigned bytes) {
   int limit = module->context().device().maxSharedBytesPerBlock;
   if (uint64_t(bytes) + sharedByteCount > uint64_t(limit))
     return fail("expected kernel '" + name + "' to use at most " + Twine(limit) +
-                " bytes of shared memory per block on '" + module->context().device().name +
-                "', but got " + Twine(bytes) + " dynamic and " + Twine(sharedByteCount) +
-                " static bytes");
+                " bytes of shared memory per block on '" + module->context().device().name + "', but got " +
+                Twine(bytes) + " dynamic and " + Twine(sharedByteCount) + " static bytes");
   return inContext(module->context(), "cannot set the shared memory of kernel '" + name + "'",
                    [&](const CudaFunctions &fn) {
-                     return fn.funcSetAttribute(
-                         handle, cuda::FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, int(bytes));
+                     return fn.funcSetAttribute(handle, cuda::FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, int(bytes));
                    });
 }
 
@@ -120,18 +112,16 @@ Error CudaKernel::launch(const CudaLaunch &launch, ArrayRef<void *> arguments) c
   if (Error error = scope.takeError())
     return error;
   int status = context.driver().functions().launchKernel(
-      handle, launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1],
-      launch.block[2], launch.dynamicSharedBytes, launch.stream,
-      const_cast<void **>(arguments.data()), nullptr);
+      handle, launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1], launch.block[2],
+      launch.dynamicSharedBytes, launch.stream, const_cast<void **>(arguments.data()), nullptr);
   if (LLVM_LIKELY(status == 0))
     return Error::success();
   auto triple = [](const std::array<unsigned, 3> &v) {
     return std::to_string(v[0]) + "x" + std::to_string(v[1]) + "x" + std::to_string(v[2]);
   };
-  return context.driver().check(
-      status, "cannot launch kernel '" + name + "' with grid " + triple(launch.grid) + ", block " +
-                  triple(launch.block) + " and " + Twine(launch.dynamicSharedBytes) +
-                  " bytes of dynamic shared memory");
+  return context.driver().check(status, "cannot launch kernel '" + name + "' with grid " + triple(launch.grid) +
+                                            ", block " + triple(launch.block) + " and " +
+                                            Twine(launch.dynamicSharedBytes) + " bytes of dynamic shared memory");
 }
 
 Expected<DeviceBuffer> DeviceBuffer::allocate(std::shared_ptr<CudaContext> context, size_t bytes) {
@@ -140,9 +130,8 @@ Expected<DeviceBuffer> DeviceBuffer::allocate(std::shared_ptr<CudaContext> conte
   buffer.bytes = bytes;
   if (bytes == 0) // which the driver refuses
     return buffer;
-  if (Error error =
-          inContext(*buffer.context, "cannot allocate " + Twine(bytes) + " device bytes",
-                    [&](const CudaFunctions &fn) { return fn.memAlloc(&buffer.address, bytes); }))
+  if (Error error = inContext(*buffer.context, "cannot allocate " + Twine(bytes) + " device bytes",
+                              [&](const CudaFunctions &fn) { return fn.memAlloc(&buffer.address, bytes); }))
     return std::move(error);
   return buffer;
 }
@@ -182,9 +171,8 @@ Error DeviceBuffer::upload(const void *source, size_t count, size_t offset) {
     return error;
   if (count == 0)
     return Error::success();
-  return inContext(*context, "cannot copy to the device", [&](const CudaFunctions &fn) {
-    return fn.memcpyHtoD(address + offset, source, count);
-  });
+  return inContext(*context, "cannot copy to the device",
+                   [&](const CudaFunctions &fn) { return fn.memcpyHtoD(address + offset, source, count); });
 }
 
 Error DeviceBuffer::download(void *target, size_t count, size_t offset) const {
@@ -192,13 +180,11 @@ Error DeviceBuffer::download(void *target, size_t count, size_t offset) const {
     return error;
   if (count == 0)
     return Error::success();
-  return inContext(*context, "cannot copy from the device", [&](const CudaFunctions &fn) {
-    return fn.memcpyDtoH(target, address + offset, count);
-  });
+  return inContext(*context, "cannot copy from the device",
+                   [&](const CudaFunctions &fn) { return fn.memcpyDtoH(target, address + offset, count); });
 }
 
-Error DeviceBuffer::uploadAsync(const void *source, size_t count, CudaStreamHandle stream,
-                                size_t offset) {
+Error DeviceBuffer::uploadAsync(const void *source, size_t count, CudaStreamHandle stream, size_t offset) {
   if (Error error = checkRange(count, offset))
     return error;
   if (count == 0)
@@ -208,8 +194,7 @@ Error DeviceBuffer::uploadAsync(const void *source, size_t count, CudaStreamHand
   });
 }
 
-Error DeviceBuffer::downloadAsync(void *target, size_t count, CudaStreamHandle stream,
-                                  size_t offset) const {
+Error DeviceBuffer::downloadAsync(void *target, size_t count, CudaStreamHandle stream, size_t offset) const {
   if (Error error = checkRange(count, offset))
     return error;
   if (count == 0)
@@ -222,18 +207,16 @@ Error DeviceBuffer::downloadAsync(void *target, size_t count, CudaStreamHandle s
 Error DeviceBuffer::fillAsync(uint8_t value, CudaStreamHandle stream) {
   if (bytes == 0)
     return Error::success();
-  return inContext(*context, "cannot fill device memory", [&](const CudaFunctions &fn) {
-    return fn.memsetD8Async(address, value, bytes, stream);
-  });
+  return inContext(*context, "cannot fill device memory",
+                   [&](const CudaFunctions &fn) { return fn.memsetD8Async(address, value, bytes, stream); });
 }
 
 Expected<CudaStream> CudaStream::create(std::shared_ptr<CudaContext> context) {
   CudaStream result;
   result.context = std::move(context);
-  if (Error error =
-          inContext(*result.context, "cannot create a stream", [&](const CudaFunctions &fn) {
-            return fn.streamCreate(&result.stream, cuda::STREAM_NON_BLOCKING);
-          }))
+  if (Error error = inContext(*result.context, "cannot create a stream", [&](const CudaFunctions &fn) {
+        return fn.streamCreate(&result.stream, cuda::STREAM_NON_BLOCKING);
+      }))
     return std::move(error);
   return std::move(result);
 }
@@ -249,10 +232,9 @@ CudaStream::~CudaStream() {
 Expected<CudaEvent> CudaEvent::create(std::shared_ptr<CudaContext> context) {
   CudaEvent result;
   result.context = std::move(context);
-  if (Error error =
-          inContext(*result.context, "cannot create an event", [&](const CudaFunctions &fn) {
-            return fn.eventCreate(&result.event, cuda::EVENT_DEFAULT);
-          }))
+  if (Error error = inContext(*result.context, "cannot create an event", [&](const CudaFunctions &fn) {
+        return fn.eventCreate(&result.event, cuda::EVENT_DEFAULT);
+      }))
     return std::move(error);
   return std::move(result);
 }
@@ -271,8 +253,7 @@ Error CudaEvent::record(CudaStreamHandle stream) {
 }
 
 Error CudaEvent::synchronize() const {
-  return inContext(*context, "cuda work failed",
-                   [&](const CudaFunctions &fn) { return fn.eventSynchronize(event); });
+  return inContext(*context, "cuda work failed", [&](const CudaFunctions &fn) { return fn.eventSynchronize(event); });
 }
 
 Expected<float> CudaEvent::millisecondsSince(const CudaEvent &start) const {

@@ -20,19 +20,18 @@ namespace kvcc {
 
 /// Unless the file has layer_types: layer i is Full where `isFull(i)`, else `other`. No window, no
 /// sliding layer.
-static void setPattern(ConfigReader &reader, ModelConfig &model, LayerKind other,
-                       function_ref<bool(int64_t)> isFull, StringRef mechanism = "") {
+static void setPattern(ConfigReader &reader, ModelConfig &model, LayerKind other, function_ref<bool(int64_t)> isFull,
+                       StringRef mechanism = "") {
   for (auto [i, layer] : llvm::enumerate(model.layers)) {
     if (!reader.has("layer_types"))
-      layer.kind =
-          isFull(i) || (other == LayerKind::Sliding && layer.window == 0) ? LayerKind::Full : other;
+      layer.kind = isFull(i) || (other == LayerKind::Sliding && layer.window == 0) ? LayerKind::Full : other;
     if (layer.kind == LayerKind::Linear && !mechanism.empty())
       layer.mechanism = mechanism.str();
   }
 }
 
-static void everyNthFull(ConfigReader &reader, ModelConfig &model, StringRef key, int64_t n,
-                         LayerKind other, StringRef mechanism = "") {
+static void everyNthFull(ConfigReader &reader, ModelConfig &model, StringRef key, int64_t n, LayerKind other,
+                         StringRef mechanism = "") {
   int64_t period = reader.integer({key}, n);
   setPattern(reader, model, other, [&](int64_t i) { return (i + 1) % period == 0; }, mechanism);
 }
@@ -61,9 +60,7 @@ void falconRule(ConfigReader &reader, ModelConfig &model) {
   bool multiQuery = reader.flag("multi_query", true);
   bool alibi = reader.flag("alibi", false), bias = reader.flag("bias", false);
   for (LayerConfig &layer : model.layers) {
-    layer.kvHeads = grouped      ? reader.integer({"num_kv_heads"}, layer.qHeads)
-                    : multiQuery ? 1
-                                 : layer.qHeads;
+    layer.kvHeads = grouped ? reader.integer({"num_kv_heads"}, layer.qHeads) : multiQuery ? 1 : layer.qHeads;
     layer.alibi = alibi;
     layer.rope = !alibi;
     layer.kBias = bias;
@@ -84,8 +81,7 @@ void llama4Rule(ConfigReader &reader, ModelConfig &model) {
   bool l2 = reader.flag("use_qk_norm", true);
   const json::Value *tuningKey = reader.find("attn_temperature_tuning");
   // Early files write the flag as 4, meaning true.
-  bool tuning =
-      !tuningKey || tuningKey->getAsInteger() || reader.flag("attn_temperature_tuning", true);
+  bool tuning = !tuningKey || tuningKey->getAsInteger() || reader.flag("attn_temperature_tuning", true);
   bool noChunks = reader.writtenNull("attention_chunk_size");
   int64_t chunk = reader.integer({"attention_chunk_size"}, 8192, 1 << 30);
   for (LayerConfig &layer : model.layers) {
@@ -229,8 +225,8 @@ void mimoRule(ConfigReader &reader, ModelConfig &model) {
 void nemotronHRule(ConfigReader &reader, ModelConfig &model) {
   std::string pattern = reader.string("hybrid_override_pattern", "");
   if (pattern.size() != model.layers.size()) {
-    reader.fail("expected hybrid_override_pattern to have one character for each of the " +
-                Twine(model.layers.size()) + " layers, but got " + Twine(pattern.size()));
+    reader.fail("expected hybrid_override_pattern to have one character for each of the " + Twine(model.layers.size()) +
+                " layers, but got " + Twine(pattern.size()));
     return;
   }
   for (auto [symbol, layer] : llvm::zip(pattern, model.layers)) {
@@ -259,8 +255,7 @@ void kimiLinearRule(ConfigReader &reader, ModelConfig &model) {
   for (const json::Value &entry : *list) {
     std::optional<int64_t> number = entry.getAsInteger(); // Counted from 1.
     if (!number || *number < 1 || *number > count) {
-      reader.fail("expected kda_layers to hold integers from 1 to " + Twine(count) + ", but got " +
-                  quoteJson(entry));
+      reader.fail("expected kda_layers to hold integers from 1 to " + Twine(count) + ", but got " + quoteJson(entry));
       return;
     }
     model.layers[*number - 1].kind = LayerKind::Linear;

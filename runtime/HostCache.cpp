@@ -50,8 +50,7 @@ SequenceMemory HostCache::getSequence(int64_t sequence) {
           slots.data() + slotIds[size_t(sequence)] * program.getLayout().slotBytes};
 }
 
-Error HostCache::prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens,
-                         ThreadPool &pool) {
+Error HostCache::prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool) {
   const Plan &plan = program.getPlan();
   if (Error error = writePrefill(plan.cache, plan.schedule, getSequence(sequence), keys, values, tokens, pool))
     return error;
@@ -77,16 +76,14 @@ int64_t HostCache::getBytesRead() const {
   int64_t kvHeads = program.getPlan().shape.kvHeads, bytes = 0;
   for (int64_t tokens : lens) {
     int64_t quantized = window.getQuantizedTokens(tokens), sink = std::min(tokens, window.getSink());
-    int64_t windowBlocks = divideCeil(sink, kv::kBlockTokens) +
-                           divideCeil(tokens - sink - quantized, kv::kBlockTokens);
+    int64_t windowBlocks = divideCeil(sink, kv::kBlockTokens) + divideCeil(tokens - sink - quantized, kv::kBlockTokens);
     bytes += kvHeads * (quantized / kv::kBlockTokens * layout.page.bytes + windowBlocks * layout.window.bytes);
   }
   return bytes;
 }
 
 /// Copies the cache to the GPU, runs the step there and copies its results back.
-static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t queryBytes,
-                                size_t workspaceBytes) {
+static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t queryBytes, size_t workspaceBytes) {
   auto driver = CudaDriver::load();
   if (!driver)
     return driver.takeError();
@@ -136,8 +133,8 @@ static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t 
   return buffers[7].download(lse, rows * sizeof(float));
 }
 
-Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<float> &out,
-                       std::vector<float> &lse, int64_t splits, unsigned threads, uint64_t seed) {
+Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<float> &out, std::vector<float> &lse,
+                       int64_t splits, unsigned threads, uint64_t seed) {
   const Program &program = cache.getProgram();
   const Plan &plan = program.getPlan();
   AttendCall call = cache.getCall();

@@ -32,8 +32,7 @@ public:
   /// The same contents in other memory.
   std::unique_ptr<HostCache> clone() const;
 
-  llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens,
-                      ThreadPool &pool);
+  llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool);
   int64_t getTokens(int64_t sequence) const { return lens[size_t(sequence)]; }
   SequenceMemory getSequence(int64_t sequence);
   /// A call over this cache; query, out, lse and the rest are the caller's.
@@ -55,8 +54,8 @@ private:
 
 /// One decode step over a whole cache, on host tensors whatever the executor: a GPU gets copies. `out` and
 /// `lse` are resized. `splits` 0 chooses.
-llvm::Error decodeStep(const HostCache &cache, const void *query, std::vector<float> &out,
-                       std::vector<float> &lse, int64_t splits = 0, unsigned threads = 0, uint64_t seed = 0);
+llvm::Error decodeStep(const HostCache &cache, const void *query, std::vector<float> &out, std::vector<float> &lse,
+                       int64_t splits = 0, unsigned threads = 0, uint64_t seed = 0);
 
 } // namespace kvcc
 

@@ -20,8 +20,7 @@ namespace {
 /// refuses.
 class Scanner {
 public:
-  Scanner(StringRef text, StringRef where, const JsonLimits &limits)
-      : text(text), where(where), limits(limits) {}
+  Scanner(StringRef text, StringRef where, const JsonLimits &limits) : text(text), where(where), limits(limits) {}
 
   /// The text to parse: the input with its non-finite tokens quoted.
   Expected<std::string> run() {
@@ -53,9 +52,7 @@ private:
     StringSet<> keys;
   };
 
-  Error fail(const Twine &message) {
-    return createStringError(where + ": not valid JSON: " + message);
-  }
+  Error fail(const Twine &message) { return createStringError(where + ": not valid JSON: " + message); }
 
   void copy(size_t n) {
     out += text.substr(pos, n);
@@ -82,8 +79,7 @@ private:
     }
     std::optional<StringRef> name = key->getAsString();
     if (name && !open.back().keys.insert(*name).second)
-      return createStringError(where + ": expected each key once, but got " + quoteText(*name) +
-                               " twice");
+      return createStringError(where + ": expected each key once, but got " + quoteText(*name) + " twice");
     return Error::success();
   }
 

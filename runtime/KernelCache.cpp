@@ -27,9 +27,7 @@ constexpr uint64_t kDefaultMaxBytes = 512ull << 20;
 constexpr int64_t kStaleTemporaryNs = 3600ll * 1000000000;
 
 /// An unset and an empty variable mean the same.
-std::string environment(StringRef name) {
-  return sys::Process::GetEnv(name).value_or(std::string());
-}
+std::string environment(StringRef name) { return sys::Process::GetEnv(name).value_or(std::string()); }
 
 /// Empty if there is no place for a cache.
 std::string defaultDirectory() {
@@ -125,8 +123,8 @@ KernelCache::Impl::Impl(CacheOptions given) : options(std::move(given)) {
   } else if (std::string text = environment("KVCC_CACHE_MAX_BYTES"); !text.empty()) {
     uint64_t value = 0;
     if (StringRef(text).getAsInteger(10, value) || value == 0)
-      warn("expected KVCC_CACHE_MAX_BYTES to be a positive number of bytes, but got '" + text +
-           "'; using " + Twine(maxBytes));
+      warn("expected KVCC_CACHE_MAX_BYTES to be a positive number of bytes, but got '" + text + "'; using " +
+           Twine(maxBytes));
     else
       maxBytes = value;
   }
@@ -151,8 +149,7 @@ void KernelCache::Impl::openDirectory() {
     return;
   if (std::string why = directory->whyNotWritable(); !why.empty()) {
     mode = CacheMode::ReadOnly;
-    return warn("cannot write kernel cache directory '" + path + "': " + why +
-                "; keeping new kernels in memory");
+    return warn("cannot write kernel cache directory '" + path + "': " + why + "; keeping new kernels in memory");
   }
   trim("");
 }
@@ -176,9 +173,8 @@ void KernelCache::Impl::keep(const CacheKey &key, std::shared_ptr<const MemoryBu
   slot = {std::move(buffer), ++clock};
   memoryBytes += size;
   while (memoryBytes > options.maxMemoryBytes) {
-    auto oldest = std::min_element(memory.begin(), memory.end(), [](auto &a, auto &b) {
-      return a.second.lastUse < b.second.lastUse;
-    });
+    auto oldest = std::min_element(memory.begin(), memory.end(),
+                                   [](auto &a, auto &b) { return a.second.lastUse < b.second.lastUse; });
     memoryBytes -= oldest->second.buffer->getBufferSize();
     memory.erase(oldest);
   }
@@ -237,8 +233,7 @@ bool KernelCache::Impl::publish(const CacheKey &key, StringRef bytes, StringRef 
     failure = toString(std::move(error));
   if (!failure.empty()) {
     if (!warnedOfWriting.exchange(true))
-      warn("cannot store kernel '" + label + "' in '" + directory->path() + "': " + failure +
-           "; keeping it in memory");
+      warn("cannot store kernel '" + label + "' in '" + directory->path() + "': " + failure + "; keeping it in memory");
     return false;
   }
 
@@ -360,17 +355,13 @@ size_t KernelCache::Impl::clear() {
   return removed;
 }
 
-KernelCache KernelCache::open(CacheOptions options) {
-  return KernelCache(std::make_unique<Impl>(std::move(options)));
-}
+KernelCache KernelCache::open(CacheOptions options) { return KernelCache(std::make_unique<Impl>(std::move(options))); }
 KernelCache::KernelCache(std::unique_ptr<Impl> impl) : impl(std::move(impl)) {}
 KernelCache::KernelCache(KernelCache &&) noexcept = default;
 KernelCache &KernelCache::operator=(KernelCache &&) noexcept = default;
 KernelCache::~KernelCache() = default;
 
-std::shared_ptr<const MemoryBuffer> KernelCache::lookup(const CacheKey &key) {
-  return impl->lookup(key);
-}
+std::shared_ptr<const MemoryBuffer> KernelCache::lookup(const CacheKey &key) { return impl->lookup(key); }
 bool KernelCache::publish(const CacheKey &key, StringRef bytes, StringRef label) {
   return impl->publish(key, bytes, label);
 }

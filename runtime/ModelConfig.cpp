@@ -39,13 +39,11 @@ static double rotaryFraction(ConfigReader &reader, StringRef layerType, double f
   }
   fraction = reader.number("partial_rotary_factor", fraction);
   if (fraction > 1)
-    reader.fail("expected partial_rotary_factor to be at most 1, but got " +
-                std::to_string(fraction));
+    reader.fail("expected partial_rotary_factor to be at most 1, but got " + std::to_string(fraction));
   return fraction;
 }
 
-static int64_t rotaryChannels(ConfigReader &reader, const LayerConfig &layer,
-                              const Family &family) {
+static int64_t rotaryChannels(ConfigReader &reader, const LayerConfig &layer, const Family &family) {
   if (reader.has("rotary_dim"))
     return reader.integer({"rotary_dim"}, 0, layer.headDim);
   StringRef type = layer.kind == LayerKind::Sliding ? "sliding_attention" : "full_attention";
@@ -81,16 +79,15 @@ static int64_t readHeadDim(ConfigReader &reader, const Family &family, int64_t q
     return family.headDim;
   int64_t hidden = reader.integer({"hidden_size"}, 0, 1 << 26);
   if (!reader.failed() && hidden % qHeads != 0)
-    reader.fail("expected head_dim, or a hidden_size that is a multiple of num_attention_heads " +
-                Twine(qHeads) + ", but got hidden_size " + Twine(hidden));
+    reader.fail("expected head_dim, or a hidden_size that is a multiple of num_attention_heads " + Twine(qHeads) +
+                ", but got hidden_size " + Twine(hidden));
   return std::max<int64_t>(1, hidden / qHeads);
 }
 
 static int64_t readWindow(ConfigReader &reader, const Family &family) {
   if (!reader.flag("use_sliding_window", family.useWindow) || reader.writtenNull("sliding_window"))
     return 0;
-  return reader.has("sliding_window") ? reader.integer({"sliding_window"}, 0, maxTokens)
-                                      : family.window;
+  return reader.has("sliding_window") ? reader.integer({"sliding_window"}, 0, maxTokens) : family.window;
 }
 
 /// The facts that all layers of most models share.
@@ -104,8 +101,7 @@ static LayerConfig readSharedFacts(ConfigReader &reader, const Family &family) {
     readLatent(reader, layer);
     return layer;
   }
-  layer.kvHeads =
-      reader.integer({"num_key_value_heads"}, family.kvHeads ? family.kvHeads : layer.qHeads);
+  layer.kvHeads = reader.integer({"num_key_value_heads"}, family.kvHeads ? family.kvHeads : layer.qHeads);
   layer.headDim = readHeadDim(reader, family, layer.qHeads);
   layer.vHeadDim = reader.integer({"v_head_dim"}, layer.headDim, 1 << 16);
   layer.scale = 1 / std::sqrt(double(layer.headDim));
@@ -118,19 +114,17 @@ static LayerConfig readSharedFacts(ConfigReader &reader, const Family &family) {
 }
 
 static void readLayerTypes(ConfigReader &reader, ModelConfig &model) {
-  const json::Array *types =
-      reader.layerArray(reader.textObject(), "layer_types", model.layers.size());
+  const json::Array *types = reader.layerArray(reader.textObject(), "layer_types", model.layers.size());
   if (!types)
     return;
   for (auto [i, layer] : llvm::enumerate(model.layers)) {
     const json::Value &type = (*types)[i];
-    std::optional<LayerKind> kind =
-        StringSwitch<std::optional<LayerKind>>(type.getAsString().value_or(""))
-            .Case("full_attention", LayerKind::Full)
-            .Case("sliding_attention", LayerKind::Sliding)
-            .Case("chunked_attention", LayerKind::Chunked)
-            .Case("linear_attention", LayerKind::Linear)
-            .Default(std::nullopt);
+    std::optional<LayerKind> kind = StringSwitch<std::optional<LayerKind>>(type.getAsString().value_or(""))
+                                        .Case("full_attention", LayerKind::Full)
+                                        .Case("sliding_attention", LayerKind::Sliding)
+                                        .Case("chunked_attention", LayerKind::Chunked)
+                                        .Case("linear_attention", LayerKind::Linear)
+                                        .Default(std::nullopt);
     if (!kind) {
       reader.fail("expected layer_types[" + Twine(i) +
                   "] to be full_attention, sliding_attention, chunked_attention or "
@@ -149,8 +143,8 @@ static void readLayerTypes(ConfigReader &reader, ModelConfig &model) {
 }
 
 /// Settles what the kinds imply, after all rules.
-static void finishLayer(ConfigReader &reader, const Family &family, size_t index,
-                        int64_t maxContext, LayerConfig &layer) {
+static void finishLayer(ConfigReader &reader, const Family &family, size_t index, int64_t maxContext,
+                        LayerConfig &layer) {
   if (layer.kind == LayerKind::Linear || layer.kind == LayerKind::None) {
     LayerConfig bare;
     bare.kind = layer.kind;
@@ -160,8 +154,8 @@ static void finishLayer(ConfigReader &reader, const Family &family, size_t index
   } else {
     bool windowed = layer.kind == LayerKind::Sliding || layer.kind == LayerKind::Chunked;
     if (windowed && layer.window == 0)
-      reader.fail("expected sliding_window to be an integer from 1 to " + Twine(maxTokens) +
-                  " for sliding layer " + Twine(index) + ", but got none");
+      reader.fail("expected sliding_window to be an integer from 1 to " + Twine(maxTokens) + " for sliding layer " +
+                  Twine(index) + ", but got none");
     // A window that holds the whole context is none.
     if (windowed && layer.window >= maxContext)
       layer.kind = LayerKind::Full;
@@ -207,8 +201,7 @@ static void readCacheScheme(ConfigReader &reader, ModelConfig &model) {
   std::optional<int64_t> bits = cache ? cache->getInteger("num_bits") : std::nullopt;
   if (!bits)
     return;
-  model.kvCacheScheme =
-      std::to_string(*bits) + "-bit " + cache->getString("type").value_or("").str();
+  model.kvCacheScheme = std::to_string(*bits) + "-bit " + cache->getString("type").value_or("").str();
   model.notes.push_back("the checkpoint asks for a KV cache of " + model.kvCacheScheme);
 }
 
@@ -217,8 +210,8 @@ static std::string architectureOf(const json::Object &object) {
   return names && !names->empty() ? names->front().getAsString().value_or("").str() : "";
 }
 
-static Expected<const Family *> chooseFamily(const json::Object &root, const json::Object *text,
-                                             StringRef architecture, StringRef file) {
+static Expected<const Family *> chooseFamily(const json::Object &root, const json::Object *text, StringRef architecture,
+                                             StringRef file) {
   StringRef fileType = root.getString("model_type").value_or("");
   StringRef textType = text ? text->getString("model_type").value_or("") : "";
   if (const Family *family = findFamily(textType, fileType, architecture))
@@ -228,16 +221,15 @@ static Expected<const Family *> chooseFamily(const json::Object &root, const jso
   if (name.empty())
     return createStringError(file + ": expected model_type or architectures to name the model, "
                                     "but got neither");
-  return createStringError(
-      file + ": expected " + (byArchitecture ? "architectures" : "model_type") + " to be one of " +
-      llvm::join(nearestFamilies(name, byArchitecture), ", ") + ", but got " + quoteText(name));
+  return createStringError(file + ": expected " + (byArchitecture ? "architectures" : "model_type") + " to be one of " +
+                           llvm::join(nearestFamilies(name, byArchitecture), ", ") + ", but got " + quoteText(name));
 }
 
 Expected<ModelConfig> parseModelConfig(StringRef text, StringRef fileName) {
   text.consume_front("\xef\xbb\xbf"); // A byte order mark is no JSON, but editors add it.
   if (text.size() > (16u << 20))
-    return createStringError(fileName + ": expected a config.json of at most 16 MiB, but got " +
-                             Twine(text.size()) + " bytes");
+    return createStringError(fileName + ": expected a config.json of at most 16 MiB, but got " + Twine(text.size()) +
+                             " bytes");
   JsonLimits limits;
   limits.allowNonFinite = true;
   Expected<json::Value> value = parseJsonText(text, fileName, limits);
@@ -249,8 +241,7 @@ Expected<ModelConfig> parseModelConfig(StringRef text, StringRef fileName) {
   const json::Value *nested = root->get("text_config");
   const json::Object *inner = nested ? nested->getAsObject() : nullptr;
   if (nested && !inner && nested->kind() != json::Value::Null)
-    return createStringError(fileName + ": expected text_config to be an object, but got " +
-                             quoteJson(*nested));
+    return createStringError(fileName + ": expected text_config to be an object, but got " + quoteJson(*nested));
 
   ModelConfig model;
   model.architecture = architectureOf(*root);
@@ -267,8 +258,7 @@ Expected<ModelConfig> parseModelConfig(StringRef text, StringRef fileName) {
   ConfigReader reader(*root, inner, fileName);
   readDtype(reader, model);
   readCacheScheme(reader, model);
-  model.maxContext =
-      reader.integer({"max_position_embeddings", "seq_length"}, (*family)->maxContext, maxTokens);
+  model.maxContext = reader.integer({"max_position_embeddings", "seq_length"}, (*family)->maxContext, maxTokens);
   int64_t count = reader.integer({"num_hidden_layers", "num_layers"}, 0, maxLayers);
   LayerConfig shared = readSharedFacts(reader, **family);
   if (reader.failed())

@@ -54,13 +54,12 @@ struct LayerConfig {
   double valueScale = 1; ///< The model multiplies V by this before it is cached.
   int64_t rotaryDim = 0; ///< Channels that RoPE turns; 0 in NoPE layers.
   bool rope = true;
-  bool attentionSinks = false; ///< One learned logit per query head joins the softmax.
-  bool alibi = false;          ///< A bias linear in the distance is added to the scores.
-  bool kEqualsV = false;       ///< K is used as V: one cache instead of two.
-  bool sharedCache = false;    ///< Reads the cache of an earlier layer and writes none.
-  bool positionScaledQuery =
-      false;          ///< q is scaled by a function of its position, before the kernel.
-  bool kBias = false; ///< The K projection has a bias.
+  bool attentionSinks = false;      ///< One learned logit per query head joins the softmax.
+  bool alibi = false;               ///< A bias linear in the distance is added to the scores.
+  bool kEqualsV = false;            ///< K is used as V: one cache instead of two.
+  bool sharedCache = false;         ///< Reads the cache of an earlier layer and writes none.
+  bool positionScaledQuery = false; ///< q is scaled by a function of its position, before the kernel.
+  bool kBias = false;               ///< The K projection has a bias.
   QkNorm qkNorm = QkNorm::None;
   std::string mechanism; ///< For layers that are not softmax attention over K and V: what they are,
                          ///< in words.

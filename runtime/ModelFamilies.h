@@ -34,8 +34,7 @@ struct Family {
 
 /// By the model_type of the text model, else by that of the file (wrappers such as gemma3 stand for
 /// gemma3_text), else by the architecture. Null when none is known.
-const Family *findFamily(llvm::StringRef textType, llvm::StringRef fileType,
-                         llvm::StringRef architecture);
+const Family *findFamily(llvm::StringRef textType, llvm::StringRef fileType, llvm::StringRef architecture);
 
 /// All known model types, or all known architectures, the nearest to `name` first.
 std::vector<llvm::StringRef> nearestFamilies(llvm::StringRef name, bool byArchitecture);

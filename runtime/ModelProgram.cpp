@@ -29,8 +29,8 @@ Expected<std::unique_ptr<ModelProgram>> ModelProgram::load(Compiler &compiler, M
   auto result = std::make_unique<ModelProgram>();
   result->byLayer.resize(model.layers.size());
   for (const LayerGroup &group : groupLayers(model)) {
-    auto plan = compiler.plan(group.shape, request.dtype.empty() ? model.dtype : request.dtype, request.scheme,
-                              *target, request.options);
+    auto plan = compiler.plan(group.shape, request.dtype.empty() ? model.dtype : request.dtype, request.scheme, *target,
+                              request.options);
     if (!plan)
       return plan.takeError();
     auto program = Program::load(compiler, std::move(*plan), pool);

@@ -87,14 +87,12 @@ std::string servedReason(const LayerConfig &layer) {
   if (layer.sharedCache)
     reasons.push_back("reading the cache of an earlier layer");
   if (layer.headDim % 32 != 0 || layer.headDim < 32 || layer.headDim > 256)
-    reasons.push_back(
-        formatv("head_dim {0} (expected a multiple of 32 from 32 to 256)", layer.headDim));
+    reasons.push_back(formatv("head_dim {0} (expected a multiple of 32 from 32 to 256)", layer.headDim));
   if (layer.vHeadDim != layer.headDim)
-    reasons.push_back(formatv("v_head_dim {0} beside head_dim {1} (expected equal ones)",
-                              layer.vHeadDim, layer.headDim));
+    reasons.push_back(
+        formatv("v_head_dim {0} beside head_dim {1} (expected equal ones)", layer.vHeadDim, layer.headDim));
   if (layer.kvHeads < 1 || layer.qHeads % layer.kvHeads != 0)
-    reasons.push_back(formatv("{0} query heads over {1} KV heads (expected a multiple)",
-                              layer.qHeads, layer.kvHeads));
+    reasons.push_back(formatv("{0} query heads over {1} KV heads (expected a multiple)", layer.qHeads, layer.kvHeads));
   if (reasons.empty())
     return "";
   std::string text = llvm::join(ArrayRef(reasons).drop_back(), ", ");

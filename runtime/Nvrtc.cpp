@@ -26,8 +26,8 @@ struct Nvrtc::Functions {
   Result (*version)(int *major, int *minor);
   Result (*getNumSupportedArchs)(int *count);
   Result (*getSupportedArchs)(int *archs);
-  Result (*createProgram)(Program *, const char *source, const char *name, int numHeaders,
-                          const char *const *headers, const char *const *includeNames);
+  Result (*createProgram)(Program *, const char *source, const char *name, int numHeaders, const char *const *headers,
+                          const char *const *includeNames);
   Result (*destroyProgram)(Program *);
   Result (*compileProgram)(Program, int numOptions, const char *const *options);
   Result (*getPtxSize)(Program, size_t *);
@@ -58,8 +58,7 @@ std::optional<Architecture> parseArchitecture(StringRef text) {
     result.suffix = text.take_back().str();
     text = text.drop_back();
   }
-  if (text.size() < 2 || text.size() > 4 || text.front() == '0' ||
-      text.getAsInteger(10, result.number))
+  if (text.size() < 2 || text.size() > 4 || text.front() == '0' || text.getAsInteger(10, result.number))
     return std::nullopt;
   return result;
 }
@@ -94,8 +93,7 @@ Expected<std::shared_ptr<Nvrtc>> Nvrtc::bind(void *handle, std::string path) {
   if (functions->version(&result->versionMajor, &result->versionMinor) != 0)
     return fail("nvrtcVersion failed");
   if (result->versionMajor < kOldestMajor)
-    return fail("expected version " + Twine(kOldestMajor) + ".0 or newer, but got " +
-                result->version());
+    return fail("expected version " + Twine(kOldestMajor) + ".0 or newer, but got " + result->version());
   int count = 0;
   if (functions->getNumSupportedArchs(&count) != 0 || count <= 0)
     return fail("it names no supported architecture");
@@ -103,16 +101,14 @@ Expected<std::shared_ptr<Nvrtc>> Nvrtc::bind(void *handle, std::string path) {
   if (functions->getSupportedArchs(result->archs.data()) != 0)
     return fail("it names no supported architecture");
   llvm::sort(result->archs);
-  result->identityText = "nvrtc " + result->version() + " " +
-                         libraryBuildId(reinterpret_cast<const void *>(functions->compileProgram));
+  result->identityText =
+      "nvrtc " + result->version() + " " + libraryBuildId(reinterpret_cast<const void *>(functions->compileProgram));
   result->libraryPath = std::move(path);
   result->fn = std::move(functions);
   return result;
 }
 
-std::string Nvrtc::version() const {
-  return std::to_string(versionMajor) + "." + std::to_string(versionMinor);
-}
+std::string Nvrtc::version() const { return std::to_string(versionMajor) + "." + std::to_string(versionMinor); }
 
 std::string Nvrtc::supportedArchNames() const {
   std::string text;
@@ -122,16 +118,15 @@ std::string Nvrtc::supportedArchNames() const {
   return text;
 }
 
-Expected<CompiledKernel> Nvrtc::compile(StringRef source, StringRef name, StringRef arch,
-                                        ArrayRef<std::string> options, bool wantCubin) const {
+Expected<CompiledKernel> Nvrtc::compile(StringRef source, StringRef name, StringRef arch, ArrayRef<std::string> options,
+                                        bool wantCubin) const {
   std::optional<Architecture> asked = parseArchitecture(arch);
   if (!asked)
-    return fail("expected an architecture such as 'sm_90', but got '" + arch + "'; nvrtc " +
-                version() + " supports " + supportedArchNames());
+    return fail("expected an architecture such as 'sm_90', but got '" + arch + "'; nvrtc " + version() + " supports " +
+                supportedArchNames());
   if (asked->number < archs.front())
-    return fail("expected an architecture of " + supportedArchNames() + ", but got '" + arch +
-                "', which nvrtc " + version() + " no longer supports; the nearest one is sm_" +
-                Twine(archs.front()));
+    return fail("expected an architecture of " + supportedArchNames() + ", but got '" + arch + "', which nvrtc " +
+                version() + " no longer supports; the nearest one is sm_" + Twine(archs.front()));
   for (const std::string &option : options) {
     StringRef bare = StringRef(option).ltrim('-');
     if (bare == "arch" || bare == "gpu-architecture" || bare.starts_with("arch=") ||
@@ -144,10 +139,9 @@ Expected<CompiledKernel> Nvrtc::compile(StringRef source, StringRef name, String
   if (newest != asked->number) {
     // PTX without a suffix runs on every later architecture; machine code does not.
     result.architecture = "compute_" + std::to_string(newest);
-    result.fallbackNote =
-        ("nvrtc " + version() + " does not know '" + arch + "'; generated ptx for " +
-         result.architecture + ", which the driver compiles when it loads the module")
-            .str();
+    result.fallbackNote = ("nvrtc " + version() + " does not know '" + arch + "'; generated ptx for " +
+                           result.architecture + ", which the driver compiles when it loads the module")
+                              .str();
   } else {
     result.architecture = (wantCubin ? "sm_" : "compute_") + std::to_string(newest) + asked->suffix;
   }
@@ -163,8 +157,7 @@ Expected<CompiledKernel> Nvrtc::compile(StringRef source, StringRef name, String
   std::string sourceText = source.str();
   std::string nameText = (name.starts_with("/") ? name : "/kvcc/" + name).str();
   Functions::Program program = nullptr;
-  if (int status =
-          fn->createProgram(&program, sourceText.c_str(), nameText.c_str(), 0, nullptr, nullptr))
+  if (int status = fn->createProgram(&program, sourceText.c_str(), nameText.c_str(), 0, nullptr, nullptr))
     return fail("nvrtc cannot create program '" + name + "': " + fn->getErrorString(status));
   scope_exit destroy([&] { fn->destroyProgram(&program); });
 
@@ -183,8 +176,8 @@ Expected<CompiledKernel> Nvrtc::compile(StringRef source, StringRef name, String
   int compileStatus = fn->compileProgram(program, pointers.size(), pointers.data());
   (void)fetch(fn->getLogSize, fn->getLog, true, result.log);
   if (compileStatus != 0)
-    return fail("nvrtc " + version() + " cannot compile '" + name + "' for " + result.architecture +
-                ": " + fn->getErrorString(compileStatus) +
+    return fail("nvrtc " + version() + " cannot compile '" + name + "' for " + result.architecture + ": " +
+                fn->getErrorString(compileStatus) +
                 (result.log.empty() ? "" : "\n" + StringRef(result.log).rtrim().str()));
   if (int status = fetch(fn->getPtxSize, fn->getPtx, true, result.ptx))
     return fail("nvrtc returned no ptx for '" + name + "': " + fn->getErrorString(status));

@@ -76,10 +76,8 @@ public:
   /// \param options passed on as they are; must not choose an architecture.
   /// \param wantCubin machine code and PTX if true, PTX only if false.
   /// The same arguments give the same bytes. An error of the source carries NVRTC's log.
-  llvm::Expected<CompiledKernel> compile(llvm::StringRef source, llvm::StringRef name,
-                                         llvm::StringRef arch,
-                                         llvm::ArrayRef<std::string> options = {},
-                                         bool wantCubin = true) const;
+  llvm::Expected<CompiledKernel> compile(llvm::StringRef source, llvm::StringRef name, llvm::StringRef arch,
+                                         llvm::ArrayRef<std::string> options = {}, bool wantCubin = true) const;
 
 private:
   struct Functions;

@@ -35,9 +35,7 @@ constexpr StringLiteral kRemedy =
     "install it with 'pip install nvidia-cuda-nvrtc==13.0.88', or install the cuda toolkit, or set "
     "KVCC_NVRTC to the full path of libnvrtc.so";
 
-std::string environment(StringRef name) {
-  return sys::Process::GetEnv(name).value_or(std::string());
-}
+std::string environment(StringRef name) { return sys::Process::GetEnv(name).value_or(std::string()); }
 
 std::string joinPath(StringRef base, StringRef rest) {
   SmallString<128> path(base);
@@ -64,8 +62,7 @@ void preloadBuiltins(StringRef libraryPath) {
   SmallString<128> real;
   if (sys::fs::real_path(libraryPath, real))
     real = libraryPath;
-  for (const std::string &path :
-       entriesWithPrefix(sys::path::parent_path(real), "libnvrtc-builtins.so."))
+  for (const std::string &path : entriesWithPrefix(sys::path::parent_path(real), "libnvrtc-builtins.so."))
     (void)::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
 }
 
@@ -169,8 +166,7 @@ private:
     if (sites.empty())
       note(origin, joinPath(root, "lib/python*"), "not found");
     for (const std::string &site : sites)
-      for (StringRef wheel :
-           {"site-packages/nvidia/cu13/lib", "site-packages/nvidia/cuda_nvrtc/lib"})
+      for (StringRef wheel : {"site-packages/nvidia/cu13/lib", "site-packages/nvidia/cuda_nvrtc/lib"})
         if (Found found = tryDirectory(origin, joinPath(site, wheel)))
           return found;
     // Conda's own packages are not wheels.
@@ -231,8 +227,7 @@ std::string libraryBuildId(const void *address) {
             size_t descSize = alignTo<4>(uint64_t(note->n_descsz));
             if (nameSize + descSize > size_t(end - name))
               break;
-            if (note->n_type == NT_GNU_BUILD_ID &&
-                StringRef(name, note->n_namesz) == StringRef("GNU", 4)) {
+            if (note->n_type == NT_GNU_BUILD_ID && StringRef(name, note->n_namesz) == StringRef("GNU", 4)) {
               query.id = toHex(StringRef(name + nameSize, note->n_descsz), /*LowerCase=*/true);
               return 1;
             }

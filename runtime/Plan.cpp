@@ -56,8 +56,8 @@ Error runPipeline(ModuleOp module, kv::TargetKind kind, Level level, const Pipel
 
 /// func @name(arguments) that returns the results of the one operation that `create` makes.
 template <typename Create>
-void addFunction(mlir::OpBuilder &b, StringRef name, ArrayRef<mlir::Type> arguments,
-                 ArrayRef<mlir::Type> results, Create create) {
+void addFunction(mlir::OpBuilder &b, StringRef name, ArrayRef<mlir::Type> arguments, ArrayRef<mlir::Type> results,
+                 Create create) {
   mlir::OpBuilder::InsertionGuard guard(b);
   auto func = mlir::func::FuncOp::create(b, b.getUnknownLoc(), name, b.getFunctionType(arguments, results));
   b.setInsertionPointToStart(func.addEntryBlock());
@@ -85,8 +85,8 @@ std::string kvcc::printModule(ModuleOp module) {
 
 std::string Plan::print() const { return printModule(module.get()); }
 
-Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape, StringRef dtype,
-                              const Scheme &scheme, const Target &target, const PlanOptions &options) {
+Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape, StringRef dtype, const Scheme &scheme,
+                              const Target &target, const PlanOptions &options) {
   mlir::OpBuilder b(&context);
   mlir::Type element = dtype == "f16"    ? b.getF16Type()
                        : dtype == "bf16" ? mlir::Type(b.getBF16Type())
@@ -100,9 +100,8 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   plan.target = target;
   plan.scheme = scheme.name;
   Diagnostics diagnostics(context);
-  plan.cache = kv::CacheType::getChecked([&] { return mlir::emitError(b.getUnknownLoc()); }, &context,
-                                         shape.kvHeads, shape.headDim, element, scheme.key, scheme.value,
-                                         scheme.window);
+  plan.cache = kv::CacheType::getChecked([&] { return mlir::emitError(b.getUnknownLoc()); }, &context, shape.kvHeads,
+                                         shape.headDim, element, scheme.key, scheme.value, scheme.window);
   if (!plan.cache)
     return diagnostics.takeError();
 
@@ -120,8 +119,7 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
                 return kv::AttendOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1],
                                             b.getF64FloatAttr(shape.scale), nullptr, nullptr, nullptr);
               });
-  addFunction(b, "merge",
-              {tensor({any, any, shape.qHeads, shape.headDim}, f32), tensor({any, any, shape.qHeads}, f32)},
+  addFunction(b, "merge", {tensor({any, any, shape.qHeads, shape.headDim}, f32), tensor({any, any, shape.qHeads}, f32)},
               {out, lse}, [&](mlir::ValueRange args) {
                 return kv::MergeOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1]);
               });
@@ -130,9 +128,9 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
 
   mlir::remark::RemarkCategories categories;
   categories.passed = "kv-.*";
-  if (failed(mlir::remark::enableOptimizationRemarks(
-          context, std::make_unique<RemarkCollector>(plan.remarks),
-          std::make_unique<mlir::remark::RemarkEmittingPolicyAll>(), categories)))
+  if (failed(mlir::remark::enableOptimizationRemarks(context, std::make_unique<RemarkCollector>(plan.remarks),
+                                                     std::make_unique<mlir::remark::RemarkEmittingPolicyAll>(),
+                                                     categories)))
     return createStringError("cannot collect remarks");
   Error error = runPipeline(plan.module.get(), target.kind, Level::Plan, {options.compute, options.page});
   context.setRemarkEngine(nullptr);

@@ -4,11 +4,11 @@
 #define KVCC_RUNTIME_PLAN_H
 
 #include "dialect/Layout.h"
+#include "mlir/IR/OwningOpRef.h"
 #include "passes/Passes.h"
 #include "runtime/ModelConfig.h"
 #include "runtime/Scheme.h"
 #include "runtime/Target.h"
-#include "mlir/IR/OwningOpRef.h"
 
 #include <vector>
 

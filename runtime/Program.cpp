@@ -20,7 +20,8 @@ static Expected<std::unique_ptr<Backend>> loadBackend(const Target &target, Stri
     if (target.arch == "avx512_vnni" && !cpu::hostHasAvx512Vnni())
       return withKind(ErrorKind::Unavailable,
                       createStringError("expected a target that this processor can run (cpu, cpu:generic), "
-                                        "but got " + target.name));
+                                        "but got " +
+                                        target.name));
     return loadCpuBackend(bytes, pool);
   case Executor::CudaHost:
     return loadCudaHostBackend(bytes);
@@ -73,8 +74,8 @@ Error Program::attend(const AttendCall &call) const {
   // Partial outputs, then their lse.
   float *out = split ? static_cast<float *>(call.workspace) : call.out;
   float *lse = split ? out + call.splits * rows * plan.shape.headDim : call.lse;
-  KernelArg args[] = {call.query,       call.pages, call.table, call.slots, call.slotIds, call.lens, out, lse,
-                      call.tableStride, call.batch, call.splits};
+  KernelArg args[] = {call.query, call.pages, call.table,       call.slots, call.slotIds, call.lens,
+                      out,        lse,        call.tableStride, call.batch, call.splits};
   int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads();
   if (Error error = backend->attend(args, {tiles, call.splits, call.batch}, call))
     return error;

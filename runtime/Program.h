@@ -21,9 +21,9 @@ struct AttendCall {
   float *lse = nullptr;             ///< [batch, q_heads], natural logarithm
   void *workspace = nullptr;        ///< Program::getWorkspaceBytes(batch, splits)
   int64_t tableStride = 0, batch = 0, splits = 1;
-  unsigned threads = 0;     ///< of the pool, for Executor::Cpu; 0: all
-  void *stream = nullptr;   ///< for Executor::CudaDevice
-  uint64_t seed = 0;        ///< of the order of execution, for Executor::CudaHost
+  unsigned threads = 0;   ///< of the pool, for Executor::Cpu; 0: all
+  void *stream = nullptr; ///< for Executor::CudaDevice
+  uint64_t seed = 0;      ///< of the order of execution, for Executor::CudaHost
 };
 
 /// An argument of a kernel: a pointer or an index.
@@ -38,8 +38,7 @@ class Backend {
 public:
   virtual ~Backend() = default;
   /// attend(arguments..., x, y, z) and merge(arguments..., x) for every item of the grid.
-  virtual llvm::Error attend(llvm::ArrayRef<KernelArg> args, std::array<int64_t, 3> grid,
-                             const AttendCall &call) = 0;
+  virtual llvm::Error attend(llvm::ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) = 0;
   virtual llvm::Error merge(llvm::ArrayRef<KernelArg> args, int64_t rows, const AttendCall &call) = 0;
   /// Work items that keep the machine busy.
   virtual int64_t getParallelism(unsigned threads) const = 0;

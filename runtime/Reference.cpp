@@ -7,8 +7,8 @@
 #include <limits>
 #include <vector>
 
-void kvcc::computeReference(const float *query, const float *keys, const float *values, int64_t tokens,
-                            int64_t headDim, double scale, double *out, double &lse) {
+void kvcc::computeReference(const float *query, const float *keys, const float *values, int64_t tokens, int64_t headDim,
+                            double scale, double *out, double &lse) {
   std::vector<double> scores(size_t(tokens), 0.0);
   double max = -std::numeric_limits<double>::infinity(), sum = 0;
   for (int64_t t = 0; t < tokens; ++t) {

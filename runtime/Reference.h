@@ -12,8 +12,8 @@ namespace kvcc {
 
 /// out[c] = sum_t softmax(scale * query.keys[t]) values[t][c]; lse = ln sum_t exp(scale * query.keys[t]).
 /// No tokens: out = 0, lse = -inf. keys and values are [tokens, head_dim].
-void computeReference(const float *query, const float *keys, const float *values, int64_t tokens,
-                      int64_t headDim, double scale, double *out, double &lse);
+void computeReference(const float *query, const float *keys, const float *values, int64_t tokens, int64_t headDim,
+                      double scale, double *out, double &lse);
 
 /// |a - b| / |b| in the L2 norm; |a| if b is zero.
 double relativeError(llvm::ArrayRef<float> a, llvm::ArrayRef<double> b);

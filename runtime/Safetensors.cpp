@@ -28,15 +28,12 @@ static const struct {
   StringRef name;
   int64_t bytes;
 } tensorTypes[] = {
-    {TensorType::I64, "I64", 8},         {TensorType::U64, "U64", 8},
-    {TensorType::F64, "F64", 8},         {TensorType::C64, "C64", 8},
-    {TensorType::I32, "I32", 4},         {TensorType::U32, "U32", 4},
-    {TensorType::F32, "F32", 4},         {TensorType::I16, "I16", 2},
-    {TensorType::U16, "U16", 2},         {TensorType::F16, "F16", 2},
-    {TensorType::BF16, "BF16", 2},       {TensorType::I8, "I8", 1},
-    {TensorType::U8, "U8", 1},           {TensorType::BOOL, "BOOL", 1},
-    {TensorType::F8_E4M3, "F8_E4M3", 1}, {TensorType::F8_E5M2, "F8_E5M2", 1},
-    {TensorType::F8_E8M0, "F8_E8M0", 1},
+    {TensorType::I64, "I64", 8},         {TensorType::U64, "U64", 8},         {TensorType::F64, "F64", 8},
+    {TensorType::C64, "C64", 8},         {TensorType::I32, "I32", 4},         {TensorType::U32, "U32", 4},
+    {TensorType::F32, "F32", 4},         {TensorType::I16, "I16", 2},         {TensorType::U16, "U16", 2},
+    {TensorType::F16, "F16", 2},         {TensorType::BF16, "BF16", 2},       {TensorType::I8, "I8", 1},
+    {TensorType::U8, "U8", 1},           {TensorType::BOOL, "BOOL", 1},       {TensorType::F8_E4M3, "F8_E4M3", 1},
+    {TensorType::F8_E5M2, "F8_E5M2", 1}, {TensorType::F8_E8M0, "F8_E8M0", 1},
 };
 
 StringRef stringify(TensorType type) { return tensorTypes[size_t(type)].name; }
@@ -95,8 +92,7 @@ static Expected<TensorView> readEntry(StringRef file, StringRef name, const json
     std::vector<StringRef> known;
     for (const auto &row : tensorTypes)
       known.push_back(row.name);
-    return fail("expected dtype to be one of " + llvm::join(known, ", ") + ", but got " +
-                quoteJson(*dtype));
+    return fail("expected dtype to be one of " + llvm::join(known, ", ") + ", but got " + quoteJson(*dtype));
   }
   view.dtype = *type;
 
@@ -124,9 +120,8 @@ static Expected<TensorView> readEntry(StringRef file, StringRef name, const json
     return fail("expected data_offsets to be two rising integers from 0 to " + Twine(data.size()) +
                 " (the file's data), but got " + quoteJson(*offsets));
   if (*end - *begin != *bytes)
-    return fail("expected " + Twine(*bytes) + " bytes of data for shape " +
-                formatShape(view.shape) + " of " + stringify(*type) + ", but got " +
-                Twine(*end - *begin));
+    return fail("expected " + Twine(*bytes) + " bytes of data for shape " + formatShape(view.shape) + " of " +
+                stringify(*type) + ", but got " + Twine(*end - *begin));
   view.data = data.slice(*begin, *bytes);
   return view;
 }
@@ -146,28 +141,25 @@ static Error checkCover(StringRef file, ArrayRef<TensorView> views, ArrayRef<uin
     if (view->data.begin() != at)
       return tensorError(file, view->name,
                          "expected data that begins at byte " + Twine(at - data.begin()) +
-                             ", where the one before ends, but got " +
-                             Twine(view->data.begin() - data.begin()) +
+                             ", where the one before ends, but got " + Twine(view->data.begin() - data.begin()) +
                              (view->data.begin() < at ? " (an overlap)" : " (a hole)"));
     at = view->data.end();
   }
   if (at != data.end())
-    return createStringError(file + ": expected tensors that cover " + Twine(data.size()) +
-                             " bytes of data, but got " + Twine(at - data.begin()));
+    return createStringError(file + ": expected tensors that cover " + Twine(data.size()) + " bytes of data, but got " +
+                             Twine(at - data.begin()));
   return Error::success();
 }
 
-Expected<SafetensorsFile> SafetensorsFile::read(std::unique_ptr<MemoryBuffer> buffer,
-                                                StringRef name) {
+Expected<SafetensorsFile> SafetensorsFile::read(std::unique_ptr<MemoryBuffer> buffer, StringRef name) {
   StringRef bytes = buffer->getBuffer();
   if (bytes.size() < 8)
     return createStringError(name + ": expected a safetensors file of at least 8 bytes, but got " +
                              Twine(bytes.size()));
   uint64_t headerBytes = support::endian::read64le(bytes.data());
   if (headerBytes > maxHeaderBytes)
-    return createStringError(name + ": expected a header of at most " + Twine(maxHeaderBytes) +
-                             " bytes, but got " + Twine(headerBytes) +
-                             " (not a safetensors file?)");
+    return createStringError(name + ": expected a header of at most " + Twine(maxHeaderBytes) + " bytes, but got " +
+                             Twine(headerBytes) + " (not a safetensors file?)");
   if (headerBytes > bytes.size() - 8)
     return createStringError(name + ": expected a header of at most " + Twine(bytes.size() - 8) +
                              " bytes (the rest of the file), but got " + Twine(headerBytes));
@@ -182,8 +174,7 @@ Expected<SafetensorsFile> SafetensorsFile::read(std::unique_ptr<MemoryBuffer> bu
     return header.takeError();
   const json::Object *entries = header->getAsObject();
   if (!entries)
-    return createStringError(name + ": header: expected a JSON object, but got " +
-                             quoteJson(*header));
+    return createStringError(name + ": header: expected a JSON object, but got " + quoteJson(*header));
 
   SafetensorsFile result;
   result.file = name.str();
@@ -197,20 +188,17 @@ Expected<SafetensorsFile> SafetensorsFile::read(std::unique_ptr<MemoryBuffer> bu
     }
     const json::Object *pairs = value.getAsObject();
     if (!pairs)
-      return createStringError(name + ": header: expected __metadata__ to be an object, but got " +
-                               quoteJson(value));
+      return createStringError(name + ": header: expected __metadata__ to be an object, but got " + quoteJson(value));
     for (const auto &[word, meaning] : *pairs) {
       std::optional<StringRef> string = meaning.getAsString();
       if (!string)
-        return createStringError(name +
-                                 ": header: expected __metadata__ to hold strings, but got " +
-                                 quoteText(word) + ": " + quoteJson(meaning));
+        return createStringError(name + ": header: expected __metadata__ to hold strings, but got " + quoteText(word) +
+                                 ": " + quoteJson(meaning));
       result.meta[word.str()] = string->str();
     }
   }
   // A json::Object iterates in the order of its hash table.
-  llvm::sort(result.views,
-             [](const TensorView &a, const TensorView &b) { return a.name < b.name; });
+  llvm::sort(result.views, [](const TensorView &a, const TensorView &b) { return a.name < b.name; });
   if (Error error = checkCover(name, result.views, data))
     return std::move(error);
   result.buffer = std::move(buffer);
@@ -231,8 +219,7 @@ Expected<SafetensorsFile> SafetensorsFile::open(StringRef path) {
 }
 
 const TensorView *SafetensorsFile::find(StringRef name) const {
-  auto it = llvm::lower_bound(views, name,
-                              [](const TensorView &view, StringRef n) { return view.name < n; });
+  auto it = llvm::lower_bound(views, name, [](const TensorView &view, StringRef n) { return view.name < n; });
   return it != views.end() && it->name == name ? &*it : nullptr;
 }
 
@@ -243,8 +230,7 @@ Expected<const TensorView *> SafetensorsFile::get(StringRef name) const {
   for (const TensorView &view : tensors().take_front(16))
     present.push_back(quoteText(view.name));
   return createStringError(file + ": expected a tensor " + quoteText(name) + ", but got " +
-                           (present.empty() ? "none" : llvm::join(present, ", ")) +
-                           (views.size() > 16 ? ", ..." : ""));
+                           (present.empty() ? "none" : llvm::join(present, ", ")) + (views.size() > 16 ? ", ..." : ""));
 }
 
 std::vector<StringRef> SafetensorsFile::names() const {
@@ -298,17 +284,16 @@ static Error checkWritable(StringRef path, ArrayRef<const TensorToWrite *> order
     std::optional<int64_t> bytes = byteSize(tensor->shape, tensor->dtype);
     if (negative || !bytes || uint64_t(*bytes) != tensor->data.size())
       return tensorError(path, tensor->name,
-                         "expected data of shape " + formatShape(tensor->shape) + " of " +
-                             stringify(tensor->dtype) + ", but got " + Twine(tensor->data.size()) +
-                             " bytes");
+                         "expected data of shape " + formatShape(tensor->shape) + " of " + stringify(tensor->dtype) +
+                             ", but got " + Twine(tensor->data.size()) + " bytes");
   }
   llvm::sort(names);
   if (auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
     return tensorError(path, *twice, "expected each name once, but got it twice");
   for (const auto &[key, value] : metadata)
     if (!json::isUTF8(key) || !json::isUTF8(value))
-      return createStringError(path + ": expected metadata in UTF-8, but got " + quoteText(key) +
-                               ": " + quoteText(value));
+      return createStringError(path + ": expected metadata in UTF-8, but got " + quoteText(key) + ": " +
+                               quoteText(value));
   return Error::success();
 }
 
@@ -332,8 +317,7 @@ Error writeSafetensors(StringRef path, ArrayRef<TensorToWrite> tensors,
   for (const TensorToWrite &tensor : tensors)
     order.push_back(&tensor);
   llvm::sort(order, [](const TensorToWrite *a, const TensorToWrite *b) {
-    return std::tuple(-bytesOf(a->dtype), StringRef(a->name)) <
-           std::tuple(-bytesOf(b->dtype), StringRef(b->name));
+    return std::tuple(-bytesOf(a->dtype), StringRef(a->name)) < std::tuple(-bytesOf(b->dtype), StringRef(b->name));
   });
   if (Error error = checkWritable(path, order, metadata))
     return error;
@@ -396,8 +380,8 @@ Expected<std::vector<float>> toFloat32(const TensorView &view) {
       out[i] = bit_cast<float>(support::endian::read32le(bytes + 4 * i));
     return out;
   default:
-    return createStringError("tensor " + quoteText(view.name) +
-                             ": expected dtype F16, BF16 or F32, but got " + stringify(view.dtype));
+    return createStringError("tensor " + quoteText(view.name) + ": expected dtype F16, BF16 or F32, but got " +
+                             stringify(view.dtype));
   }
 }
 

@@ -65,8 +65,7 @@ public:
   /// tensor.
   static llvm::Expected<SafetensorsFile> open(llvm::StringRef path);
   /// The same for a file that is in memory already; `name` is used in messages.
-  static llvm::Expected<SafetensorsFile> read(std::unique_ptr<llvm::MemoryBuffer> buffer,
-                                              llvm::StringRef name);
+  static llvm::Expected<SafetensorsFile> read(std::unique_ptr<llvm::MemoryBuffer> buffer, llvm::StringRef name);
 
   /// Null when there is none of that name.
   const TensorView *find(llvm::StringRef name) const;

@@ -11,9 +11,7 @@ using namespace kvcc;
 static constexpr StringLiteral kLegal =
     "cpu, cpu:generic, cpu:avx512_vnni, cuda, cuda:sm_75 to cuda:sm_121 or cuda-host";
 
-kv::TargetAttr Target::getAttr(mlir::MLIRContext &context) const {
-  return kv::TargetAttr::get(&context, kind, arch);
-}
+kv::TargetAttr Target::getAttr(mlir::MLIRContext &context) const { return kv::TargetAttr::get(&context, kind, arch); }
 
 static Target makeCpu(StringRef arch, cpu::Machine machine) {
   return {("cpu:" + arch).str(), kv::TargetKind::Cpu, Executor::Cpu, arch.str(), std::move(machine)};

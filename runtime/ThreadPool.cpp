@@ -40,8 +40,7 @@ void ThreadPool::work(unsigned worker) {
     uint64_t current = ticket.load(std::memory_order_acquire);
     if (current == seen) {
       auto end = std::chrono::steady_clock::now() + kSpin;
-      while ((current = ticket.load(std::memory_order_acquire)) == seen &&
-             std::chrono::steady_clock::now() < end)
+      while ((current = ticket.load(std::memory_order_acquire)) == seen && std::chrono::steady_clock::now() < end)
         relax();
       if (current == seen) {
         ticket.wait(seen, std::memory_order_acquire);

@@ -72,30 +72,29 @@ typedef struct kvcc_compile_options {
 
 /* Compiles, or finds in the kernel cache, the kernels of all layers that can be served; a model without any
  * is KVCC_UNSUPPORTED. Never call it on the decode path. */
-KVCC_API kvcc_status kvcc_compile(kvcc_context *context, const kvcc_compile_options *options,
-                                  kvcc_program **program);
+KVCC_API kvcc_status kvcc_compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_program **program);
 KVCC_API void kvcc_program_destroy(kvcc_program *program);
 
 typedef struct kvcc_program_info {
   size_t size;
   int32_t layers;
-  int32_t variants;     /* distinct kernels behind the layers */
-  int32_t from_cache;   /* variants that were found in the kernel cache */
-  double milliseconds;  /* for compiling and loading */
+  int32_t variants;    /* distinct kernels behind the layers */
+  int32_t from_cache;  /* variants that were found in the kernel cache */
+  double milliseconds; /* for compiling and loading */
 } kvcc_program_info;
 KVCC_API kvcc_status kvcc_program_get_info(const kvcc_program *program, kvcc_program_info *info);
 
 typedef struct kvcc_layer_info {
   size_t size;
-  int32_t served;               /* 0: left to the framework, and only `unserved_reason` is filled in */
-  const char *unserved_reason;  /* lives as long as the program */
+  int32_t served;              /* 0: left to the framework, and only `unserved_reason` is filled in */
+  const char *unserved_reason; /* lives as long as the program */
   int64_t q_heads, kv_heads, head_dim;
-  double scale;                 /* of q.k, from the model */
-  const char *dtype;            /* of query, keys, values: "f16", "bf16", "f32" */
-  int64_t sink, recent, flush;  /* window, in tokens */
+  double scale;                /* of q.k, from the model */
+  const char *dtype;           /* of query, keys, values: "f16", "bf16", "f32" */
+  int64_t sink, recent, flush; /* window, in tokens */
   int64_t page_tokens;
   int64_t page_bytes, slot_bytes;
-  double kernel_error_bound;    /* relative L2, against exact attention over the cache as stored */
+  double kernel_error_bound; /* relative L2, against exact attention over the cache as stored */
 } kvcc_layer_info;
 KVCC_API kvcc_status kvcc_program_get_layer(const kvcc_program *program, int32_t layer, kvcc_layer_info *info);
 
@@ -103,8 +102,8 @@ KVCC_API kvcc_status kvcc_program_get_layer(const kvcc_program *program, int32_t
 KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 
 /* Bytes of workspace that kvcc_attend needs for up to `batch` sequences of up to `max_tokens` tokens. */
-KVCC_API kvcc_status kvcc_workspace_bytes(const kvcc_program *program, int32_t layer, int64_t batch,
-                                          int64_t max_tokens, size_t *bytes);
+KVCC_API kvcc_status kvcc_workspace_bytes(const kvcc_program *program, int32_t layer, int64_t batch, int64_t max_tokens,
+                                          size_t *bytes);
 
 /* The pools of a layer. Pointers are multiples of 64. Memory of the host for CPU targets, of the device for
  * CUDA targets (kvcc_prefill: always of the host). */
@@ -117,12 +116,12 @@ typedef struct kvcc_memory {
 
 typedef struct kvcc_prefill_args {
   size_t size;
-  kvcc_memory memory;     /* in host memory */
-  const int32_t *table;   /* [table_length], host */
+  kvcc_memory memory;   /* in host memory */
+  const int32_t *table; /* [table_length], host */
   int64_t table_length;
   int32_t slot;
-  const void *keys;       /* [kv_heads, tokens, head_dim] after RoPE, of the layer's dtype, host */
-  const void *values;     /* the same */
+  const void *keys;                           /* [kv_heads, tokens, head_dim] after RoPE, of the layer's dtype, host */
+  const void *values;                         /* the same */
   int64_t key_head_stride, value_head_stride; /* in elements; 0: tokens * head_dim */
   int64_t tokens;
 } kvcc_prefill_args;
@@ -134,16 +133,16 @@ KVCC_API kvcc_status kvcc_prefill(const kvcc_program *program, int32_t layer, co
 typedef struct kvcc_attend_args {
   size_t size;
   kvcc_memory memory;
-  const int32_t *table;    /* [batch, table_stride] */
+  const int32_t *table; /* [batch, table_stride] */
   int64_t table_stride;
   const int32_t *slots;    /* [batch] */
   const int32_t *seq_lens; /* [batch]; 0 gives out = 0 and lse = -inf */
   int64_t batch;
-  int64_t max_tokens;      /* at least every seq_len; decides how the work is split */
-  const void *query;       /* [batch, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
-  float *out;              /* [batch, q_heads, head_dim] */
-  float *lse;              /* [batch, q_heads]: natural logarithm of the sum of exp of the scaled logits */
-  void *workspace;         /* may be NULL if kvcc_workspace_bytes says 0 */
+  int64_t max_tokens; /* at least every seq_len; decides how the work is split */
+  const void *query;  /* [batch, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
+  float *out;         /* [batch, q_heads, head_dim] */
+  float *lse;         /* [batch, q_heads]: natural logarithm of the sum of exp of the scaled logits */
+  void *workspace;    /* may be NULL if kvcc_workspace_bytes says 0 */
   size_t workspace_bytes;
 } kvcc_attend_args;
 

@@ -25,15 +25,12 @@ ArrayRef<int64_t> shapeOf(Value tile) { return cast<ShapedType>(tile.getType()).
 
 /// Calls `body(row, column)` for every 16 columns of a matrix.
 void forEachVector(CpuBuilder &b, ArrayRef<int64_t> shape, function_ref<void(Value, Value)> body) {
-  b.loop(0, shape[0], 1, [&](Value row) {
-    b.loop(0, shape[1], kLanes, [&](Value column) { body(row, column); });
-  });
+  b.loop(0, shape[0], 1, [&](Value row) { b.loop(0, shape[1], kLanes, [&](Value column) { body(row, column); }); });
 }
 
 struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     CpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.scratch(shape, b.getF32Type());
@@ -54,8 +51,8 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
     CpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.scratch(shape, b.getF32Type());
-    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()),
-                                           in.getFactors(), in.getOffset(), ValueRange());
+    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()), in.getFactors(),
+                                           in.getOffset(), ValueRange());
     forEachVector(b, shape, [&](Value head, Value channel) {
       Value product = b.mul(b.loadF32(in.getTile(), {head, channel}), b.loadF32(factors, channel));
       b.store(product, result, {head, channel});
@@ -67,13 +64,11 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
 
 struct PreparePattern : OpConversionPattern<TilePrepareOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     auto shape = shapeOf(op.getTile());
     int64_t group = op.getGroup(), groups = shape[1] / group;
     if (group % kLanes)
-      return op.emitError() << "expected groups of a multiple of " << kLanes
-                            << " for a cpu target, but got " << group;
+      return op.emitError() << "expected groups of a multiple of " << kLanes << " for a cpu target, but got " << group;
     CpuBuilder b(op.getLoc(), rewriter);
     bool rounded = bool(op.getScales());
     Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales, values = in.getTile();
@@ -104,8 +99,8 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
   }
 
   /// Rounds a group to bytes, stores them and their scale, and replaces the vectors by the rounded ones.
-  static void round(CpuBuilder &b, TilePrepareOp op, SmallVector<Value> &vectors, Value values, Value head,
-                    Value first, Value scales, Value g) {
+  static void round(CpuBuilder &b, TilePrepareOp op, SmallVector<Value> &vectors, Value values, Value head, Value first,
+                    Value scales, Value g) {
     bool isUnsigned = op.getIsUnsigned();
     bool twoBytes = cast<VectorType>(op.getValues().getType()).getElementType().isInteger(16);
     float steps = isUnsigned ? 255.0f : twoBytes ? 32639.0f : 127.0f;
@@ -118,8 +113,7 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     memref::StoreOp::create(b, b.mul(max, b.f32(1.0f / steps)), scales, ValueRange{head, g});
     // A group of zeros has the factor 0, not 255 / 0.
     Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OLT, max, b.f32(1e-30f));
-    Value factor = arith::SelectOp::create(b, isZero, b.f32(0.0f),
-                                           arith::DivFOp::create(b, b.f32(steps), max));
+    Value factor = arith::SelectOp::create(b, isZero, b.f32(0.0f), arith::DivFOp::create(b, b.f32(steps), max));
     Value splat = b.splat(factor), shifter = b.f32Splat(12582912.0f); // 1.5 * 2^23 rounds half to even
     for (auto [i, vector] : llvm::enumerate(vectors)) {
       Value scaled = arith::MulFOp::create(b, vector, splat);
@@ -143,8 +137,7 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
 
 struct LoadPattern : OpConversionPattern<TileLoadOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileLoadOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileLoadOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getResult().getType()));
     rewriter.replaceOpWithNewOp<memref::ViewOp>(op, type, in.getSource(), in.getOffset(), ValueRange());
     return success();
@@ -153,8 +146,7 @@ struct LoadPattern : OpConversionPattern<TileLoadOp> {
 
 struct MaskPattern : OpConversionPattern<TileMaskOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     CpuBuilder b(op.getLoc(), rewriter);
     SmallVector<int32_t> numbers;
     for (int32_t i = 0; i < kLanes; ++i)
@@ -166,8 +158,7 @@ struct MaskPattern : OpConversionPattern<TileMaskOp> {
       Value tokens = b.add(lanes, b.splat(first));
       Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, tokens, b.splat(valid));
       Value logits = b.loadF32(in.getTile(), {head, token});
-      b.store(arith::SelectOp::create(b, isThere, logits, b.f32Splat(kMaskedLogit)), in.getTile(),
-              {head, token});
+      b.store(arith::SelectOp::create(b, isThere, logits, b.f32Splat(kMaskedLogit)), in.getTile(), {head, token});
     });
     rewriter.replaceOp(op, in.getTile());
     return success();
@@ -176,16 +167,13 @@ struct MaskPattern : OpConversionPattern<TileMaskOp> {
 
 struct InitStatePattern : OpConversionPattern<TileInitStateOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileInitStateOp op, OpAdaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileInitStateOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     CpuBuilder b(op.getLoc(), rewriter);
     StateType state = op.getState().getType();
     StateColumns columns(state);
     int64_t shape[] = {state.getHeads(), columns.total};
     Value buffer = b.scratch(shape, b.getF32Type());
-    forEachVector(b, shape, [&](Value head, Value column) {
-      b.store(b.f32Splat(0.0f), buffer, {head, column});
-    });
+    forEachVector(b, shape, [&](Value head, Value column) { b.store(b.f32Splat(0.0f), buffer, {head, column}); });
     b.loop(0, state.getHeads(), 1, [&](Value head) {
       memref::StoreOp::create(b, b.f32(kMaskedLogit), buffer, ValueRange{head, b.index(columns.max)});
     });
@@ -196,9 +184,8 @@ struct InitStatePattern : OpConversionPattern<TileInitStateOp> {
 
 /// Multiplies the outputs and the sum of a head by `factor` (a vector).
 void rescale(CpuBuilder &b, Value state, Value head, int64_t columns, Value factor) {
-  b.loop(0, columns, kLanes, [&](Value column) {
-    b.store(b.mul(b.loadF32(state, {head, column}), factor), state, {head, column});
-  });
+  b.loop(0, columns, kLanes,
+         [&](Value column) { b.store(b.mul(b.loadF32(state, {head, column}), factor), state, {head, column}); });
 }
 
 struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
@@ -238,8 +225,7 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
 
 struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     CpuBuilder b(op.getLoc(), rewriter);
     StateType type = op.getState().getType();
     StateColumns columns(type);
@@ -277,8 +263,7 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
     b.loop(0, type.getHeads(), 1, [&](Value head) {
       Value sum = b.reduceAdd(b.loadF32(in.getState(), {head, b.index(columns.sum)}));
       Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
-      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum),
-                                              b.f32(0.0f));
+      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
       Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
       b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
         b.store(b.mul(b.loadF32(in.getState(), {head, channel}), b.splat(inverse)), in.getOut(),
@@ -294,8 +279,8 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
   }
 };
 
-/// Tiles are buffers of their shape, those of i16 with the low bytes of a row before its high bytes; a block is a view of its bytes or numbers; a state is a buffer with
-/// the columns of StateColumns.
+/// Tiles are buffers of their shape, those of i16 with the low bytes of a row before its high bytes; a block is a view
+/// of its bytes or numbers; a state is a buffer with the columns of StateColumns.
 void populateTypes(TypeConverter &converter) {
   converter.addConversion([](Type type) { return type; });
   converter.addConversion([](VectorType type) -> Type {
@@ -333,9 +318,8 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern,
-                 InitStatePattern, SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(
-        converter, &getContext());
+    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
+                 SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter, *isa);
     ConversionTarget legality(getContext());
     legality.addIllegalDialect<KvDialect>();

@@ -17,9 +17,7 @@ static Value splatConstant(OpBuilder &b, Location loc, VectorType type, Attribut
   return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(type, value));
 }
 
-Value CpuBuilder::f32Splat(float value) {
-  return splatConstant(*this, getLoc(), f32Vector(), getF32FloatAttr(value));
-}
+Value CpuBuilder::f32Splat(float value) { return splatConstant(*this, getLoc(), f32Vector(), getF32FloatAttr(value)); }
 Value CpuBuilder::i32Splat(int32_t value) {
   return splatConstant(*this, getLoc(), i32Vector(), getI32IntegerAttr(value));
 }
@@ -70,9 +68,7 @@ Value CpuBuilder::loadF32(Value memory, ValueRange at) {
   Value loaded = vector::LoadOp::create(*this, VectorType::get({kLanes}, element), memory, at);
   return element.isF32() ? loaded : arith::ExtFOp::create(*this, f32Vector(), loaded);
 }
-Value CpuBuilder::loadSplat(Value memory, ValueRange at) {
-  return splat(memref::LoadOp::create(*this, memory, at));
-}
+Value CpuBuilder::loadSplat(Value memory, ValueRange at) { return splat(memref::LoadOp::create(*this, memory, at)); }
 void CpuBuilder::store(Value vector, Value memory, ValueRange at) {
   vector::StoreOp::create(*this, vector, memory, at);
 }
@@ -85,8 +81,7 @@ Value CpuBuilder::reduceAdd(Value vector) {
                                      flags ? flags.getValue() : arith::FastMathFlags::none);
 }
 Value CpuBuilder::reduceMax(Value vector) {
-  return vector::ReductionOp::create(*this, vector::CombiningKind::MAXNUMF, vector,
-                                     arith::FastMathFlags::nnan);
+  return vector::ReductionOp::create(*this, vector::CombiningKind::MAXNUMF, vector, arith::FastMathFlags::nnan);
 }
 
 Value CpuBuilder::exp2(Value x) {
@@ -101,8 +96,7 @@ Value CpuBuilder::exp2(Value x) {
   Value p = f32Splat(1.5403530e-4f);
   for (float c : {1.3333558e-3f, 9.6181291e-3f, 5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.0f})
     p = fma(p, f, f32Splat(c));
-  Value exponent = arith::ShLIOp::create(*this, arith::BitcastOp::create(*this, i32Vector(), shifted),
-                                         i32Splat(23));
+  Value exponent = arith::ShLIOp::create(*this, arith::BitcastOp::create(*this, i32Vector(), shifted), i32Splat(23));
   Value bits = add(arith::BitcastOp::create(*this, i32Vector(), p), exponent);
   Value result = arith::BitcastOp::create(*this, f32Vector(), bits);
   Value tiny = arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, x, f32Splat(-126.0f));
@@ -129,12 +123,11 @@ Value CpuBuilder::unpackCodes(Value bytes, Value at, unsigned bits) {
     SmallVector<int8_t> shifts;
     for (int64_t i = 0; i < kCodes; ++i)
       shifts.push_back(int8_t(i % 8 * bits));
-    Value control =
-        arith::ConstantOp::create(*this, DenseElementsAttr::get(byteVector(), ArrayRef(shifts)));
-    Value moved = LLVM::CallIntrinsicOp::create(
-                      *this, byteVector(), getStringAttr("llvm.x86.avx512.pmultishift.qb.512"),
-                      ValueRange{control, words})
-                      .getResult(0);
+    Value control = arith::ConstantOp::create(*this, DenseElementsAttr::get(byteVector(), ArrayRef(shifts)));
+    Value moved =
+        LLVM::CallIntrinsicOp::create(*this, byteVector(), getStringAttr("llvm.x86.avx512.pmultishift.qb.512"),
+                                      ValueRange{control, words})
+            .getResult(0);
     return arith::AndIOp::create(*this, moved, mask(byteVector(), (1u << bits) - 1));
   }
   auto type = VectorType::get({kCodes / 8}, getI64Type());
@@ -165,8 +158,7 @@ Value CpuBuilder::loadFourBytes(Value memory, ValueRange at) {
 
 Value CpuBuilder::dotBytes(Value acc, Value unsignedBytes, Value signedBytes) {
   if (isa == Isa::Avx512Vnni)
-    return LLVM::CallIntrinsicOp::create(*this, i32Vector(),
-                                         getStringAttr("llvm.x86.avx512.vpdpbusd.512"),
+    return LLVM::CallIntrinsicOp::create(*this, i32Vector(), getStringAttr("llvm.x86.avx512.vpdpbusd.512"),
                                          ValueRange{acc, unsignedBytes, signedBytes})
         .getResult(0);
   for (unsigned e = 0; e < 4; ++e)

@@ -34,12 +34,8 @@ public:
   mlir::VectorType byteVector() { return mlir::VectorType::get({kCodes}, getI8Type()); }
 
   mlir::Value index(int64_t value) { return mlir::arith::ConstantIndexOp::create(*this, value); }
-  mlir::Value f32(float value) {
-    return mlir::arith::ConstantOp::create(*this, getF32FloatAttr(value));
-  }
-  mlir::Value i32(int32_t value) {
-    return mlir::arith::ConstantOp::create(*this, getI32IntegerAttr(value));
-  }
+  mlir::Value f32(float value) { return mlir::arith::ConstantOp::create(*this, getF32FloatAttr(value)); }
+  mlir::Value i32(int32_t value) { return mlir::arith::ConstantOp::create(*this, getI32IntegerAttr(value)); }
   mlir::Value f32Splat(float value);
   mlir::Value i32Splat(int32_t value);
   mlir::Value splat(mlir::Value scalar);
@@ -93,8 +89,7 @@ struct StateColumns {
 };
 
 /// Patterns for score and accumulate, the operations that see codes.
-void populateProductPatterns(mlir::RewritePatternSet &patterns, const mlir::TypeConverter &converter,
-                             Isa isa);
+void populateProductPatterns(mlir::RewritePatternSet &patterns, const mlir::TypeConverter &converter, Isa isa);
 
 } // namespace kvcc::cpu
 

@@ -6,8 +6,8 @@
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
-#include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/LLVMContext.h"
+#include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Passes/PassBuilder.h"
@@ -50,14 +50,12 @@ Machine Machine::baseline() {
   return {triple.str(), triple.getArch() == Triple::x86_64 ? "x86-64" : "generic", ""};
 }
 
-Machine Machine::avx512Vnni() {
-  return {"x86_64-unknown-linux-gnu", "x86-64-v4", "+avx512vbmi,+avx512vnni"};
-}
+Machine Machine::avx512Vnni() { return {"x86_64-unknown-linux-gnu", "x86-64-v4", "+avx512vbmi,+avx512vnni"}; }
 
 bool kvcc::cpu::hostHasAvx512Vnni() {
   auto features = sys::getHostCPUFeatures();
-  return llvm::all_of(std::initializer_list<StringRef>{"avx512f", "avx512bw", "avx512dq", "avx512vl",
-                                                       "avx512vbmi", "avx512vnni", "f16c", "fma"},
+  return llvm::all_of(std::initializer_list<StringRef>{"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi",
+                                                       "avx512vnni", "f16c", "fma"},
                       [&](StringRef name) { return features.lookup(name); });
 }
 
@@ -77,8 +75,7 @@ static Expected<std::unique_ptr<TargetMachine>> createTargetMachine(const Machin
   return created;
 }
 
-Expected<std::unique_ptr<MemoryBuffer>> kvcc::cpu::compileModule(mlir::ModuleOp module,
-                                                                 const Machine &machine,
+Expected<std::unique_ptr<MemoryBuffer>> kvcc::cpu::compileModule(mlir::ModuleOp module, const Machine &machine,
                                                                  CodeFormat format) {
   auto targetMachine = createTargetMachine(machine);
   if (!targetMachine)

@@ -34,8 +34,8 @@ bool hostHasAvx512Vnni();
 enum class CodeFormat { LlvmIr, Assembly, Object };
 
 /// Optimizes and compiles a module in the LLVM dialect.
-llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
-compileModule(mlir::ModuleOp module, const Machine &machine, CodeFormat format);
+llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>> compileModule(mlir::ModuleOp module, const Machine &machine,
+                                                                  CodeFormat format);
 
 /// An object loaded into this process by ORC; its code lives as long as this does. Thread-safe after load.
 class LoadedObject {

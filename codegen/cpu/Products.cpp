@@ -12,9 +12,9 @@ namespace {
 /// The operands of a product after type conversion.
 struct Product {
   BlockType block;
-  Value data, scales;              // the block's elements and scales, in cache memory
+  Value data, scales;                  // the block's elements and scales, in cache memory
   Value small, smallSums, smallScales; // [heads][reduced], [heads][groups], [heads][groups]
-  int64_t heads, group;            // group: reduced elements that share a scale
+  int64_t heads, group;                // group: reduced elements that share a scale
 };
 
 /// Lowers `heads` dot products of a free tile (16 free indices) with one block of codes.
@@ -133,8 +133,7 @@ void forEachFreeTile(CpuBuilder &b, const Product &p, function_ref<void(Value, V
   b.loop(0, tiles, step, [&](Value tile) {
     SmallVector<Value> sums = codes ? codeProduct(b, p, tile) : floatProduct(b, p, tile);
     for (int64_t i = 0; i < step; ++i)
-      emit(b.mulIndex(b.addIndex(tile, b.index(i)), kLanes),
-           ArrayRef(sums).slice(i * p.heads, p.heads));
+      emit(b.mulIndex(b.addIndex(tile, b.index(i)), kLanes), ArrayRef(sums).slice(i * p.heads, p.heads));
   });
 }
 
@@ -146,8 +145,7 @@ LogicalResult checkProduct(Operation *op, Placement placement, BlockType block) 
   PackingAttr packing = block.getPacking();
   int64_t reduceTile = block.isCodes() ? 4 : 1;
   if (packing.getFreeTile() != kLanes || packing.getReduceTile() != reduceTile || packing.getLanes() != 1)
-    return op->emitError() << "expected packing <16x" << reduceTile << "> for a cpu target, but got "
-                           << packing;
+    return op->emitError() << "expected packing <16x" << reduceTile << "> for a cpu target, but got " << packing;
   return success();
 }
 
@@ -161,15 +159,19 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
   ScorePattern(const TypeConverter &converter, MLIRContext *context, Isa isa)
       : OpConversionPattern(converter, context), isa(isa) {}
 
-  LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType keys = op.getKeys().getType();
     if (failed(checkProduct(op, op.getPlacement(), keys)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
-    Product product{keys,          in.getKeys(),       in.getScales(), in.getQuery(),
-                    in.getQuerySums(), in.getQueryScales(), shape[0],
+    Product product{keys,
+                    in.getKeys(),
+                    in.getScales(),
+                    in.getQuery(),
+                    in.getQuerySums(),
+                    in.getQueryScales(),
+                    shape[0],
                     groupOf(op.getScales(), keys)};
     Value result = b.scratch(shape, b.getF32Type());
     forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
@@ -186,15 +188,19 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
   AccumulatePattern(const TypeConverter &converter, MLIRContext *context, Isa isa)
       : OpConversionPattern(converter, context), isa(isa) {}
 
-  LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType values = op.getValues().getType();
     if (failed(checkProduct(op, op.getPlacement(), values)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     int64_t heads = op.getState().getType().getHeads();
-    Product product{values,          in.getValues(),       in.getScales(), in.getWeights(),
-                    in.getWeightSums(), in.getWeightScales(), heads,
+    Product product{values,
+                    in.getValues(),
+                    in.getScales(),
+                    in.getWeights(),
+                    in.getWeightSums(),
+                    in.getWeightScales(),
+                    heads,
                     groupOf(op.getScales(), values)};
     forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < heads; ++h) {
@@ -210,7 +216,6 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
 
 } // namespace
 
-void kvcc::cpu::populateProductPatterns(RewritePatternSet &patterns, const TypeConverter &converter,
-                                        Isa isa) {
+void kvcc::cpu::populateProductPatterns(RewritePatternSet &patterns, const TypeConverter &converter, Isa isa) {
   patterns.add<ScorePattern, AccumulatePattern>(converter, patterns.getContext(), isa);
 }

@@ -27,8 +27,7 @@ namespace {
 template <typename Op> struct CallPattern : OpConversionPattern<Op> {
   CallPattern(const TypeConverter &converter, MLIRContext *context, StringRef callee)
       : OpConversionPattern<Op>(converter, context), callee(callee) {}
-  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in, ConversionPatternRewriter &rewriter) const override {
     if (!llvm::all_of(op->getResultTypes(), llvm::IsaPred<Float32Type>))
       return rewriter.notifyMatchFailure(op, "only f32 is known");
     rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, op->getResultTypes(), callee, in.getOperands());
@@ -41,8 +40,7 @@ template <typename Op> struct CallPattern : OpConversionPattern<Op> {
 template <typename Op> struct IdPattern : OpConversionPattern<Op> {
   IdPattern(const TypeConverter &converter, MLIRContext *context, StringRef prefix, gpu::Dimension last)
       : OpConversionPattern<Op>(converter, context), prefix(prefix), last(last) {}
-  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor, ConversionPatternRewriter &rewriter) const override {
     if (op.getDimension() > last)
       return rewriter.notifyMatchFailure(op, "the prelude has no such dimension");
     std::string callee = prefix + gpu::stringifyDimension(op.getDimension()).str();
@@ -56,14 +54,13 @@ template <typename Op> struct IdPattern : OpConversionPattern<Op> {
 
 struct ShufflePattern : OpConversionPattern<gpu::ShuffleOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(gpu::ShuffleOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(gpu::ShuffleOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     APInt width;
     if (op.getMode() != gpu::ShuffleMode::XOR || !op.getValue().getType().isF32() ||
         !matchPattern(op.getWidth(), m_ConstantInt(&width)) || width != 32 || !op.getValid().use_empty())
       return rewriter.notifyMatchFailure(op, "only butterfly shuffles of f32 over 32 lanes are known");
-    Value result = emitc::CallOpaqueOp::create(rewriter, op.getLoc(), rewriter.getF32Type(),
-                                               "kv_shfl_xor_f32", ValueRange{in.getValue(), in.getOffset()})
+    Value result = emitc::CallOpaqueOp::create(rewriter, op.getLoc(), rewriter.getF32Type(), "kv_shfl_xor_f32",
+                                               ValueRange{in.getValue(), in.getOffset()})
                        .getResult(0);
     rewriter.replaceOp(op, {result, Value()});
     return success();
@@ -73,8 +70,7 @@ struct ShufflePattern : OpConversionPattern<gpu::ShuffleOp> {
 /// 16-bit floats are kept as their bits and widened by the prelude.
 struct ExtFPattern : OpConversionPattern<arith::ExtFOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(arith::ExtFOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(arith::ExtFOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     Type from = op.getIn().getType();
     if (!op.getType().isF32() || !(from.isF16() || from.isBF16()))
       return failure();
@@ -88,13 +84,12 @@ struct ExtFPattern : OpConversionPattern<arith::ExtFOp> {
 struct InfinityPattern : OpConversionPattern<arith::ConstantOp> {
   InfinityPattern(const TypeConverter &converter, MLIRContext *context)
       : OpConversionPattern(converter, context, /*benefit=*/2) {}
-  LogicalResult matchAndRewrite(arith::ConstantOp op, OpAdaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(arith::ConstantOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     auto value = dyn_cast<FloatAttr>(op.getValue());
     if (!value || !value.getType().isF32() || value.getValue().isFinite())
       return failure();
-    auto bits = rewriter.getIntegerAttr(rewriter.getIntegerType(32, /*isSigned=*/false),
-                                        value.getValue().bitcastToAPInt());
+    auto bits =
+        rewriter.getIntegerAttr(rewriter.getIntegerType(32, /*isSigned=*/false), value.getValue().bitcastToAPInt());
     Value word = emitc::ConstantOp::create(rewriter, op.getLoc(), bits.getType(), bits);
     rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, op.getType(), "kv_bits_to_f32", ValueRange{word});
     return success();
@@ -104,8 +99,7 @@ struct InfinityPattern : OpConversionPattern<arith::ConstantOp> {
 /// Workgroup buffers get the prelude's qualifier, which stands before the declaration that follows.
 struct AllocaPattern : OpConversionPattern<memref::AllocaOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(memref::AllocaOp op, OpAdaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(memref::AllocaOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     auto space = dyn_cast_or_null<gpu::AddressSpaceAttr>(op.getType().getMemorySpace());
     Type type = getTypeConverter()->convertType(op.getType());
     if (!space || !isa_and_nonnull<emitc::ArrayType>(type))
@@ -127,8 +121,7 @@ Value subscript(OpBuilder &b, Location loc, Value memory, ValueRange indices) {
 
 struct ViewPattern : OpConversionPattern<memref::ViewOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(memref::ViewOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(memref::ViewOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     Type type = getTypeConverter()->convertType(op.getType());
     Value byte = subscript(rewriter, op.getLoc(), in.getSource(), in.getByteShift());
     Value at = emitc::AddressOfOp::create(rewriter, op.getLoc(), in.getSource().getType(), byte);
@@ -139,8 +132,7 @@ struct ViewPattern : OpConversionPattern<memref::ViewOp> {
 
 struct LoadPattern : OpConversionPattern<memref::LoadOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(memref::LoadOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(memref::LoadOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     Value place = subscript(rewriter, op.getLoc(), in.getMemref(), in.getIndices());
     rewriter.replaceOpWithNewOp<emitc::LoadOp>(op, getTypeConverter()->convertType(op.getType()), place);
     return success();
@@ -149,8 +141,7 @@ struct LoadPattern : OpConversionPattern<memref::LoadOp> {
 
 struct StorePattern : OpConversionPattern<memref::StoreOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(memref::StoreOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(memref::StoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     Value place = subscript(rewriter, op.getLoc(), in.getMemref(), in.getIndices());
     rewriter.replaceOpWithNewOp<emitc::AssignOp>(op, place, in.getValue());
     return success();
@@ -160,8 +151,7 @@ struct StorePattern : OpConversionPattern<memref::StoreOp> {
 /// Unsigned division of indices, which are size_t.
 template <typename Op, typename EmitcOp> struct IndexDivisionPattern : OpConversionPattern<Op> {
   using OpConversionPattern<Op>::OpConversionPattern;
-  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in, ConversionPatternRewriter &rewriter) const override {
     if (!op.getType().isIndex())
       return failure();
     rewriter.replaceOpWithNewOp<EmitcOp>(op, in.getLhs().getType(), in.getLhs(), in.getRhs());
@@ -173,8 +163,7 @@ template <typename Op, typename EmitcOp> struct IndexDivisionPattern : OpConvers
 template <typename Op, typename EmitcOp> struct ShiftPattern : OpConversionPattern<Op> {
   ShiftPattern(const TypeConverter &converter, MLIRContext *context)
       : OpConversionPattern<Op>(converter, context, /*benefit=*/2) {}
-  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in, ConversionPatternRewriter &rewriter) const override {
     APInt amount;
     auto type = dyn_cast<IntegerType>(op.getType());
     if (!type || !matchPattern(op.getRhs(), m_ConstantInt(&amount)) || amount.uge(type.getWidth()))
@@ -189,8 +178,7 @@ template <typename Op, typename EmitcOp> struct ShiftPattern : OpConversionPatte
 
 struct FuncPattern : OpConversionPattern<func::FuncOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(func::FuncOp op, OpAdaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(func::FuncOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     auto threads = op->getAttrOfType<IntegerAttr>(kvcc::kThreadsAttrName);
     if (!threads || op.getNumResults())
       return rewriter.notifyMatchFailure(op, "only kernels (kv.threads, no results) are known");
@@ -213,8 +201,7 @@ struct FuncPattern : OpConversionPattern<func::FuncOp> {
 
 struct ReturnPattern : OpConversionPattern<func::ReturnOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(func::ReturnOp op, OpAdaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(func::ReturnOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     rewriter.replaceOpWithNewOp<emitc::ReturnOp>(op, Value());
     return success();
   }
@@ -268,10 +255,11 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
     RewritePatternSet patterns(context);
     populateArithToEmitCPatterns(converter, patterns);
     populateSCFToEmitCConversionPatterns(patterns, converter);
-    patterns.add<AllocaPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern, ReturnPattern,
-                 ShufflePattern, StorePattern, ViewPattern>(converter, context);
-    patterns.add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>,
-                 IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(converter, context);
+    patterns.add<AllocaPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern, ReturnPattern, ShufflePattern,
+                 StorePattern, ViewPattern>(converter, context);
+    patterns
+        .add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>, IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(
+            converter, context);
     patterns.add<ShiftPattern<arith::ShRUIOp, emitc::BitwiseRightShiftOp>,
                  ShiftPattern<arith::ShLIOp, emitc::BitwiseLeftShiftOp>>(converter, context);
     patterns.add<CallPattern<gpu::BarrierOp>>(converter, context, "kv_barrier");

@@ -24,15 +24,13 @@ ArrayRef<int64_t> shapeOf(Value tile) { return cast<ShapedType>(tile.getType()).
 
 /// Calls `body(row, column)` for this lane's columns (lane, lane + 32, ...) of a matrix.
 void forEachOwn(GpuBuilder &b, ArrayRef<int64_t> shape, function_ref<void(Value, Value)> body) {
-  b.loop(b.index(0), shape[0], 1, false, [&](Value row) {
-    b.loop(b.lane(), shape[1], kWarp, false, [&](Value column) { body(row, column); });
-  });
+  b.loop(b.index(0), shape[0], 1, false,
+         [&](Value row) { b.loop(b.lane(), shape[1], kWarp, false, [&](Value column) { body(row, column); }); });
 }
 
 struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.shared(shape), scale = b.f32(op.getScale().convertToFloat());
@@ -53,11 +51,10 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
     GpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.shared(shape);
-    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()),
-                                           in.getFactors(), in.getOffset(), ValueRange());
+    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()), in.getFactors(),
+                                           in.getOffset(), ValueRange());
     forEachOwn(b, shape, [&](Value head, Value channel) {
-      b.store(b.mul(b.load(in.getTile(), {head, channel}), b.load(factors, channel)), result,
-              {head, channel});
+      b.store(b.mul(b.load(in.getTile(), {head, channel}), b.load(factors, channel)), result, {head, channel});
     });
     b.barrier();
     rewriter.replaceOp(op, result);
@@ -67,11 +64,9 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
 
 struct PreparePattern : OpConversionPattern<TilePrepareOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     if (op.getScales())
-      return op.emitError() << "expected compute f32 for a cuda target, but got values "
-                            << op.getValues().getType();
+      return op.emitError() << "expected compute f32 for a cuda target, but got values " << op.getValues().getType();
     GpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getTile());
     int64_t group = op.getGroup(), groups = shape[1] / group;
@@ -94,8 +89,7 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
 
 struct LoadPattern : OpConversionPattern<TileLoadOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileLoadOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileLoadOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getResult().getType()));
     rewriter.replaceOpWithNewOp<memref::ViewOp>(op, type, in.getSource(), in.getOffset(), ValueRange());
     return success();
@@ -104,8 +98,7 @@ struct LoadPattern : OpConversionPattern<TileLoadOp> {
 
 struct MaskPattern : OpConversionPattern<TileMaskOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     Value lane = b.lane();
     Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, lane, in.getValid());
@@ -121,8 +114,7 @@ struct MaskPattern : OpConversionPattern<TileMaskOp> {
 
 struct InitStatePattern : OpConversionPattern<TileInitStateOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileInitStateOp op, OpAdaptor,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileInitStateOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     StateType state = op.getState().getType();
     StateColumns columns(state);
@@ -172,8 +164,7 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
 
 struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     StateType type = op.getState().getType();
     StateColumns columns(type);
@@ -208,15 +199,13 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
     Value lane = b.lane(), isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
     for (int64_t h = 0; h < type.getHeads(); ++h) {
       Value head = b.index(h);
-      Value sum = b.reduce(b.load(in.getState(), {head, b.index(columns.sum)}),
-                           [&](Value x, Value y) { return b.add(x, y); });
+      Value sum =
+          b.reduce(b.load(in.getState(), {head, b.index(columns.sum)}), [&](Value x, Value y) { return b.add(x, y); });
       Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
-      Value inverse =
-          arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
+      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
       Value base = b.add(b.addIndex(in.getOutOffset(), h * type.getHeadDim()), lane);
       for (int64_t i = 0; i < columns.channels; ++i)
-        b.store(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), in.getOut(),
-                b.addIndex(base, i * kWarp));
+        b.store(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), in.getOut(), b.addIndex(base, i * kWarp));
       Value lse = b.add(b.load(in.getState(), {head, b.index(columns.max)}), math::Log2Op::create(b, sum));
       lse = arith::SelectOp::create(b, seen, b.mul(lse, b.f32(float(std::numbers::ln2))),
                                     b.f32(-std::numeric_limits<float>::infinity()));
@@ -238,9 +227,8 @@ void populateTypes(TypeConverter &converter) {
     return MemRefType::get(shape, element, MemRefLayoutAttrInterface(),
                            gpu::AddressSpaceAttr::get(element.getContext(), space));
   };
-  converter.addConversion([=](VectorType type) {
-    return buffer(type.getShape(), type.getElementType(), gpu::AddressSpace::Workgroup);
-  });
+  converter.addConversion(
+      [=](VectorType type) { return buffer(type.getShape(), type.getElementType(), gpu::AddressSpace::Workgroup); });
   converter.addConversion([=](StateType type) {
     return buffer({type.getHeads(), StateColumns(type).total}, Float32Type::get(type.getContext()),
                   gpu::AddressSpace::Private);
@@ -260,8 +248,7 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
            << (attr ? std::to_string(attr.getInt()) : "none");
   auto count = unsigned(attr.getInt());
   ArrayRef<Type> types = func.getArgumentTypes();
-  if (func.isExternal() || types.size() < count ||
-      !llvm::all_of(types.take_back(count), llvm::IsaPred<IndexType>))
+  if (func.isExternal() || types.size() < count || !llvm::all_of(types.take_back(count), llvm::IsaPred<IndexType>))
     return func.emitError("expected a body with ")
            << count << " trailing index arguments, but got " << func.getFunctionType()
            << (func.isExternal() ? " without a body" : "");
@@ -274,8 +261,7 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
   }
   func->removeAttr(kvcc::kItemArgsAttrName);
   func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(kWarp));
-  return func.eraseArguments(
-      llvm::BitVector(func.getNumArguments()).set(first, func.getNumArguments()));
+  return func.eraseArguments(llvm::BitVector(func.getNumArguments()).set(first, func.getNumArguments()));
 }
 
 struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileToGpuPass> {
@@ -293,9 +279,8 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern,
-                 InitStatePattern, SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(
-        converter, &getContext());
+    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
+                 SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter);
     ConversionTarget legality(getContext());
     legality.addIllegalDialect<KvDialect>();

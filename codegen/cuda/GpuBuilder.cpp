@@ -34,16 +34,11 @@ static Value allocate(GpuBuilder &b, ArrayRef<int64_t> shape, gpu::AddressSpace 
   auto func = isa<func::FuncOp>(parent) ? cast<func::FuncOp>(parent) : parent->getParentOfType<func::FuncOp>();
   b.setInsertionPointToStart(&func.front());
   auto spaceAttr = gpu::AddressSpaceAttr::get(b.getContext(), space);
-  return memref::AllocaOp::create(
-      b, MemRefType::get(shape, b.getF32Type(), MemRefLayoutAttrInterface(), spaceAttr));
+  return memref::AllocaOp::create(b, MemRefType::get(shape, b.getF32Type(), MemRefLayoutAttrInterface(), spaceAttr));
 }
 
-Value GpuBuilder::shared(ArrayRef<int64_t> shape) {
-  return allocate(*this, shape, gpu::AddressSpace::Workgroup);
-}
-Value GpuBuilder::registers(ArrayRef<int64_t> shape) {
-  return allocate(*this, shape, gpu::AddressSpace::Private);
-}
+Value GpuBuilder::shared(ArrayRef<int64_t> shape) { return allocate(*this, shape, gpu::AddressSpace::Workgroup); }
+Value GpuBuilder::registers(ArrayRef<int64_t> shape) { return allocate(*this, shape, gpu::AddressSpace::Private); }
 
 Value GpuBuilder::loadF32(Value memory, ValueRange at) {
   Value value = load(memory, at);
@@ -79,8 +74,7 @@ SmallVector<Value> GpuBuilder::unpackCodes(Value memory, Value first, unsigned b
     if (shift)
       code = arith::ShRUIOp::create(*this, code, i32(int32_t(shift)));
     if (shift + bits > 32)
-      code = arith::OrIOp::create(
-          *this, code, arith::ShLIOp::create(*this, words[word + 1], i32(int32_t(32 - shift))));
+      code = arith::OrIOp::create(*this, code, arith::ShLIOp::create(*this, words[word + 1], i32(int32_t(32 - shift))));
     if (shift + bits != 32)
       code = arith::AndIOp::create(*this, code, mask);
     codes.push_back(code);

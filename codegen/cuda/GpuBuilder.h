@@ -22,12 +22,8 @@ public:
   using ImplicitLocOpBuilder::ImplicitLocOpBuilder;
 
   mlir::Value index(int64_t value) { return mlir::arith::ConstantIndexOp::create(*this, value); }
-  mlir::Value f32(float value) {
-    return mlir::arith::ConstantOp::create(*this, getF32FloatAttr(value));
-  }
-  mlir::Value i32(int32_t value) {
-    return mlir::arith::ConstantOp::create(*this, getI32IntegerAttr(value));
-  }
+  mlir::Value f32(float value) { return mlir::arith::ConstantOp::create(*this, getF32FloatAttr(value)); }
+  mlir::Value i32(int32_t value) { return mlir::arith::ConstantOp::create(*this, getI32IntegerAttr(value)); }
   mlir::Value add(mlir::Value x, mlir::Value y);
   mlir::Value mul(mlir::Value x, mlir::Value y);
   mlir::Value fma(mlir::Value x, mlir::Value y, mlir::Value z) { return add(mul(x, y), z); }
@@ -44,9 +40,7 @@ public:
   mlir::Value shared(llvm::ArrayRef<int64_t> shape);
   mlir::Value registers(llvm::ArrayRef<int64_t> shape);
 
-  mlir::Value load(mlir::Value memory, mlir::ValueRange at) {
-    return mlir::memref::LoadOp::create(*this, memory, at);
-  }
+  mlir::Value load(mlir::Value memory, mlir::ValueRange at) { return mlir::memref::LoadOp::create(*this, memory, at); }
   /// One number as f32.
   mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at);
   void store(mlir::Value value, mlir::Value memory, mlir::ValueRange at) {
@@ -54,8 +48,7 @@ public:
   }
 
   /// A loop without results; `unroll` where the body indexes registers by the induction variable.
-  void loop(mlir::Value from, int64_t to, int64_t step, bool unroll,
-            llvm::function_ref<void(mlir::Value)> body);
+  void loop(mlir::Value from, int64_t to, int64_t step, bool unroll, llvm::function_ref<void(mlir::Value)> body);
   /// A loop that carries values.
   llvm::SmallVector<mlir::Value>
   loop(int64_t from, int64_t to, mlir::ValueRange initial,

@@ -12,9 +12,9 @@ namespace {
 /// The operands of a product after type conversion.
 struct Product {
   BlockType block;
-  Value data, scales;      // the block's elements and scales, in cache memory
-  Value small, smallSums;  // [heads][reduced], [heads][groups], in workgroup memory
-  int64_t heads, group;    // group: reduced elements that share a scale
+  Value data, scales;     // the block's elements and scales, in cache memory
+  Value small, smallSums; // [heads][reduced], [heads][groups], in workgroup memory
+  int64_t heads, group;   // group: reduced elements that share a scale
 };
 
 /// Per head, the sum over one group of codes times the scale, added to `sums`.
@@ -54,8 +54,7 @@ SmallVector<Value> computeProduct(GpuBuilder &b, const Product &p, Value tile) {
     int64_t groups = p.block.getReduceExtent() / p.group;
     if (groups == 1)
       return addGroup(b, p, tile, b.index(0), zeros);
-    return b.loop(0, groups, zeros,
-                  [&](Value group, ValueRange sums) { return addGroup(b, p, tile, group, sums); });
+    return b.loop(0, groups, zeros, [&](Value group, ValueRange sums) { return addGroup(b, p, tile, group, sums); });
   }
   int64_t extent = p.block.getReduceExtent();
   return b.loop(0, extent, zeros, [&](Value r, ValueRange acc) {
@@ -69,8 +68,7 @@ SmallVector<Value> computeProduct(GpuBuilder &b, const Product &p, Value tile) {
 }
 
 /// Refuses what these lowerings do not implement.
-LogicalResult checkProduct(Operation *op, Placement placement, BlockType block, int64_t group,
-                           Type small) {
+LogicalResult checkProduct(Operation *op, Placement placement, BlockType block, int64_t group, Type small) {
   if (placement == Placement::Operand || placement == Placement::Element)
     return op->emitError() << "expected scales placed at accumulator or result for a cuda target, but got "
                            << stringifyPlacement(placement);
@@ -96,16 +94,14 @@ int64_t groupOf(TypedValue<BlockType> scales, BlockType block) {
 
 struct ScorePattern : OpConversionPattern<TileScoreOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType keys = op.getKeys().getType();
     int64_t group = groupOf(op.getScales(), keys);
     if (failed(checkProduct(op, op.getPlacement(), keys, group, op.getQuery().getType())))
       return failure();
     GpuBuilder b(op.getLoc(), rewriter);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
-    Product product{keys,     in.getKeys(), in.getScales(), in.getQuery(), in.getQuerySums(),
-                    shape[0], group};
+    Product product{keys, in.getKeys(), in.getScales(), in.getQuery(), in.getQuerySums(), shape[0], group};
     Value result = b.shared(shape), lane = b.lane();
     for (auto [h, logit] : llvm::enumerate(computeProduct(b, product, b.index(0))))
       b.store(logit, result, {b.index(int64_t(h)), lane});
@@ -116,16 +112,15 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
 
 struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in,
-                                ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType values = op.getValues().getType();
     int64_t group = groupOf(op.getScales(), values);
     if (failed(checkProduct(op, op.getPlacement(), values, group, op.getWeights().getType())))
       return failure();
     GpuBuilder b(op.getLoc(), rewriter);
     StateType state = op.getState().getType();
-    Product product{values,           in.getValues(), in.getScales(), in.getWeights(),
-                    in.getWeightSums(), state.getHeads(), group};
+    Product product{values,           in.getValues(), in.getScales(), in.getWeights(), in.getWeightSums(),
+                    state.getHeads(), group};
     b.loop(b.index(0), StateColumns(state).channels, 1, /*unroll=*/true, [&](Value tile) {
       for (auto [h, sum] : llvm::enumerate(computeProduct(b, product, tile))) {
         Value at[] = {b.index(int64_t(h)), tile};

@@ -53,12 +53,15 @@ public:
       table.push_back(int32_t(2 * perSequence) - 1 - i);
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
-    for (auto [numbers, count] : {std::pair(&query, 2 * 9 * 64), {&keys, int(3 * tokens * 64)}, {&values, int(3 * tokens * 64)}})
+    for (auto [numbers, count] :
+         {std::pair(&query, 2 * 9 * 64), {&keys, int(3 * tokens * 64)}, {&values, int(3 * tokens * 64)}})
       for (int i = 0; i < count; ++i)
         numbers->push_back(_Float16(normal(random)));
     for (int32_t sequence = 0; sequence < 2; ++sequence) {
-      kvcc_prefill_args args = {sizeof(args), memory, table.data() + sequence * perSequence, perSequence, sequence,
-                                keys.data(), values.data(), 0, 0, tokens};
+      kvcc_prefill_args args = {sizeof(args),  memory,   table.data() + sequence * perSequence,
+                                perSequence,   sequence, keys.data(),
+                                values.data(), 0,        0,
+                                tokens};
       ASSERT_EQ(kvcc_prefill(program, 0, &args), KVCC_OK) << kvcc_last_message();
       lens.push_back(int32_t(tokens));
       slots.push_back(sequence);
@@ -68,7 +71,7 @@ public:
     workspace = kvcc::AlignedBytes(workspaceBytes);
     out.resize(2 * 9 * 64);
     lse.resize(2 * 9);
-    step = {sizeof(step), memory,       table.data(), perSequence, slots.data(),     lens.data(),    2,
+    step = {sizeof(step), memory,       table.data(), perSequence, slots.data(),     lens.data(),   2,
             tokens,       query.data(), out.data(),   lse.data(),  workspace.data(), workspaceBytes};
   }
 
@@ -200,7 +203,8 @@ TEST_F(CApiTest, RefusesNumbersThatAreNone) {
   for (float bad : {NAN, INFINITY}) {
     std::vector<_Float16> broken = keys;
     broken[(1 * 400 + 7) * 64 + 5] = _Float16(bad);
-    kvcc_prefill_args args = {sizeof(args), memory, table.data(), step.table_stride, 0, broken.data(), values.data(), 0, 0, 400};
+    kvcc_prefill_args args = {
+        sizeof(args), memory, table.data(), step.table_stride, 0, broken.data(), values.data(), 0, 0, 400};
     EXPECT_EQ(kvcc_prefill(program, 0, &args), KVCC_INVALID_ARGUMENT);
     EXPECT_THAT(kvcc_last_message(), HasSubstr("k[kv head 1, token 7, channel 5]"));
   }

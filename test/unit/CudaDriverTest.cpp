@@ -16,19 +16,17 @@ using namespace kvcc;
 
 namespace {
 
-#define EXPECT_OK(expression)                                                                      \
-  do {                                                                                             \
-    llvm::Error error_ = (expression);                                                             \
-    EXPECT_FALSE(bool(error_)) << llvm::toString(std::move(error_));                               \
+#define EXPECT_OK(expression)                                                                                          \
+  do {                                                                                                                 \
+    llvm::Error error_ = (expression);                                                                                 \
+    EXPECT_FALSE(bool(error_)) << llvm::toString(std::move(error_));                                                   \
   } while (0)
 
 /// The text of an error that must be there.
 template <typename T> std::string errorText(llvm::Expected<T> value) {
   return value ? "no error" : llvm::toString(value.takeError());
 }
-std::string errorText(llvm::Error error) {
-  return error ? llvm::toString(std::move(error)) : "no error";
-}
+std::string errorText(llvm::Error error) { return error ? llvm::toString(std::move(error)) : "no error"; }
 
 class CudaDriverTest : public testing::Test {
 protected:
@@ -61,12 +59,8 @@ protected:
     }
     return *driver;
   }
-  std::shared_ptr<CudaContext> context() {
-    return llvm::cantFail(CudaContext::retain(driver(), 0));
-  }
-  std::shared_ptr<CudaModule> module() {
-    return llvm::cantFail(CudaModule::load(context(), ".version 9.0"));
-  }
+  std::shared_ptr<CudaContext> context() { return llvm::cantFail(CudaContext::retain(driver(), 0)); }
+  std::shared_ptr<CudaModule> module() { return llvm::cantFail(CudaModule::load(context(), ".version 9.0")); }
 
   void *library = nullptr;
   std::optional<ScopedVariable> variable;
@@ -86,15 +80,13 @@ TEST_F(CudaDriverTest, LoadsAndDescribesTheDevice) {
   EXPECT_EQ(info.multiprocessors, 132);
   EXPECT_EQ(info.memoryBytes, uint64_t(80) << 30);
   EXPECT_EQ(info.maxSharedBytesPerBlock, 227 << 10);
-  EXPECT_EQ(errorText((*loaded)->deviceInfo(1)),
-            "expected a cuda device number from 0 to 0, but got 1");
+  EXPECT_EQ(errorText((*loaded)->deviceInfo(1)), "expected a cuda device number from 0 to 0, but got 1");
 }
 
 TEST_F(CudaDriverTest, NamesWhatTheDriverSaid) {
   failWith("cuInit", 100);
   std::string text = errorText(CudaDriver::load());
-  EXPECT_NE(text.find("cuInit failed: CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected"),
-            std::string::npos)
+  EXPECT_NE(text.find("cuInit failed: CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected"), std::string::npos)
       << text;
 }
 
@@ -161,8 +153,7 @@ TEST_F(CudaDriverTest, ModuleErrorsCarryTheLog) {
             std::string::npos)
       << text;
   EXPECT_NE(text.find("fatal: Missing .version"), std::string::npos) << text;
-  EXPECT_EQ(errorText(CudaModule::load(ctx, "")),
-            "expected a cubin or ptx, but got an empty image");
+  EXPECT_EQ(errorText(CudaModule::load(ctx, "")), "expected a cubin or ptx, but got an empty image");
   auto cubin = CudaModule::load(ctx, llvm::StringRef("\x7f"
                                                      "ELF\0\0",
                                                      6));
@@ -200,8 +191,7 @@ TEST_F(CudaDriverTest, CopiesMemory) {
   EXPECT_EQ(moved.pointer(), 0u);
   EXPECT_OK(moved.upload(nullptr, 0));
   failWith("cuMemAlloc_v2", 2);
-  EXPECT_EQ(errorText(DeviceBuffer::allocate(ctx, 64)),
-            "cannot allocate 64 device bytes: CUDA_ERROR_OUT_OF_MEMORY");
+  EXPECT_EQ(errorText(DeviceBuffer::allocate(ctx, 64)), "cannot allocate 64 device bytes: CUDA_ERROR_OUT_OF_MEMORY");
 }
 
 TEST_F(CudaDriverTest, MeasuresTime) {
@@ -242,8 +232,7 @@ TEST(CudaDriverLoadTest, WithoutADriver) {
   if (dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL))
     GTEST_SKIP() << "this machine has an NVIDIA driver";
   std::string text = errorText(CudaDriver::load());
-  EXPECT_EQ(text.find("no NVIDIA driver: libcuda.so.1 not found; tried libcuda.so.1 ("), 0u)
-      << text;
+  EXPECT_EQ(text.find("no NVIDIA driver: libcuda.so.1 not found; tried libcuda.so.1 ("), 0u) << text;
 }
 
 } // namespace

@@ -359,8 +359,8 @@ CudaHostModule &faulty() {
 }
 
 template <class... Args>
-std::string run(CudaHostModule &module, StringRef kernel, std::array<uint32_t, 3> grid,
-                uint32_t threads, uint64_t seed, uint32_t sharedBytes, Args... values) {
+std::string run(CudaHostModule &module, StringRef kernel, std::array<uint32_t, 3> grid, uint32_t threads, uint64_t seed,
+                uint32_t sharedBytes, Args... values) {
   void *args[] = {&values...};
   if (Error error = module.launch(kernel, grid, threads, args, seed, sharedBytes))
     return toString(std::move(error));
@@ -378,9 +378,7 @@ uint16_t encode(double value, const fltSemantics &semantics) {
   f.convert(semantics, APFloat::rmNearestTiesToEven, &lossy);
   return f.isNaN() ? 0x7fff : uint16_t(f.bitcastToAPInt().getZExtValue());
 }
-bool isNaN16(uint16_t bits, const fltSemantics &semantics) {
-  return APFloat(semantics, APInt(16, bits)).isNaN();
-}
+bool isNaN16(uint16_t bits, const fltSemantics &semantics) { return APFloat(semantics, APInt(16, bits)).isNaN(); }
 
 //===----------------------------------------------------------------------===//
 // Grids, collectives, copies
@@ -442,8 +440,7 @@ TEST(CudaHost, LastBlockMerges) {
     std::vector<float> partial(40, -1000.0f);
     uint32_t counter = 0;
     float out = 0;
-    EXPECT_EQ(run(good(), "last_block", {40, 1, 1}, 32, seed, 0, &counter, partial.data(), &out),
-              "");
+    EXPECT_EQ(run(good(), "last_block", {40, 1, 1}, 32, seed, 0, &counter, partial.data(), &out), "");
     EXPECT_EQ(out, 780.0f);
   }
 }
@@ -472,9 +469,7 @@ TEST(CudaHost, MmaAgainstNaive) {
       v = encode(normal(rng) * 1e-6, type); // subnormal in fp16
     for (float &v : c)
       v = normal(rng) * 1e-6;
-    EXPECT_EQ(run(good(), "mma", {1, 1, 1}, 32, 5, 0, a.data(), b.data(), c.data(), d.data(),
-                  int32_t(bfloat)),
-              "");
+    EXPECT_EQ(run(good(), "mma", {1, 1, 1}, 32, 5, 0, a.data(), b.data(), c.data(), d.data(), int32_t(bfloat)), "");
     for (int m = 0; m < 16; ++m)
       for (int n = 0; n < 8; ++n) {
         double sum = c[m * 8 + n];
@@ -484,9 +479,7 @@ TEST(CudaHost, MmaAgainstNaive) {
       }
     if (bfloat)
       continue;
-    EXPECT_EQ(run(good(), "mma_ldmatrix", {1, 1, 1}, 32, 6, 0, a.data(), b.data(), c.data(),
-                  viaLdmatrix.data()),
-              "");
+    EXPECT_EQ(run(good(), "mma_ldmatrix", {1, 1, 1}, 32, 6, 0, a.data(), b.data(), c.data(), viaLdmatrix.data()), "");
     EXPECT_EQ(d, viaLdmatrix);
   }
 }
@@ -515,9 +508,7 @@ TEST(CudaHost, IntegerMmaAgainstNaive) {
       v = rng();
     for (int32_t &v : c)
       v = rng() % 1000;
-    EXPECT_EQ(
-        run(good(), "mma_int", {1, 1, 1}, 32, 5, 0, a.data(), b.data(), c.data(), d.data(), kind),
-        "");
+    EXPECT_EQ(run(good(), "mma_int", {1, 1, 1}, 32, 5, 0, a.data(), b.data(), c.data(), d.data(), kind), "");
     auto byte = [](const std::vector<uint32_t> &words, int i, bool isUnsigned) {
       uint8_t v = words[i / 4] >> (i % 4 * 8);
       return isUnsigned ? int(v) : int(int8_t(v));
@@ -558,8 +549,7 @@ TEST(CudaHost, WidensEvery16BitValue) {
     for (uint32_t i = 0; i < 65536; ++i)
       in[i] = std::isfinite(decode(i, type)) ? i : 0;
     std::vector<float> out(65536);
-    EXPECT_EQ(run(good(), "widen", {512, 1, 1}, 32, 1, 0, in.data(), out.data(), int32_t(bfloat)),
-              "");
+    EXPECT_EQ(run(good(), "widen", {512, 1, 1}, 32, 1, 0, in.data(), out.data(), int32_t(bfloat)), "");
     for (uint32_t i = 0; i < 65536; ++i)
       ASSERT_EQ(out[i], float(decode(in[i], type))) << i;
   }
@@ -580,8 +570,7 @@ TEST(CudaHost, NarrowsToNearestEven) {
       in.push_back(x);
     in.resize((in.size() + 255) / 256 * 256);
     std::vector<uint16_t> f16(in.size()), bf16(in.size());
-    EXPECT_EQ(run(good(), "from_f32", {uint32_t(in.size() / 256), 1, 1}, 256, 0, 0, in.data(),
-                  f16.data(), bf16.data()),
+    EXPECT_EQ(run(good(), "from_f32", {uint32_t(in.size() / 256), 1, 1}, 256, 0, 0, in.data(), f16.data(), bf16.data()),
               "");
     for (size_t i = 0; i < in.size(); ++i) {
       ASSERT_EQ(f16[i], encode(in[i], APFloat::IEEEhalf())) << in[i];
@@ -595,12 +584,8 @@ TEST(CudaHost, HalfArithmeticRoundsOnce) {
   std::vector<uint32_t> x(256 * 200), y(x.size()), z(x.size()), out(3 * x.size());
   for (size_t i = 0; i < x.size(); ++i)
     x[i] = rng(), y[i] = rng(), z[i] = rng();
-  EXPECT_EQ(
-      run(good(), "half_math", {200, 1, 1}, 256, 0, 0, x.data(), y.data(), z.data(), out.data()),
-      "");
-  auto half = [](uint32_t word, int i) {
-    return APFloat(APFloat::IEEEhalf(), APInt(16, word >> (16 * i) & 0xffff));
-  };
+  EXPECT_EQ(run(good(), "half_math", {200, 1, 1}, 256, 0, 0, x.data(), y.data(), z.data(), out.data()), "");
+  auto half = [](uint32_t word, int i) { return APFloat(APFloat::IEEEhalf(), APInt(16, word >> (16 * i) & 0xffff)); };
   auto round = APFloat::rmNearestTiesToEven;
   for (size_t i = 0; i < x.size(); ++i)
     for (int h = 0; h < 2; ++h) {
@@ -702,8 +687,7 @@ TEST(CudaHost, ObjectsAreReproducible) {
 
 /// How many of the seeds 1..20 give something else than `expected`.
 template <class... Args>
-int wrongSeeds(StringRef kernel, uint32_t threads, const std::vector<uint32_t> &expected,
-               Args... args) {
+int wrongSeeds(StringRef kernel, uint32_t threads, const std::vector<uint32_t> &expected, Args... args) {
   int wrong = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     std::vector<uint32_t> out(expected.size());

@@ -82,8 +82,7 @@ protected:
     return buffer ? buffer->getBuffer().str() : "(miss)";
   }
   /// Publishes one entry, damages its file, and expects a miss, one warning, and the file gone.
-  void expectDamageIsNoticed(const std::function<void(std::string &)> &damage,
-                             const std::string &reason) {
+  void expectDamageIsNoticed(const std::function<void(std::string &)> &damage, const std::string &reason) {
     KernelCache cache = KernelCache::open(options());
     CacheKey key = keyOf("damaged");
     ASSERT_TRUE(cache.publish(key, "some payload", "label"));
@@ -131,14 +130,11 @@ TEST(CacheKeyTest, PartBoundariesDoNotCollide) {
 
 TEST(CacheKeyTest, EveryInputCounts) {
   std::vector<std::string> none, one = {"-a"}, two = {"-a", "-b"}, joined = {"-a-b"};
-  std::vector<CacheKey> keys = {CacheKey::create({"cubin", "s", "c", none, "sm_90"}),
-                                CacheKey::create({"ptx", "s", "c", none, "sm_90"}),
-                                CacheKey::create({"cubin", "t", "c", none, "sm_90"}),
-                                CacheKey::create({"cubin", "s", "d", none, "sm_90"}),
-                                CacheKey::create({"cubin", "s", "c", one, "sm_90"}),
-                                CacheKey::create({"cubin", "s", "c", two, "sm_90"}),
-                                CacheKey::create({"cubin", "s", "c", joined, "sm_90"}),
-                                CacheKey::create({"cubin", "s", "c", none, "sm_90a"})};
+  std::vector<CacheKey> keys = {
+      CacheKey::create({"cubin", "s", "c", none, "sm_90"}),   CacheKey::create({"ptx", "s", "c", none, "sm_90"}),
+      CacheKey::create({"cubin", "t", "c", none, "sm_90"}),   CacheKey::create({"cubin", "s", "d", none, "sm_90"}),
+      CacheKey::create({"cubin", "s", "c", one, "sm_90"}),    CacheKey::create({"cubin", "s", "c", two, "sm_90"}),
+      CacheKey::create({"cubin", "s", "c", joined, "sm_90"}), CacheKey::create({"cubin", "s", "c", none, "sm_90a"})};
   for (size_t i = 0; i < keys.size(); ++i)
     for (size_t j = 0; j < i; ++j)
       EXPECT_FALSE(keys[i] == keys[j]) << i << " and " << j;
@@ -400,8 +396,7 @@ TEST_F(KernelCacheTest, Modes) {
     ScopedVariable variable("KVCC_CACHE", "readwrite");
     KernelCache cache = KernelCache::open(fromEnvironment);
     ASSERT_EQ(warnings.size(), 1u);
-    EXPECT_EQ(warnings[0],
-              "expected KVCC_CACHE to be 'off', 'ro' or 'rw', but got 'readwrite'; using 'rw'");
+    EXPECT_EQ(warnings[0], "expected KVCC_CACHE to be 'off', 'ro' or 'rw', but got 'readwrite'; using 'rw'");
     EXPECT_EQ(cache.stat().mode, CacheMode::ReadWrite);
     EXPECT_EQ(cache.verify(/*removeBad=*/true).size(), 1u);
     EXPECT_TRUE(cache.verify().empty());

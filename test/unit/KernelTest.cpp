@@ -2,7 +2,6 @@
 // Whole kernels against the reference: every scheme on every executor.
 #include "test/unit/KernelTestSupport.h"
 #include "test/unit/TestPaths.h"
-#include "test/unit/TestPaths.h"
 
 #include "runtime/Safetensors.h"
 #include "gtest/gtest.h"
@@ -58,8 +57,8 @@ TEST_P(SchemeTest, AgreesForAnyHeadDimAndGroup) {
   struct Shape {
     int64_t qHeads, kvHeads, headDim;
   };
-  for (Shape shape : {Shape{1, 1, 32}, Shape{7, 1, 96}, Shape{12, 4, 128}, Shape{10, 2, 160}, Shape{32, 2, 256},
-                      Shape{3, 3, 224}}) {
+  for (Shape shape :
+       {Shape{1, 1, 32}, Shape{7, 1, 96}, Shape{12, 4, 128}, Shape{10, 2, 160}, Shape{32, 2, 256}, Shape{3, 3, 224}}) {
     Problem problem;
     problem.scheme = GetParam();
     problem.qHeads = shape.qHeads;
@@ -178,12 +177,11 @@ TEST_P(SchemeTest, AgreesOnCapturedTensors) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Presets, SchemeTest, testing::ValuesIn(kSchemes),
-                         [](const auto &info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Presets, SchemeTest, testing::ValuesIn(kSchemes), [](const auto &info) {
+  std::string name = info.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
 
 TEST(KernelTest, LongContexts) {
   Problem problem;

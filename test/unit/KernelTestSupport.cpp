@@ -104,15 +104,15 @@ Expected<StepResult> kvcc::test::runStep(const Program &program, const Problem &
   size_t sequenceBytes = keys.size() / size_t(std::max<int64_t>(batch, 1));
   HostCache cache(program, batch, tensors.tokens);
   for (int64_t b = 0; b < batch; ++b)
-    if (Error error = cache.prefill(b, {keys.data() + size_t(b) * sequenceBytes, headElements},
-                                    {values.data() + size_t(b) * sequenceBytes, headElements},
-                                    p.lens[size_t(b)], getPool()))
+    if (Error error =
+            cache.prefill(b, {keys.data() + size_t(b) * sequenceBytes, headElements},
+                          {values.data() + size_t(b) * sequenceBytes, headElements}, p.lens[size_t(b)], getPool()))
       return std::move(error);
   StepResult result;
   if (Error error = decodeStep(cache, query.data(), result.out, result.lse, p.splits, p.threads, p.seed))
     return std::move(error);
-  StepErrors errors = checkStep(cache, tensors.query, tensors.keys, tensors.values, tensors.tokens, result.out,
-                                result.lse, getPool());
+  StepErrors errors =
+      checkStep(cache, tensors.query, tensors.keys, tensors.values, tensors.tokens, result.out, result.lse, getPool());
   result.kernelError = errors.kernel;
   result.totalError = errors.total;
   result.lseError = errors.lse;

@@ -137,9 +137,8 @@ TEST(ModelConfig, RealModels) {
 
 /// A small model of `type`; `keys` replaces or adds members.
 std::string config(StringRef type, StringRef keys = "{}") {
-  json::Object object{{"model_type", type},       {"num_attention_heads", 8},
-                      {"num_key_value_heads", 2}, {"num_hidden_layers", 4},
-                      {"head_dim", 64},           {"max_position_embeddings", 4096},
+  json::Object object{{"model_type", type},      {"num_attention_heads", 8}, {"num_key_value_heads", 2},
+                      {"num_hidden_layers", 4},  {"head_dim", 64},           {"max_position_embeddings", 4096},
                       {"torch_dtype", "float16"}};
   Expected<json::Value> extra = json::parse(keys);
   if (!extra)
@@ -185,20 +184,15 @@ TEST(ModelConfig, BothSpellingsOfQwen2GiveTheSameModel) {
     "max_window_layers": 2})"));
   EXPECT_EQ(c.layers[1].kind, LayerKind::Full);
   EXPECT_EQ(c.layers[2].kind, LayerKind::Sliding);
-  EXPECT_EQ(describeUnservedLayers(c),
-            "layers 2-3: sliding window 1024 is not served; left to the framework");
+  EXPECT_EQ(describeUnservedLayers(c), "layers 2-3: sliding window 1024 is not served; left to the framework");
 }
 
 TEST(ModelConfig, AbsentNullAndWideWindows) {
   // Absent: the class's 4096, which holds the whole context here; null: none; small: in effect.
   EXPECT_EQ(parsed(config("mistral")).layers[0].kind, LayerKind::Full);
-  EXPECT_EQ(parsed(config("mistral", R"({"max_position_embeddings": 8192})")).layers[0].window,
-            4096);
-  EXPECT_EQ(
-      parsed(config("mistral", R"({"max_position_embeddings": 8192, "sliding_window": null})"))
-          .layers[0]
-          .kind,
-      LayerKind::Full);
+  EXPECT_EQ(parsed(config("mistral", R"({"max_position_embeddings": 8192})")).layers[0].window, 4096);
+  EXPECT_EQ(parsed(config("mistral", R"({"max_position_embeddings": 8192, "sliding_window": null})")).layers[0].kind,
+            LayerKind::Full);
   EXPECT_EQ(parsed(config("mistral", R"({"sliding_window": 4095})")).layers[0].window, 4095);
   EXPECT_EQ(parsed(config("mistral", R"({"sliding_window": 4096})")).layers[0].window, 0);
 }
@@ -214,19 +208,16 @@ TEST(ModelConfig, FalconHeadCounts) {
   EXPECT_EQ(parsed(config("falcon", grouped)).layers[0].kvHeads, 4);
   EXPECT_EQ(parsed(config("falcon", R"({"num_kv_heads": 8})")).layers[0].kvHeads, 1);
   EXPECT_EQ(parsed(config("falcon", R"({"multi_query": false})")).layers[0].kvHeads, 8);
-  EXPECT_EQ(parsed(config("falcon", R"({"alibi": true})")).layers[0].unsupported,
-            "an ALiBi bias is not served");
+  EXPECT_EQ(parsed(config("falcon", R"({"alibi": true})")).layers[0].unsupported, "an ALiBi bias is not served");
 }
 
 TEST(ModelConfig, FamilyByArchitectureAlone) {
-  ModelConfig model =
-      parsed(config("llama", R"({"model_type": null, "architectures": ["Qwen3ForCausalLM"]})"));
+  ModelConfig model = parsed(config("llama", R"({"model_type": null, "architectures": ["Qwen3ForCausalLM"]})"));
   EXPECT_EQ(model.modelType, "qwen3");
 }
 
 TEST(ModelConfig, PredictionLayersInPerLayerLists) {
-  ModelConfig model =
-      parsed(config("llama", R"({"num_nextn_predict_layers": 1, "sliding_window": 64,
+  ModelConfig model = parsed(config("llama", R"({"num_nextn_predict_layers": 1, "sliding_window": 64,
     "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention",
                     "full_attention"]})"));
   EXPECT_EQ(model.layers.size(), 4u);
@@ -246,9 +237,8 @@ TEST(ModelConfig, NonFiniteTokensAndByteOrderMark) {
   EXPECT_EQ(parsed("\xef\xbb\xbf" + text).layers.size(), 4u);
   std::string bad = config("llama", R"({"head_dim": null})");
   bad.insert(1, R"("hidden_size": Infinity,)");
-  EXPECT_EQ(errorOf(bad),
-            "m.json: expected hidden_size to be an integer from 1 to 67108864, but got "
-            "\"Infinity\"");
+  EXPECT_EQ(errorOf(bad), "m.json: expected hidden_size to be an integer from 1 to 67108864, but got "
+                          "\"Infinity\"");
 }
 
 //===----------------------------------------------------------------------===//
@@ -270,8 +260,7 @@ TEST(ModelConfig, ServedRule) {
     EXPECT_EQ(reason([&](LayerConfig &l) { l.headDim = l.vHeadDim = dim; }), "");
   for (int64_t dim : {16, 80, 288, 512})
     EXPECT_EQ(reason([&](LayerConfig &l) { l.headDim = l.vHeadDim = dim; }),
-              "head_dim " + std::to_string(dim) +
-                  " (expected a multiple of 32 from 32 to 256) is not served");
+              "head_dim " + std::to_string(dim) + " (expected a multiple of 32 from 32 to 256) is not served");
   EXPECT_EQ(reason([](LayerConfig &l) { l.vHeadDim = 64; }),
             "v_head_dim 64 beside head_dim 96 (expected equal ones) is not served");
   EXPECT_EQ(reason([](LayerConfig &l) { l.kvHeads = 4; }),
@@ -295,19 +284,16 @@ TEST(ModelConfig, LayerRanges) {
 TEST(ModelConfig, UnservedNoteAndRefusal) {
   Expected<ModelConfig> gemma = loadModelConfig(modelsDir() + "gemma-3-1b-it.json");
   ASSERT_TRUE(bool(gemma)) << toString(gemma.takeError());
-  EXPECT_EQ(describeUnservedLayers(*gemma),
-            "layers 0-4, 6-10, 12-16, 18-22, 24-25: sliding window 512 "
-            "is not served; left to the framework");
+  EXPECT_EQ(describeUnservedLayers(*gemma), "layers 0-4, 6-10, 12-16, 18-22, 24-25: sliding window 512 "
+                                            "is not served; left to the framework");
   EXPECT_EQ(describeUnservedLayers(parsed(config("llama"))), "");
-  EXPECT_EQ(
-      toString(checkServable(parsed(config("llama", R"({"head_dim": 80})")))),
-      "m.json: expected at least one layer of plain softmax attention over K and V, but got none: "
-      "layers 0-3: head_dim 80 (expected a multiple of 32 from 32 to 256) is not served");
-  EXPECT_EQ(
-      toString(checkServable(parsed(config("nemotron_h", R"({"hybrid_override_pattern":
+  EXPECT_EQ(toString(checkServable(parsed(config("llama", R"({"head_dim": 80})")))),
+            "m.json: expected at least one layer of plain softmax attention over K and V, but got none: "
+            "layers 0-3: head_dim 80 (expected a multiple of 32 from 32 to 256) is not served");
+  EXPECT_EQ(toString(checkServable(parsed(config("nemotron_h", R"({"hybrid_override_pattern":
             "----"})")))),
-      "m.json: expected at least one layer of plain softmax attention over K and V, but got none: "
-      "no layer has attention");
+            "m.json: expected at least one layer of plain softmax attention over K and V, but got none: "
+            "no layer has attention");
 }
 
 //===----------------------------------------------------------------------===//
@@ -320,17 +306,14 @@ TEST(ModelConfig, BadValues) {
   } cases[] = {
       {R"({"num_attention_heads": null})",
        "expected num_attention_heads to be an integer from 1 to 1048576, but got no such key"},
-      {R"({"num_attention_heads": 0})",
-       "expected num_attention_heads to be an integer from 1 to 1048576, but got 0"},
-      {R"({"num_key_value_heads": -8})",
-       "expected num_key_value_heads to be an integer from 1 to 1048576, but got -8"},
+      {R"({"num_attention_heads": 0})", "expected num_attention_heads to be an integer from 1 to 1048576, but got 0"},
+      {R"({"num_key_value_heads": -8})", "expected num_key_value_heads to be an integer from 1 to 1048576, but got -8"},
       {R"({"num_attention_heads": 1048577})",
        "expected num_attention_heads to be an integer from 1 to 1048576, but got 1048577"},
       {R"({"num_attention_heads": 1e30})",
        "expected num_attention_heads to be an integer from 1 to 1048576, but got 1e+30"},
       {R"({"head_dim": 64.5})", "expected head_dim to be an integer from 1 to 65536, but got 64.5"},
-      {R"({"head_dim": "64"})",
-       "expected head_dim to be an integer from 1 to 65536, but got \"64\""},
+      {R"({"head_dim": "64"})", "expected head_dim to be an integer from 1 to 65536, but got \"64\""},
       {R"({"head_dim": [64]})", "expected head_dim to be an integer from 1 to 65536, but got [64]"},
       {R"({"head_dim": true})", "expected head_dim to be an integer from 1 to 65536, but got true"},
       {R"({"num_hidden_layers": 9999999})",
@@ -342,23 +325,19 @@ TEST(ModelConfig, BadValues) {
       {R"({"head_dim": null, "hidden_size": 100})",
        "expected head_dim, or a hidden_size that is a multiple of num_attention_heads 8, but got "
        "hidden_size 100"},
-      {R"({"head_dim": null})",
-       "expected hidden_size to be an integer from 1 to 67108864, but got no such key"},
+      {R"({"head_dim": null})", "expected hidden_size to be an integer from 1 to 67108864, but got no such key"},
       {R"({"torch_dtype": "float8_e4m3fn"})",
        "expected dtype to be float16, bfloat16 or float32, but got \"float8_e4m3fn\""},
       {R"({"torch_dtype": 16})", "expected dtype to be float16, bfloat16 or float32, but got 16"},
       {R"({"attention_bias": 1})", "expected attention_bias to be true or false, but got 1"},
       {R"({"attn_logit_softcapping": -1})",
        "expected attn_logit_softcapping to be a finite number above 0, but got -1"},
-      {R"({"sliding_window": 0})",
-       "expected sliding_window to be an integer from 1 to 1073741824, but got 0"},
-      {R"({"partial_rotary_factor": 1.5})",
-       "expected partial_rotary_factor to be at most 1, but got 1.5"},
+      {R"({"sliding_window": 0})", "expected sliding_window to be an integer from 1 to 1073741824, but got 0"},
+      {R"({"partial_rotary_factor": 1.5})", "expected partial_rotary_factor to be at most 1, but got 1.5"},
       {R"({"rotary_dim": 65})", "expected rotary_dim to be an integer from 1 to 64, but got 65"},
       {R"({"layer_types": ["full_attention"]})",
        "expected layer_types to have one entry for each of the 4 layers, but got 1"},
-      {R"({"layer_types": "full_attention"})",
-       "expected layer_types to be an array, but got \"full_attention\""},
+      {R"({"layer_types": "full_attention"})", "expected layer_types to be an array, but got \"full_attention\""},
       {R"({"layer_types": ["full_attention", "none", 1, 2]})",
        "expected layer_types[1] to be full_attention, sliding_attention, chunked_attention or "
        "linear_attention, but got \"none\""},
@@ -370,31 +349,27 @@ TEST(ModelConfig, BadValues) {
        "none"},
       {R"({"rope_parameters": 1})", "expected rope_parameters to be an object, but got 1"},
       {R"({"text_config": []})", "expected text_config to be an object, but got []"},
-      {R"({"model_type": null})",
-       "expected model_type or architectures to name the model, but got neither"},
+      {R"({"model_type": null})", "expected model_type or architectures to name the model, but got neither"},
   };
   for (const auto &c : cases) {
     SCOPED_TRACE(c.keys.str());
-    EXPECT_TRUE(
-        StringRef(errorOf(config("llama", c.keys))).starts_with(("m.json: " + c.message).str()))
+    EXPECT_TRUE(StringRef(errorOf(config("llama", c.keys))).starts_with(("m.json: " + c.message).str()))
         << errorOf(config("llama", c.keys));
   }
 }
 
 TEST(ModelConfig, BadValuesOfFamilies) {
-  EXPECT_EQ(
-      errorOf(config("nemotron_h", R"({"hybrid_override_pattern": "M*"})")),
-      "m.json: expected hybrid_override_pattern to have one character for each of the 4 layers, "
-      "but got 2");
+  EXPECT_EQ(errorOf(config("nemotron_h", R"({"hybrid_override_pattern": "M*"})")),
+            "m.json: expected hybrid_override_pattern to have one character for each of the 4 layers, "
+            "but got 2");
   EXPECT_EQ(errorOf(config("nemotron_h", R"({"hybrid_override_pattern": "M*X-"})")),
             "m.json: expected hybrid_override_pattern to hold M, *, - and E only, but got 'X'");
   EXPECT_EQ(errorOf(config("kimi_linear", R"({"linear_attn_config": {"kda_layers": [1, 5]}})")),
             "m.json: expected kda_layers to hold integers from 1 to 4, but got 5");
   EXPECT_EQ(errorOf(config("smollm3", R"({"no_rope_layers": [1, 0, 2, 1]})")),
             "m.json: expected no_rope_layers[2] to be an integer from 0 to 1, but got 2");
-  EXPECT_EQ(
-      errorOf(config("gemma3_text", R"({"sliding_window_pattern": 0})")),
-      "m.json: expected sliding_window_pattern to be an integer from 1 to 1048576, but got 0");
+  EXPECT_EQ(errorOf(config("gemma3_text", R"({"sliding_window_pattern": 0})")),
+            "m.json: expected sliding_window_pattern to be an integer from 1 to 1048576, but got 0");
   EXPECT_EQ(errorOf(config("gemma3_text", R"({"query_pre_attn_scalar": 0})")),
             "m.json: expected query_pre_attn_scalar to be a finite number above 0, but got 0");
   EXPECT_EQ(errorOf(config("minimax_m2", R"({"qk_norm_type": "x"})")),
@@ -406,11 +381,8 @@ TEST(ModelConfig, UnknownModelsAreRefusedNearestFirst) {
   EXPECT_TRUE(StringRef(errorOf(config("lama"))).starts_with(start)) << errorOf(config("lama"));
   EXPECT_TRUE(StringRef(errorOf(config("lama"))).ends_with(", but got 'lama'"));
   EXPECT_TRUE(StringRef(errorOf(config("qwen9"))).contains("one of qwen2, qwen3, "));
-  std::string text =
-      errorOf(config("x", R"({"model_type": null, "architectures": ["LamaForCausalLM"]})"));
-  EXPECT_TRUE(
-      StringRef(text).starts_with("m.json: expected architectures to be one of LlamaForCausalLM, "))
-      << text;
+  std::string text = errorOf(config("x", R"({"model_type": null, "architectures": ["LamaForCausalLM"]})"));
+  EXPECT_TRUE(StringRef(text).starts_with("m.json: expected architectures to be one of LlamaForCausalLM, ")) << text;
   // A known wrapper does not vouch for an unknown text model.
   text = errorOf(config("gemma3", R"({"text_config": {"model_type": "gemma9_text"}})"));
   EXPECT_TRUE(StringRef(text).ends_with("but got 'gemma9_text'")) << text;
@@ -449,13 +421,11 @@ TEST(ModelConfig, EveryTruncationOfARealFileIsAnError) {
 TEST(ModelConfig, MissingFiles) {
   Expected<ModelConfig> model = loadModelConfig("/nonexistent/config.json");
   ASSERT_FALSE(bool(model));
-  EXPECT_EQ(toString(model.takeError()),
-            "expected a config.json or a folder that holds one, but got "
-            "'/nonexistent/config.json', which does not exist");
+  EXPECT_EQ(toString(model.takeError()), "expected a config.json or a folder that holds one, but got "
+                                         "'/nonexistent/config.json', which does not exist");
   model = loadModelConfig(testDir()); // A folder without one.
   ASSERT_FALSE(bool(model));
-  EXPECT_TRUE(
-      StringRef(toString(model.takeError())).contains("config.json', which does not exist"));
+  EXPECT_TRUE(StringRef(toString(model.takeError())).contains("config.json', which does not exist"));
 }
 
 TEST(ModelConfig, FolderOfAModel) {

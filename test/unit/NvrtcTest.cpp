@@ -29,19 +29,18 @@ template <typename T> std::string errorText(llvm::Expected<T> value) {
 
 // First of all tests: once the library is loaded, the loader finds it by its name.
 TEST(NvrtcSearchTest, FailureListsEveryPlace) {
-  ScopedVariable a("KVCC_NVRTC", nullptr), b("CUDA_HOME", "/nonexistent/home"),
-      c("CUDA_PATH", "/nonexistent/path"), d("VIRTUAL_ENV", "/nonexistent/venv"),
-      e("CONDA_PREFIX", "/nonexistent/conda"), f("KVCC_PYTHON_ENV", "/nonexistent/own");
+  ScopedVariable a("KVCC_NVRTC", nullptr), b("CUDA_HOME", "/nonexistent/home"), c("CUDA_PATH", "/nonexistent/path"),
+      d("VIRTUAL_ENV", "/nonexistent/venv"), e("CONDA_PREFIX", "/nonexistent/conda"),
+      f("KVCC_PYTHON_ENV", "/nonexistent/own");
   NvrtcReport report;
   auto loaded = Nvrtc::load({"/nonexistent/extra"}, &report);
   if (loaded)
     GTEST_SKIP() << "this machine has NVRTC at " << (*loaded)->path();
   std::string text = llvm::toString(loaded.takeError());
-  for (const char *place :
-       {"/nonexistent/home/lib64 (CUDA_HOME)", "/nonexistent/path/lib64 (CUDA_PATH)",
-        "/usr/local/cuda/lib64 (default toolkit)", "libnvrtc.so.13 (loader path)",
-        "/nonexistent/venv/lib/python* (VIRTUAL_ENV)", "/nonexistent/conda/lib (CONDA_PREFIX)",
-        "/nonexistent/own/lib/python* (KVCC_PYTHON_ENV)", "/nonexistent/extra (extra directory)"})
+  for (const char *place : {"/nonexistent/home/lib64 (CUDA_HOME)", "/nonexistent/path/lib64 (CUDA_PATH)",
+                            "/usr/local/cuda/lib64 (default toolkit)", "libnvrtc.so.13 (loader path)",
+                            "/nonexistent/venv/lib/python* (VIRTUAL_ENV)", "/nonexistent/conda/lib (CONDA_PREFIX)",
+                            "/nonexistent/own/lib/python* (KVCC_PYTHON_ENV)", "/nonexistent/extra (extra directory)"})
     EXPECT_NE(text.find(place), std::string::npos) << place << " is not in\n" << text;
 }
 
@@ -49,8 +48,7 @@ TEST(NvrtcSearchTest, BadExplicitPathIsAnError) {
   ScopedVariable variable("KVCC_NVRTC", "/nonexistent/libnvrtc.so.13");
   NvrtcReport report;
   std::string text = errorText(Nvrtc::load({}, &report));
-  EXPECT_NE(text.find("/nonexistent/libnvrtc.so.13 (KVCC_NVRTC): not found"), std::string::npos)
-      << text;
+  EXPECT_NE(text.find("/nonexistent/libnvrtc.so.13 (KVCC_NVRTC): not found"), std::string::npos) << text;
   EXPECT_NE(text.find("pip install nvidia-cuda-nvrtc==13.0.88"), std::string::npos) << text;
   EXPECT_EQ(report.attempts.size(), 1u) << "an explicit choice must not be replaced silently";
   EXPECT_EQ(report.path, "");
@@ -77,8 +75,7 @@ protected:
 
 TEST_F(NvrtcTest, IdentifiesItself) {
   EXPECT_GE(nvrtc->major(), 12);
-  EXPECT_EQ(nvrtc->version(),
-            std::to_string(nvrtc->major()) + "." + std::to_string(nvrtc->minor()));
+  EXPECT_EQ(nvrtc->version(), std::to_string(nvrtc->major()) + "." + std::to_string(nvrtc->minor()));
   EXPECT_EQ(nvrtc->identity().find("nvrtc " + nvrtc->version() + " "), 0u) << nvrtc->identity();
   EXPECT_EQ(nvrtc->identity().find('/'), std::string::npos) << "a key must hold no path";
   EXPECT_EQ(nvrtc->identity().find("unknown"), std::string::npos);
@@ -125,8 +122,7 @@ TEST_F(NvrtcTest, OptionsReachTheCompiler) {
   EXPECT_NE(kernel->ptx.find("1234"), std::string::npos);
   for (const char *option : {"--gpu-architecture=sm_90", "-arch=sm_90", "-arch"}) {
     std::string text = errorText(nvrtc->compile(source, "k.cu", "sm_80", {option}));
-    EXPECT_EQ(text,
-              std::string("expected options without an architecture, but got '") + option + "'");
+    EXPECT_EQ(text, std::string("expected options without an architecture, but got '") + option + "'");
   }
 }
 
@@ -137,8 +133,7 @@ TEST_F(NvrtcTest, NewerArchitectureGetsPtx) {
   EXPECT_EQ(kernel->architecture, "compute_" + std::to_string(newest));
   EXPECT_TRUE(kernel->cubin.empty());
   EXPECT_NE(kernel->ptx.find(".target sm_" + std::to_string(newest)), std::string::npos);
-  EXPECT_NE(kernel->fallbackNote.find("does not know 'sm_990'"), std::string::npos)
-      << kernel->fallbackNote;
+  EXPECT_NE(kernel->fallbackNote.find("does not know 'sm_990'"), std::string::npos) << kernel->fallbackNote;
 }
 
 TEST_F(NvrtcTest, ArchitectureBetweenKnownOnesGetsPtxOfTheLowerOne) {
@@ -152,8 +147,8 @@ TEST_F(NvrtcTest, RefusesOldAndMalformedArchitectures) {
   std::string old = errorText(nvrtc->compile(kKernel, "twice.cu", "sm_20"));
   EXPECT_NE(old.find("'sm_20'"), std::string::npos) << old;
   EXPECT_NE(old.find(nvrtc->supportedArchNames()), std::string::npos) << old;
-  for (const char *arch : {"", "sm_", "sm_9", "sm_9x", "sm_90b", "sm_90aa", "sm_090", "sm_99999",
-                           "SM_90", "90", "compute_90", "gfx942", "sm_-90", "sm_+90", "sm_a"}) {
+  for (const char *arch : {"", "sm_", "sm_9", "sm_9x", "sm_90b", "sm_90aa", "sm_090", "sm_99999", "SM_90", "90",
+                           "compute_90", "gfx942", "sm_-90", "sm_+90", "sm_a"}) {
     std::string text = errorText(nvrtc->compile(kKernel, "twice.cu", arch));
     EXPECT_NE(text.find("but got '" + std::string(arch) + "'"), std::string::npos) << text;
     EXPECT_NE(text.find(nvrtc->supportedArchNames()), std::string::npos) << text;
@@ -161,17 +156,13 @@ TEST_F(NvrtcTest, RefusesOldAndMalformedArchitectures) {
 }
 
 TEST_F(NvrtcTest, BadSourceCarriesTheLog) {
-  std::string text = errorText(
-      nvrtc->compile("__global__ void k() { undeclared_thing = 1; }", "broken.cu", "sm_90"));
-  EXPECT_NE(text.find("cannot compile 'broken.cu' for sm_90: NVRTC_ERROR_COMPILATION"),
-            std::string::npos)
-      << text;
+  std::string text = errorText(nvrtc->compile("__global__ void k() { undeclared_thing = 1; }", "broken.cu", "sm_90"));
+  EXPECT_NE(text.find("cannot compile 'broken.cu' for sm_90: NVRTC_ERROR_COMPILATION"), std::string::npos) << text;
   EXPECT_NE(text.find("undeclared_thing"), std::string::npos) << text;
 }
 
 TEST_F(NvrtcTest, WarningsAreInTheLog) {
-  auto kernel = nvrtc->compile("extern \"C\" __global__ void k() { int unused_thing = 1; }",
-                               "warn.cu", "sm_90");
+  auto kernel = nvrtc->compile("extern \"C\" __global__ void k() { int unused_thing = 1; }", "warn.cu", "sm_90");
   ASSERT_TRUE(bool(kernel)) << llvm::toString(kernel.takeError());
   EXPECT_NE(kernel->log.find("unused_thing"), std::string::npos) << kernel->log;
 }

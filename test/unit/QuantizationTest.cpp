@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The meaning of formats, bit for bit, and the layout's worked examples.
+#include "dialect/Quantization.h"
 #include "dialect/Float16.h"
 #include "dialect/Layout.h"
-#include "dialect/Quantization.h"
-#include "runtime/Plan.h"
 #include "mlir/AsmParser/AsmParser.h"
+#include "runtime/Plan.h"
 #include "gtest/gtest.h"
 
 #include <cmath>
@@ -155,7 +155,8 @@ TEST_F(LayoutTest, WorkedExamplesOfPackings) {
 
 TEST_F(LayoutTest, EveryPackingIsABijection) {
   std::mt19937 random(9);
-  for (const char *text : {"#kv.packing<16x4>", "#kv.packing<32x32, lanes = 32>", "#kv.packing<8x8>", "#kv.packing<1x1>"})
+  for (const char *text :
+       {"#kv.packing<16x4>", "#kv.packing<32x32, lanes = 32>", "#kv.packing<8x8>", "#kv.packing<1x1>"})
     for (unsigned bits = 2; bits <= 8; ++bits) {
       auto packing = parse<PackingAttr>(text);
       std::vector<uint8_t> data(32 * 64 * bits / 8), codes(32 * 64);
@@ -166,8 +167,7 @@ TEST_F(LayoutTest, EveryPackingIsABijection) {
         }
       for (int64_t f = 0; f < 32; ++f)
         for (int64_t r = 0; r < 64; ++r)
-          ASSERT_EQ(loadCode(data.data(), packing, getElementIndex(packing, f, r, 64), bits),
-                    codes[size_t(f * 64 + r)])
+          ASSERT_EQ(loadCode(data.data(), packing, getElementIndex(packing, f, r, 64), bits), codes[size_t(f * 64 + r)])
               << text << " " << bits << " bits at " << f << ", " << r;
     }
 }

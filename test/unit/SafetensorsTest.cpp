@@ -39,9 +39,7 @@ std::string errorOf(StringRef bytes) {
   return file ? "(no error)" : toString(file.takeError());
 }
 
-std::string errorOf(StringRef header, size_t dataBytes) {
-  return errorOf(fileOf(header, dataBytes));
-}
+std::string errorOf(StringRef header, size_t dataBytes) { return errorOf(fileOf(header, dataBytes)); }
 
 ArrayRef<uint8_t> bytesOfText(StringRef text) { return arrayRefFromStringRef(text); }
 
@@ -69,11 +67,11 @@ protected:
 //===----------------------------------------------------------------------===//
 
 TEST(Safetensors, ReadsTensorsAndMetadata) {
-  Expected<SafetensorsFile> file = read(
-      fileOf(R"({"b":{"dtype":"I16","shape":[2,2],"data_offsets":[0,8]},"__metadata__":{"x":"y"},)"
-             R"("a":{"dtype":"U8","shape":[],"data_offsets":[8,9]},)"
-             R"("empty":{"dtype":"F32","shape":[0,7],"data_offsets":[8,8]}}   )",
-             9));
+  Expected<SafetensorsFile> file =
+      read(fileOf(R"({"b":{"dtype":"I16","shape":[2,2],"data_offsets":[0,8]},"__metadata__":{"x":"y"},)"
+                  R"("a":{"dtype":"U8","shape":[],"data_offsets":[8,9]},)"
+                  R"("empty":{"dtype":"F32","shape":[0,7],"data_offsets":[8,8]}}   )",
+                  9));
   ASSERT_TRUE(bool(file)) << toString(file.takeError());
   EXPECT_EQ(file->names(), (std::vector<StringRef>{"a", "b", "empty"}));
   EXPECT_EQ(file->metadata().at("x"), "y");
@@ -86,8 +84,7 @@ TEST(Safetensors, ReadsTensorsAndMetadata) {
   EXPECT_EQ(file->find("a")->data, ArrayRef<uint8_t>({8}));
   EXPECT_TRUE(file->find("empty")->data.empty());
   EXPECT_FALSE(file->find("c"));
-  EXPECT_EQ(toString(file->get("c").takeError()),
-            "f: expected a tensor 'c', but got 'a', 'b', 'empty'");
+  EXPECT_EQ(toString(file->get("c").takeError()), "f: expected a tensor 'c', but got 'a', 'b', 'empty'");
   SafetensorsFile moved = std::move(*file); // The views stay good.
   EXPECT_EQ(moved.find("a")->data[0], 8);
 }
@@ -114,12 +111,10 @@ TEST(Safetensors, BrokenFrames) {
   EXPECT_EQ(errorOf(fileOf("[]")), "f: header: expected a JSON object, but got []");
   EXPECT_TRUE(StringRef(errorOf(fileOf("{} x"))).starts_with("f: header: not valid JSON: "));
   EXPECT_TRUE(StringRef(errorOf(fileOf("{\"\xc3\x28\":1}"))).contains("UTF-8"));
-  EXPECT_EQ(
-      errorOf(fileOf(std::string(100000, '['))),
-      "f: header: not valid JSON: expected at most 8 nested arrays and objects, but got more at "
-      "byte 8");
-  EXPECT_TRUE(
-      StringRef(errorOf(fileOf(R"({"a": NaN})"))).starts_with("f: header: not valid JSON: "));
+  EXPECT_EQ(errorOf(fileOf(std::string(100000, '['))),
+            "f: header: not valid JSON: expected at most 8 nested arrays and objects, but got more at "
+            "byte 8");
+  EXPECT_TRUE(StringRef(errorOf(fileOf(R"({"a": NaN})"))).starts_with("f: header: not valid JSON: "));
 }
 
 TEST(Safetensors, DuplicateNames) {
@@ -145,12 +140,9 @@ TEST(Safetensors, BadEntries) {
        "U8, "
        "BOOL, F8_E4M3, F8_E5M2, F8_E8M0, but got \"F17\""},
       {R"({"dtype":"U8","data_offsets":[0,8]})", "expected shape to be an array, but got null"},
-      {R"({"dtype":"U8","shape":[-8],"data_offsets":[0,8]})",
-       "expected shape to hold integers from 0, but got -8"},
-      {R"({"dtype":"U8","shape":[8.5],"data_offsets":[0,8]})",
-       "expected shape to hold integers from 0, but got 8.5"},
-      {R"({"dtype":"U8","shape":["8"],"data_offsets":[0,8]})",
-       "expected shape to hold integers from 0, but got \"8\""},
+      {R"({"dtype":"U8","shape":[-8],"data_offsets":[0,8]})", "expected shape to hold integers from 0, but got -8"},
+      {R"({"dtype":"U8","shape":[8.5],"data_offsets":[0,8]})", "expected shape to hold integers from 0, but got 8.5"},
+      {R"({"dtype":"U8","shape":["8"],"data_offsets":[0,8]})", "expected shape to hold integers from 0, but got \"8\""},
       {R"({"dtype":"U8","shape":[18446744073709551615],"data_offsets":[0,8]})",
        "expected shape to hold integers from 0, but got 18446744073709551615"},
       // 2^32 * 2^32 * ... wraps to 0 or 8 in 64 bits.
@@ -189,8 +181,7 @@ TEST(Safetensors, BadEntries) {
 }
 
 TEST(Safetensors, BadMetadata) {
-  EXPECT_EQ(errorOf(R"({"__metadata__":1})", 0),
-            "f: header: expected __metadata__ to be an object, but got 1");
+  EXPECT_EQ(errorOf(R"({"__metadata__":1})", 0), "f: header: expected __metadata__ to be an object, but got 1");
   EXPECT_EQ(errorOf(R"({"__metadata__":{"a":1}})", 0),
             "f: header: expected __metadata__ to hold strings, but got 'a': 1");
 }
@@ -211,22 +202,18 @@ TEST(Safetensors, TensorsMustCoverTheData) {
             "f: tensor 'b': expected data that begins at byte 8, where the one before ends, but "
             "got 0 (an "
             "overlap)");
-  EXPECT_EQ(
-      errorOf(two("[0,3]", "[4,8]", 3, 4), 8),
-      "f: tensor 'b': expected data that begins at byte 3, where the one before ends, but got 4 (a "
-      "hole)");
-  EXPECT_EQ(
-      errorOf(two("[1,4]", "[4,8]", 3, 4), 8),
-      "f: tensor 'a': expected data that begins at byte 0, where the one before ends, but got 1 (a "
-      "hole)");
-  EXPECT_EQ(errorOf(two("[0,4]", "[4,8]", 4, 4), 9),
-            "f: expected tensors that cover 9 bytes of data, but got 8");
+  EXPECT_EQ(errorOf(two("[0,3]", "[4,8]", 3, 4), 8),
+            "f: tensor 'b': expected data that begins at byte 3, where the one before ends, but got 4 (a "
+            "hole)");
+  EXPECT_EQ(errorOf(two("[1,4]", "[4,8]", 3, 4), 8),
+            "f: tensor 'a': expected data that begins at byte 0, where the one before ends, but got 1 (a "
+            "hole)");
+  EXPECT_EQ(errorOf(two("[0,4]", "[4,8]", 4, 4), 9), "f: expected tensors that cover 9 bytes of data, but got 8");
   EXPECT_EQ(errorOf("{}", 1), "f: expected tensors that cover 1 bytes of data, but got 0");
 }
 
 TEST(Safetensors, StrangeNamesAreQuotedInMessages) {
-  EXPECT_EQ(errorOf("{\"\\u001b[2J\\n\":1}", 0),
-            "f: tensor '\\x1b[2J\\x0a': expected an object, but got 1");
+  EXPECT_EQ(errorOf("{\"\\u001b[2J\\n\":1}", 0), "f: tensor '\\x1b[2J\\x0a': expected an object, but got 1");
   EXPECT_LT(errorOf("{\"" + std::string(100000, 'x') + "\":1}", 0).size(), 200u);
 }
 
@@ -251,8 +238,7 @@ TEST(Safetensors, EveryChangedByteIsHandled) {
 }
 
 TEST(Safetensors, CapturedTensors) {
-  Expected<SafetensorsFile> file =
-      SafetensorsFile::open(testDir() + "/data/smollm2-135m.safetensors");
+  Expected<SafetensorsFile> file = SafetensorsFile::open(testDir() + "/data/smollm2-135m.safetensors");
   ASSERT_TRUE(bool(file)) << toString(file.takeError());
   EXPECT_EQ(file->tensors().size(), 12u);
   EXPECT_EQ(file->metadata().at("layers"), "0, 8, 14, 29");
@@ -260,8 +246,7 @@ TEST(Safetensors, CapturedTensors) {
     for (StringRef name : {"q", "k", "v"}) {
       Expected<const TensorView *> view = file->get(("layer." + layer + "." + name).str());
       ASSERT_TRUE(bool(view)) << toString(view.takeError());
-      EXPECT_EQ((*view)->shape, name == "q" ? std::vector<int64_t>({9, 32, 64})
-                                            : std::vector<int64_t>({3, 512, 64}));
+      EXPECT_EQ((*view)->shape, name == "q" ? std::vector<int64_t>({9, 32, 64}) : std::vector<int64_t>({3, 512, 64}));
       Expected<std::vector<float>> numbers = toFloat32(**view);
       ASSERT_TRUE(bool(numbers)) << toString(numbers.takeError());
       double sum = 0;
@@ -345,14 +330,11 @@ TEST_F(SafetensorsFiles, RefusesWhatItCouldNotRead) {
 TEST_F(SafetensorsFiles, UnwritableAndUnreadablePaths) {
   EXPECT_EQ(toString(writeSafetensors(path("no/x"), {})),
             path("no/x") + ": cannot be written: No such file or directory");
-  EXPECT_EQ(toString(writeSafetensors("/dev/null", {})),
-            "/dev/null: cannot be written: expected a regular file");
-  EXPECT_EQ(toString(writeSafetensors(dir, {})),
-            dir.str().str() + ": cannot be written: expected a regular file");
+  EXPECT_EQ(toString(writeSafetensors("/dev/null", {})), "/dev/null: cannot be written: expected a regular file");
+  EXPECT_EQ(toString(writeSafetensors(dir, {})), dir.str().str() + ": cannot be written: expected a regular file");
   EXPECT_EQ(toString(SafetensorsFile::open(path("no")).takeError()),
             path("no") + ": cannot be read: No such file or directory");
-  EXPECT_EQ(toString(SafetensorsFile::open(dir).takeError()),
-            dir.str().str() + ": expected a regular file");
+  EXPECT_EQ(toString(SafetensorsFile::open(dir).takeError()), dir.str().str() + ": expected a regular file");
 }
 
 //===----------------------------------------------------------------------===//
@@ -365,8 +347,7 @@ TEST(Safetensors, EveryHalfAndBfloatIsExact) {
     all[i] = uint16_t(i);
   ArrayRef<uint8_t> bytes(reinterpret_cast<const uint8_t *>(all.data()), 2 * all.size());
   for (TensorType type : {TensorType::F16, TensorType::BF16}) {
-    const fltSemantics &semantics =
-        type == TensorType::F16 ? APFloat::IEEEhalf() : APFloat::BFloat();
+    const fltSemantics &semantics = type == TensorType::F16 ? APFloat::IEEEhalf() : APFloat::BFloat();
     Expected<std::vector<float>> floats = toFloat32({"t", type, {1 << 16}, bytes});
     ASSERT_TRUE(bool(floats)) << toString(floats.takeError());
     for (size_t i = 0; i < all.size(); ++i) {

@@ -35,23 +35,22 @@ API int fakeCudaContextDepth(void) { return contextDepth; }
 API void *fakeCudaPrimaryContext(void) { return &primaryContext; }
 
 static int called(const char *symbol, const char *details) {
-  callLogSize +=
-      snprintf(callLog + callLogSize, sizeof(callLog) - callLogSize, "%s(%s)\n", symbol, details);
+  callLogSize += snprintf(callLog + callLogSize, sizeof(callLog) - callLogSize, "%s(%s)\n", symbol, details);
   return strcmp(symbol, failingSymbol) == 0 ? failingStatus : 0;
 }
 
 // Records the call, fails if told to, and, where a context is needed, if none is current.
-#define ENTER(details)                                                                             \
-  do {                                                                                             \
-    int status_ = called(__func__, details);                                                       \
-    if (status_)                                                                                   \
-      return status_;                                                                              \
+#define ENTER(details)                                                                                                 \
+  do {                                                                                                                 \
+    int status_ = called(__func__, details);                                                                           \
+    if (status_)                                                                                                       \
+      return status_;                                                                                                  \
   } while (0)
-#define ENTER_IN_CONTEXT(details)                                                                  \
-  do {                                                                                             \
-    ENTER(details);                                                                                \
-    if (contextDepth == 0 || contextStack[contextDepth - 1] != &primaryContext)                    \
-      return 201; /* CUDA_ERROR_INVALID_CONTEXT */                                                 \
+#define ENTER_IN_CONTEXT(details)                                                                                      \
+  do {                                                                                                                 \
+    ENTER(details);                                                                                                    \
+    if (contextDepth == 0 || contextStack[contextDepth - 1] != &primaryContext)                                        \
+      return 201; /* CUDA_ERROR_INVALID_CONTEXT */                                                                     \
   } while (0)
 
 API int cuInit(unsigned flags) {
@@ -182,8 +181,7 @@ API int cuCtxSynchronize(void) {
   ENTER_IN_CONTEXT("");
   return 0;
 }
-API int cuModuleLoadDataEx(void **module, const void *image, unsigned numOptions, int *options,
-                           void **values) {
+API int cuModuleLoadDataEx(void **module, const void *image, unsigned numOptions, int *options, void **values) {
   ENTER_IN_CONTEXT("");
   const char *text = image;
   if (memcmp(text,
@@ -233,13 +231,12 @@ API int cuFuncSetAttribute(void *function, int attribute, int value) {
   ENTER_IN_CONTEXT(details);
   return function ? 0 : 1;
 }
-API int cuLaunchKernel(void *function, unsigned gridX, unsigned gridY, unsigned gridZ,
-                       unsigned blockX, unsigned blockY, unsigned blockZ, unsigned sharedBytes,
-                       void *stream, void **parameters, void **extra) {
+API int cuLaunchKernel(void *function, unsigned gridX, unsigned gridY, unsigned gridZ, unsigned blockX, unsigned blockY,
+                       unsigned blockZ, unsigned sharedBytes, void *stream, void **parameters, void **extra) {
   char details[256];
-  snprintf(details, sizeof(details), "%ux%ux%u, %ux%ux%u, %u, %s, %d, %s", gridX, gridY, gridZ,
-           blockX, blockY, blockZ, sharedBytes, stream ? "stream" : "default",
-           parameters ? *(int *)parameters[0] : -1, extra ? "extra" : "null");
+  snprintf(details, sizeof(details), "%ux%ux%u, %ux%ux%u, %u, %s, %d, %s", gridX, gridY, gridZ, blockX, blockY, blockZ,
+           sharedBytes, stream ? "stream" : "default", parameters ? *(int *)parameters[0] : -1,
+           extra ? "extra" : "null");
   ENTER_IN_CONTEXT(details);
   return function && blockX * blockY * blockZ <= 1024 ? 0 : 1;
 }

@@ -3,8 +3,8 @@
 #include "tools/kvcc/Bandwidth.h"
 #include "tools/kvcc/Commands.h"
 
-#include "runtime/Check.h"
 #include "dialect/Quantization.h"
+#include "runtime/Check.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
@@ -30,7 +30,8 @@ static cl::list<int64_t> threadCounts("threads", cl::desc("threads; default: one
 static cl::opt<int> rounds("rounds", cl::desc("measured steps of each scheme"), cl::init(30), cl::sub(benchCommand));
 static cl::opt<bool> warm("warm", cl::desc("use one copy of the cache, so that processor caches may hold it"),
                           cl::sub(benchCommand));
-static cl::opt<std::string> outputFormat("o", cl::desc("table, md, csv or json"), cl::init("table"), cl::sub(benchCommand));
+static cl::opt<std::string> outputFormat("o", cl::desc("table, md, csv or json"), cl::init("table"),
+                                         cl::sub(benchCommand));
 
 namespace {
 
@@ -124,8 +125,8 @@ private:
     auto cache = std::make_unique<HostCache>(*program, batch, tokens);
     int64_t stride = tokens * shape.headDim;
     for (int64_t b = 0; b < batch; ++b)
-      if (Error error = cache->prefill(b, {tensors.keyBytes.data(), stride}, {tensors.valueBytes.data(), stride},
-                                       tokens, pool))
+      if (Error error =
+              cache->prefill(b, {tensors.keyBytes.data(), stride}, {tensors.valueBytes.data(), stride}, tokens, pool))
         return error;
     size_t wanted = std::max<size_t>(8 * getLastLevelCacheBytes(), 256 << 20);
     size_t count = warm ? 1 : std::max<size_t>(2, wanted / size_t(cache->getBytes()) + 1);
@@ -197,21 +198,36 @@ Expected<std::vector<Row>> measure(Compiler &compiler, const ModelConfig &model,
   return rows;
 }
 
-constexpr StringLiteral kColumns[] = {"scheme",    "target", "ctx",  "batch",          "threads",  "median_us",
-                                      "min_us",    "bytes",  "gbps", "bandwidth_gbps", "rel_error"};
+constexpr StringLiteral kColumns[] = {"scheme", "target", "ctx",  "batch",          "threads",  "median_us",
+                                      "min_us", "bytes",  "gbps", "bandwidth_gbps", "rel_error"};
 
 std::vector<std::string> toCells(const Row &row) {
-  return {row.scheme, row.target, std::to_string(row.ctx), std::to_string(row.batch), std::to_string(row.threads),
-          formatv("{0:f1}", row.medianUs), formatv("{0:f1}", row.minUs), std::to_string(row.bytes),
-          formatv("{0:f2}", row.gbps), formatv("{0:f2}", row.bandwidthGbps), formatv("{0:e2}", row.relError)};
+  return {row.scheme,
+          row.target,
+          std::to_string(row.ctx),
+          std::to_string(row.batch),
+          std::to_string(row.threads),
+          formatv("{0:f1}", row.medianUs),
+          formatv("{0:f1}", row.minUs),
+          std::to_string(row.bytes),
+          formatv("{0:f2}", row.gbps),
+          formatv("{0:f2}", row.bandwidthGbps),
+          formatv("{0:e2}", row.relError)};
 }
 
 void printJson(ArrayRef<Row> rows) {
   json::Array list;
   for (const Row &row : rows)
-    list.push_back(json::Object{{"scheme", row.scheme}, {"target", row.target}, {"ctx", row.ctx}, {"batch", row.batch},
-                                {"threads", row.threads}, {"median_us", row.medianUs}, {"min_us", row.minUs},
-                                {"bytes", row.bytes}, {"gbps", row.gbps}, {"bandwidth_gbps", row.bandwidthGbps},
+    list.push_back(json::Object{{"scheme", row.scheme},
+                                {"target", row.target},
+                                {"ctx", row.ctx},
+                                {"batch", row.batch},
+                                {"threads", row.threads},
+                                {"median_us", row.medianUs},
+                                {"min_us", row.minUs},
+                                {"bytes", row.bytes},
+                                {"gbps", row.gbps},
+                                {"bandwidth_gbps", row.bandwidthGbps},
                                 {"rel_error", row.relError}});
   outs() << formatv("{0:2}", json::Value(std::move(list))) << "\n";
 }

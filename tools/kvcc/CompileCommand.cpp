@@ -20,10 +20,9 @@ static cl::opt<std::string> form("emit",
                                  cl::desc("kv, tile, target; llvm, asm, object (cpu); cuda, ptx, cubin (cuda); "
                                           "default: object or cubin"),
                                  cl::sub(compileCommand));
-static cl::opt<std::string> dtype("dtype", cl::desc("f16, bf16 or f32; default: the model's"),
-                                  cl::sub(compileCommand));
-static cl::opt<std::string> output("o", cl::desc("where to write; default: standard output"),
-                                   cl::value_desc("file"), cl::init("-"), cl::sub(compileCommand));
+static cl::opt<std::string> dtype("dtype", cl::desc("f16, bf16 or f32; default: the model's"), cl::sub(compileCommand));
+static cl::opt<std::string> output("o", cl::desc("where to write; default: standard output"), cl::value_desc("file"),
+                                   cl::init("-"), cl::sub(compileCommand));
 
 Error tool::runCompile() {
   auto model = kernelOptions.loadModel();
@@ -47,8 +46,7 @@ Error tool::runCompile() {
   auto artifact = compiler.emit(*plan, *emit);
   if (!artifact)
     return artifact.takeError();
-  double milliseconds =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  double milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   if (!artifact->note.empty())
     errs() << "kvcc: note: " << artifact->note << "\n";
   if (Error error = writeOutput(output, artifact->bytes->getBuffer()))

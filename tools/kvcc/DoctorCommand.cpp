@@ -34,10 +34,15 @@ void addCpu(Findings &findings) {
   cpu::Machine host = cpu::Machine::host();
   bool vnni = cpu::hostHasAvx512Vnni();
   unsigned processors = std::thread::hardware_concurrency();
-  findings.json["cpu"] = json::Object{{"name", host.cpu}, {"triple", host.triple}, {"processors", processors},
+  findings.json["cpu"] = json::Object{{"name", host.cpu},
+                                      {"triple", host.triple},
+                                      {"processors", processors},
                                       {"level", vnni ? "avx512_vnni" : "generic"}};
-  findings.sections.push_back({"cpu", host.cpu + ", " + std::to_string(processors) + " processors, level " +
-                                          (vnni ? "avx512_vnni" : "generic"), {}, ""});
+  findings.sections.push_back(
+      {"cpu",
+       host.cpu + ", " + std::to_string(processors) + " processors, level " + (vnni ? "avx512_vnni" : "generic"),
+       {},
+       ""});
 }
 
 void addNvrtc(Findings &findings) {
@@ -46,7 +51,8 @@ void addNvrtc(Findings &findings) {
   json::Array attempts;
   Section section{"nvrtc", "", {}, ""};
   for (const NvrtcAttempt &attempt : report.attempts) {
-    attempts.push_back(json::Object{{"origin", attempt.origin}, {"place", attempt.place}, {"outcome", attempt.outcome}});
+    attempts.push_back(
+        json::Object{{"origin", attempt.origin}, {"place", attempt.place}, {"outcome", attempt.outcome}});
     section.lines.push_back(attempt.origin + ": " + attempt.place + ": " + attempt.outcome);
   }
   json::Object result{{"found", bool(nvrtc)}, {"attempts", std::move(attempts)}};
@@ -84,14 +90,15 @@ void addCuda(Findings &findings) {
         section.lines.push_back("device " + std::to_string(i) + ": " + toString(info.takeError()));
         continue;
       }
-      devices.push_back(json::Object{{"name", info->name}, {"architecture", info->architecture()},
-                                     {"memory_bytes", int64_t(info->memoryBytes)}});
+      devices.push_back(json::Object{
+          {"name", info->name}, {"architecture", info->architecture()}, {"memory_bytes", int64_t(info->memoryBytes)}});
       section.lines.push_back("device " + std::to_string(i) + ": " + info->name + ", " + info->architecture());
     }
     if (!count)
       section.lines.push_back(toString(count.takeError()));
     section.summary = "driver " + std::to_string((*driver)->version() / 1000) + "." +
-                      std::to_string((*driver)->version() % 1000 / 10) + ", " + std::to_string(devices.size()) + " devices";
+                      std::to_string((*driver)->version() % 1000 / 10) + ", " + std::to_string(devices.size()) +
+                      " devices";
     result["driver_version"] = (*driver)->version();
   } else {
     consumeError(driver.takeError());
@@ -121,8 +128,10 @@ void addHostCompiler(Findings &findings) {
 
 void addCache(Findings &findings) {
   CacheStat stat = KernelCache::open().stat();
-  findings.json["cache"] = json::Object{{"directory", stat.directory}, {"mode", stringifyCacheMode(stat.mode)},
-                                        {"entries", int64_t(stat.entries)}, {"bytes", int64_t(stat.bytes)}};
+  findings.json["cache"] = json::Object{{"directory", stat.directory},
+                                        {"mode", stringifyCacheMode(stat.mode)},
+                                        {"entries", int64_t(stat.entries)},
+                                        {"bytes", int64_t(stat.bytes)}};
   Section section{"kernel cache", stat.directory.empty() ? "in memory only" : stat.directory, {}, ""};
   section.summary += ", " + std::to_string(stat.entries) + " entries, " + formatBytes(double(stat.bytes)) + ", mode " +
                      stringifyCacheMode(stat.mode).str();

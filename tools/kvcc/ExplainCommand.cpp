@@ -41,16 +41,23 @@ json::Object toJson(const Plan &plan, const LayerGroup &group) {
     layers.push_back(int64_t(layer));
   for (const std::string &remark : plan.remarks)
     remarks.push_back(remark);
-  return json::Object{
-      {"layers", std::move(layers)}, {"q_heads", plan.shape.qHeads}, {"kv_heads", plan.shape.kvHeads},
-      {"head_dim", plan.shape.headDim}, {"key", print(plan.cache.getKey())}, {"value", print(plan.cache.getValue())},
-      {"window", print(plan.cache.getWindow())}, {"schedule", print(plan.schedule)},
-      {"key_scales", kv::stringifyPlacement(plan.keyPlacement)},
-      {"value_scales", kv::stringifyPlacement(plan.valuePlacement)},
-      {"key_bits", plan.cache.getKey().getBitsPerElement()},
-      {"value_bits", plan.cache.getValue().getBitsPerElement()}, {"bytes_per_token", bytesPerToken(plan)},
-      {"share_of_fp16", bytesPerToken(plan) / plainBytesPerToken(plan)}, {"page_bytes", layout.pageBytes},
-      {"slot_bytes", layout.slotBytes}, {"remarks", std::move(remarks)}};
+  return json::Object{{"layers", std::move(layers)},
+                      {"q_heads", plan.shape.qHeads},
+                      {"kv_heads", plan.shape.kvHeads},
+                      {"head_dim", plan.shape.headDim},
+                      {"key", print(plan.cache.getKey())},
+                      {"value", print(plan.cache.getValue())},
+                      {"window", print(plan.cache.getWindow())},
+                      {"schedule", print(plan.schedule)},
+                      {"key_scales", kv::stringifyPlacement(plan.keyPlacement)},
+                      {"value_scales", kv::stringifyPlacement(plan.valuePlacement)},
+                      {"key_bits", plan.cache.getKey().getBitsPerElement()},
+                      {"value_bits", plan.cache.getValue().getBitsPerElement()},
+                      {"bytes_per_token", bytesPerToken(plan)},
+                      {"share_of_fp16", bytesPerToken(plan) / plainBytesPerToken(plan)},
+                      {"page_bytes", layout.pageBytes},
+                      {"slot_bytes", layout.slotBytes},
+                      {"remarks", std::move(remarks)}};
 }
 
 void printGroup(const Plan &plan, const LayerGroup &group) {
@@ -60,16 +67,19 @@ void printGroup(const Plan &plan, const LayerGroup &group) {
   outs() << "layers " << formatLayerRanges(group.layers) << ": " << plan.shape.qHeads << " query heads on "
          << plan.shape.kvHeads << " KV heads of " << plan.shape.headDim << " channels\n";
   row("keys", print(plan.cache.getKey()) + formatv(" ({0:f2} bits)", plan.cache.getKey().getBitsPerElement()).str());
-  row("values", print(plan.cache.getValue()) + formatv(" ({0:f2} bits)", plan.cache.getValue().getBitsPerElement()).str());
+  row("values",
+      print(plan.cache.getValue()) + formatv(" ({0:f2} bits)", plan.cache.getValue().getBitsPerElement()).str());
   row("full precision", "the first " + Twine(window.getSink()) + " and the last " + Twine(window.getRecent()) + " to " +
                             Twine(window.getRecent() + window.getFlush() - 1) + " tokens");
   row("scales", "keys at " + kv::stringifyPlacement(plan.keyPlacement) + ", values at " +
                     kv::stringifyPlacement(plan.valuePlacement));
   row("schedule", print(plan.schedule));
-  row("bytes per token", formatv("{0:f0}, {1:f1} % of fp16", bytesPerToken(plan),
-                                 100 * bytesPerToken(plan) / plainBytesPerToken(plan)).str());
+  row("bytes per token",
+      formatv("{0:f0}, {1:f1} % of fp16", bytesPerToken(plan), 100 * bytesPerToken(plan) / plainBytesPerToken(plan))
+          .str());
   row("page", formatv("{0} tokens, {1}; slot of a sequence {2}", plan.schedule.getPage(),
-                      formatBytes(double(layout.pageBytes)), formatBytes(double(layout.slotBytes))).str());
+                      formatBytes(double(layout.pageBytes)), formatBytes(double(layout.slotBytes)))
+                  .str());
   for (const std::string &remark : plan.remarks)
     row("why", remark);
 }
@@ -107,7 +117,7 @@ Error tool::runExplain() {
   std::string unserved = describeUnservedLayers(*model);
   if (outputFormat == "json") {
     json::Object result{{"model", model->name}, {"model_type", model->modelType}, {"scheme", scheme.getValue()},
-                        {"source", source}, {"target", parsed->name}, {"groups", std::move(groups)},
+                        {"source", source},     {"target", parsed->name},         {"groups", std::move(groups)},
                         {"unserved", unserved}};
     outs() << formatv("{0:2}", json::Value(std::move(result))) << "\n";
     return Error::success();

@@ -73,7 +73,8 @@ public:
     size_t lead = captured ? 0 : 1; // dimensions before the heads
     for (const TensorView *tensor : {*k, *v})
       if (tensor->shape.size() != lead + 3)
-        return fail(*tensor, captured ? "shape [kv_heads, tokens, head_dim]" : "shape [batch, kv_heads, tokens, head_dim]",
+        return fail(*tensor,
+                    captured ? "shape [kv_heads, tokens, head_dim]" : "shape [batch, kv_heads, tokens, head_dim]",
                     shapeText(tensor->shape));
     if ((*q)->shape.size() != 3)
       return fail(**q, captured ? "shape [q_heads, queries, head_dim]" : "shape [batch, q_heads, head_dim]",
@@ -87,9 +88,8 @@ public:
       if (tensor->shape != cacheShape)
         return fail(*tensor, "shape " + shapeText(cacheShape) + " (from the model and the other tensors)",
                     shapeText(tensor->shape));
-    std::vector<int64_t> queryShape = captured
-                                          ? std::vector<int64_t>{layer.qHeads, (*q)->shape[1], layer.headDim}
-                                          : std::vector<int64_t>{in.batch, layer.qHeads, layer.headDim};
+    std::vector<int64_t> queryShape = captured ? std::vector<int64_t>{layer.qHeads, (*q)->shape[1], layer.headDim}
+                                               : std::vector<int64_t>{in.batch, layer.qHeads, layer.headDim};
     if ((*q)->shape != queryShape || (captured && queryShape[1] < 1))
       return fail(**q, "shape " + shapeText(queryShape) + " (from the model)", shapeText((*q)->shape));
 
@@ -205,9 +205,9 @@ Error tool::runRun() {
   int64_t headElements = in->tokens * shape.headDim;
   size_t sequenceBytes = in->batch ? in->keys.size() / size_t(in->batch) : 0;
   for (int64_t b = 0; b < in->batch; ++b)
-    if (Error error = cache.prefill(b, {in->keys.data() + size_t(b) * sequenceBytes, headElements},
-                                    {in->values.data() + size_t(b) * sequenceBytes, headElements},
-                                    in->lens[size_t(b)], pool))
+    if (Error error =
+            cache.prefill(b, {in->keys.data() + size_t(b) * sequenceBytes, headElements},
+                          {in->values.data() + size_t(b) * sequenceBytes, headElements}, in->lens[size_t(b)], pool))
       return createStringError(input + ": sequence " + Twine(b) + ": " + toString(std::move(error)));
   std::vector<float> out, lse;
   start = std::chrono::steady_clock::now();
@@ -216,9 +216,9 @@ Error tool::runRun() {
   double stepTime = millisecondsSince(start);
 
   if (!output.empty())
-    if (Error error = writeSafetensors(
-            output, {{"out", TensorType::F32, {in->batch, shape.qHeads, shape.headDim}, asBytes(out)},
-                     {"lse", TensorType::F32, {in->batch, shape.qHeads}, asBytes(lse)}}))
+    if (Error error =
+            writeSafetensors(output, {{"out", TensorType::F32, {in->batch, shape.qHeads, shape.headDim}, asBytes(out)},
+                                      {"lse", TensorType::F32, {in->batch, shape.qHeads}, asBytes(lse)}}))
       return error;
 
   int64_t tokens = 0;

@@ -103,9 +103,8 @@ int main(int argc, char **argv) {
     cl::SubCommand &command;
     Error (*run)();
   };
-  const Command commands[] = {{benchCommand, runBench},     {cacheCommand, runCache},
-                              {compileCommand, runCompile}, {doctorCommand, runDoctor},
-                              {explainCommand, runExplain}, {runCommand, runRun}};
+  const Command commands[] = {{benchCommand, runBench},   {cacheCommand, runCache},     {compileCommand, runCompile},
+                              {doctorCommand, runDoctor}, {explainCommand, runExplain}, {runCommand, runRun}};
   // LLVM brings options of its own; users of kvcc have no use for them.
   for (auto &entry : cl::getRegisteredOptions())
     entry.second->setHiddenFlag(cl::ReallyHidden);

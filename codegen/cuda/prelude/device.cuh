@@ -53,8 +53,8 @@ typedef kv_u32 kv_smem_ptr;
 #define KV_DEVICE __device__ __forceinline__
 #define KV_SHARED __shared__ __align__(16)
 // Declares `type *name`, the launch's dynamic shared memory. One declaration per kernel.
-#define KV_SHARED_DYNAMIC(type, name)                                                              \
-  extern __shared__ __align__(16) unsigned char kv_shared_dynamic[];                               \
+#define KV_SHARED_DYNAMIC(type, name)                                                                                  \
+  extern __shared__ __align__(16) unsigned char kv_shared_dynamic[];                                                   \
   type *const name = reinterpret_cast<type *>(kv_shared_dynamic)
 #define KV_UNROLL _Pragma("unroll")
 #define KV_NOUNROLL _Pragma("unroll 1")
@@ -69,15 +69,9 @@ typedef kv_u32 kv_smem_ptr;
 #endif
 
 KV_DEVICE kv_u32x2 kv_make_u32x2(kv_u32 x, kv_u32 y) { return kv_u32x2{x, y}; }
-KV_DEVICE kv_u32x4 kv_make_u32x4(kv_u32 x, kv_u32 y, kv_u32 z, kv_u32 w) {
-  return kv_u32x4{x, y, z, w};
-}
-KV_DEVICE kv_i32x4 kv_make_i32x4(kv_i32 x, kv_i32 y, kv_i32 z, kv_i32 w) {
-  return kv_i32x4{x, y, z, w};
-}
-KV_DEVICE kv_f32x4 kv_make_f32x4(float x, float y, float z, float w) {
-  return kv_f32x4{x, y, z, w};
-}
+KV_DEVICE kv_u32x4 kv_make_u32x4(kv_u32 x, kv_u32 y, kv_u32 z, kv_u32 w) { return kv_u32x4{x, y, z, w}; }
+KV_DEVICE kv_i32x4 kv_make_i32x4(kv_i32 x, kv_i32 y, kv_i32 z, kv_i32 w) { return kv_i32x4{x, y, z, w}; }
+KV_DEVICE kv_f32x4 kv_make_f32x4(float x, float y, float z, float w) { return kv_f32x4{x, y, z, w}; }
 // Element I of a fragment.
 template <int I, class V> KV_DEVICE auto kv_elt(const V &v) {
   static_assert(I >= 0 && I < int(sizeof(V) / 4), "element out of range");
@@ -216,9 +210,7 @@ KV_DEVICE kv_u32 kv_fma_f16x2(kv_u32 a, kv_u32 b, kv_u32 c) {
 }
 
 // The low word of (hi:lo) >> (n mod 32).
-KV_DEVICE kv_u32 kv_funnel_shift_r(kv_u32 lo, kv_u32 hi, kv_u32 n) {
-  return __funnelshift_r(lo, hi, n);
-}
+KV_DEVICE kv_u32 kv_funnel_shift_r(kv_u32 lo, kv_u32 hi, kv_u32 n) { return __funnelshift_r(lo, hi, n); }
 // (v & mask) | bits in one instruction; left to itself the compiler splits it in two when mask and
 // bits are both constants.
 KV_DEVICE kv_u32 kv_and_or(kv_u32 v, kv_u32 mask, kv_u32 bits) {
@@ -241,9 +233,7 @@ KV_DEVICE kv_u32x4 kv_ldg128(const void *p) { return *static_cast<const kv_u32x4
 // For memory that nothing writes while the kernel runs.
 KV_DEVICE kv_u32x4 kv_ldg128_nc(const void *p) {
   kv_u32x4 r;
-  asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-      : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
-      : "l"(p));
+  asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w) : "l"(p));
   return r;
 }
 KV_DEVICE void kv_stg128(void *p, kv_u32x4 v) { *static_cast<kv_u32x4 *>(p) = v; }
@@ -267,9 +257,7 @@ KV_DEVICE void kv_sts32(kv_smem_ptr p, kv_u32 v) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(p), "r"(v) : "memory");
 }
 KV_DEVICE void kv_sts128(kv_smem_ptr p, kv_u32x4 v) {
-  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(p), "r"(v.x), "r"(v.y), "r"(v.z),
-               "r"(v.w)
-               : "memory");
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
 
 // Asynchronous copies of 16 bytes: a thread's copies up to each commit form a group; waiting leaves
@@ -301,18 +289,12 @@ template <int N> KV_DEVICE void kv_cp_async_wait_group() {
 // holds row gid, columns 2tig and 2tig + 1 of matrix m; with _trans the same of its transpose.
 KV_DEVICE kv_u32 kv_ldmatrix_x1(kv_smem_ptr p) {
   kv_u32 r;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
-               : "=r"(r)
-               : "r"(p)
-               : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];" : "=r"(r) : "r"(p) : "memory");
   return r;
 }
 KV_DEVICE kv_u32x2 kv_ldmatrix_x2(kv_smem_ptr p) {
   kv_u32x2 r;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-               : "=r"(r.x), "=r"(r.y)
-               : "r"(p)
-               : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(r.x), "=r"(r.y) : "r"(p) : "memory");
   return r;
 }
 KV_DEVICE kv_u32x4 kv_ldmatrix_x4(kv_smem_ptr p) {
@@ -325,10 +307,7 @@ KV_DEVICE kv_u32x4 kv_ldmatrix_x4(kv_smem_ptr p) {
 }
 KV_DEVICE kv_u32 kv_ldmatrix_x1_trans(kv_smem_ptr p) {
   kv_u32 r;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
-               : "=r"(r)
-               : "r"(p)
-               : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(r) : "r"(p) : "memory");
   return r;
 }
 KV_DEVICE kv_u32x2 kv_ldmatrix_x2_trans(kv_smem_ptr p) {
@@ -366,8 +345,7 @@ KV_DEVICE kv_f32x4 kv_mma_m16n8k16_f16(kv_u32x4 a, kv_u32x2 b, kv_f32x4 c) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
                "{%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
                : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "f"(c.x), "f"(c.y),
-                 "f"(c.z), "f"(c.w));
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "f"(c.x), "f"(c.y), "f"(c.z), "f"(c.w));
 #else
   kv_f32x4 h;
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, "
@@ -387,8 +365,7 @@ KV_DEVICE kv_f32x4 kv_mma_m16n8k16_bf16(kv_u32x4 a, kv_u32x2 b, kv_f32x4 c) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
                "{%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
                : "=f"(d.x), "=f"(d.y), "=f"(d.z), "=f"(d.w)
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "f"(c.x), "f"(c.y),
-                 "f"(c.z), "f"(c.w));
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "f"(c.x), "f"(c.y), "f"(c.z), "f"(c.w));
 #else
   // sm_75 has no bf16 MMA and fp16 lacks the range: fetch rows and columns by shuffle. Slow.
   d = c;
@@ -397,9 +374,8 @@ KV_DEVICE kv_f32x4 kv_mma_m16n8k16_bf16(kv_u32x4 a, kv_u32x2 b, kv_f32x4 c) {
   for (kv_u32 t = 0; t < 4; ++t) {
     const kv_u32 rows[4] = {__shfl_sync(~0u, a.x, 4 * gid + t), __shfl_sync(~0u, a.y, 4 * gid + t),
                             __shfl_sync(~0u, a.z, 4 * gid + t), __shfl_sync(~0u, a.w, 4 * gid + t)};
-    const kv_u32 cols[4] = {
-        __shfl_sync(~0u, b.x, 8 * tig + t), __shfl_sync(~0u, b.x, 8 * tig + 4 + t),
-        __shfl_sync(~0u, b.y, 8 * tig + t), __shfl_sync(~0u, b.y, 8 * tig + 4 + t)};
+    const kv_u32 cols[4] = {__shfl_sync(~0u, b.x, 8 * tig + t), __shfl_sync(~0u, b.x, 8 * tig + 4 + t),
+                            __shfl_sync(~0u, b.y, 8 * tig + t), __shfl_sync(~0u, b.y, 8 * tig + 4 + t)};
     KV_UNROLL
     for (int k = 0; k < 2; ++k) {
       const kv_u32 lo = rows[2 * k], hi = rows[2 * k + 1];
@@ -422,40 +398,31 @@ KV_DEVICE kv_f32x4 kv_mma_m16n8k16_bf16(kv_u32x4 a, kv_u32x2 b, kv_f32x4 c) {
 // k 4tig.., a.y row gid + 8, a.z and a.w k + 16; b.x k 4tig.., b.y k + 16. The names give the types
 // of A and B. sm_75 has the 8x8x16 shape only: both row halves, both k halves.
 #if __CUDA_ARCH__ >= 800
-#define KV_MMA_M16N8K32(A, B)                                                                      \
-  kv_i32x4 d;                                                                                      \
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." #A "." #B ".s32 {%0, %1, %2, %3}, "        \
-               "{%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"                                 \
-               : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)                                        \
-               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "r"(c.x), "r"(c.y),   \
-                 "r"(c.z), "r"(c.w));                                                              \
+#define KV_MMA_M16N8K32(A, B)                                                                                          \
+  kv_i32x4 d;                                                                                                          \
+  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." #A "." #B ".s32 {%0, %1, %2, %3}, "                            \
+               "{%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"                                                     \
+               : "=r"(d.x), "=r"(d.y), "=r"(d.z), "=r"(d.w)                                                            \
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b.x), "r"(b.y), "r"(c.x), "r"(c.y), "r"(c.z), "r"(c.w));  \
   return d
 #else
-#define KV_MMA_M8N8K16(A, B, x, y, row, col)                                                       \
-  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32." #A "." #B ".s32 {%0, %1}, {%2}, {%3}, "     \
-               "{%0, %1};"                                                                         \
-               : "+r"(x), "+r"(y)                                                                  \
+#define KV_MMA_M8N8K16(A, B, x, y, row, col)                                                                           \
+  asm volatile("mma.sync.aligned.m8n8k16.row.col.s32." #A "." #B ".s32 {%0, %1}, {%2}, {%3}, "                         \
+               "{%0, %1};"                                                                                             \
+               : "+r"(x), "+r"(y)                                                                                      \
                : "r"(row), "r"(col))
-#define KV_MMA_M16N8K32(A, B)                                                                      \
-  kv_i32x4 d = c;                                                                                  \
-  KV_MMA_M8N8K16(A, B, d.x, d.y, a.x, b.x);                                                        \
-  KV_MMA_M8N8K16(A, B, d.x, d.y, a.z, b.y);                                                        \
-  KV_MMA_M8N8K16(A, B, d.z, d.w, a.y, b.x);                                                        \
-  KV_MMA_M8N8K16(A, B, d.z, d.w, a.w, b.y);                                                        \
+#define KV_MMA_M16N8K32(A, B)                                                                                          \
+  kv_i32x4 d = c;                                                                                                      \
+  KV_MMA_M8N8K16(A, B, d.x, d.y, a.x, b.x);                                                                            \
+  KV_MMA_M8N8K16(A, B, d.x, d.y, a.z, b.y);                                                                            \
+  KV_MMA_M8N8K16(A, B, d.z, d.w, a.y, b.x);                                                                            \
+  KV_MMA_M8N8K16(A, B, d.z, d.w, a.w, b.y);                                                                            \
   return d
 #endif
-KV_DEVICE kv_i32x4 kv_mma_m16n8k32_s8s8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) {
-  KV_MMA_M16N8K32(s8, s8);
-}
-KV_DEVICE kv_i32x4 kv_mma_m16n8k32_s8u8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) {
-  KV_MMA_M16N8K32(s8, u8);
-}
-KV_DEVICE kv_i32x4 kv_mma_m16n8k32_u8s8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) {
-  KV_MMA_M16N8K32(u8, s8);
-}
-KV_DEVICE kv_i32x4 kv_mma_m16n8k32_u8u8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) {
-  KV_MMA_M16N8K32(u8, u8);
-}
+KV_DEVICE kv_i32x4 kv_mma_m16n8k32_s8s8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) { KV_MMA_M16N8K32(s8, s8); }
+KV_DEVICE kv_i32x4 kv_mma_m16n8k32_s8u8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) { KV_MMA_M16N8K32(s8, u8); }
+KV_DEVICE kv_i32x4 kv_mma_m16n8k32_u8s8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) { KV_MMA_M16N8K32(u8, s8); }
+KV_DEVICE kv_i32x4 kv_mma_m16n8k32_u8u8(kv_u32x4 a, kv_u32x2 b, kv_i32x4 c) { KV_MMA_M16N8K32(u8, u8); }
 
 // The same on arrays of registers: `d` is overwritten by ldmatrix and accumulated in place by mma.
 KV_DEVICE void kv_ldmatrix_x2(kv_u32 *d, kv_smem_ptr p) {

@@ -45,23 +45,16 @@ typedef unsigned char *kv_smem_ptr;
 // One copy per module is one per CTA, since CTAs run one after the other; the section lets the
 // runtime find all of them and poison them before each CTA.
 #define KV_SHARED static __attribute__((section("kv_shared"), aligned(16)))
-#define KV_SHARED_DYNAMIC(type, name)                                                              \
-  type *const name = reinterpret_cast<type *>(kv_host::state.dynamicShared)
+#define KV_SHARED_DYNAMIC(type, name) type *const name = reinterpret_cast<type *>(kv_host::state.dynamicShared)
 #define KV_UNROLL
 #define KV_NOUNROLL
 #define KV_RESTRICT __restrict__
 #define KV_HOST_LINE kv_u32 line = __builtin_LINE()
 
 KV_DEVICE kv_u32x2 kv_make_u32x2(kv_u32 x, kv_u32 y) { return kv_u32x2{x, y}; }
-KV_DEVICE kv_u32x4 kv_make_u32x4(kv_u32 x, kv_u32 y, kv_u32 z, kv_u32 w) {
-  return kv_u32x4{x, y, z, w};
-}
-KV_DEVICE kv_i32x4 kv_make_i32x4(kv_i32 x, kv_i32 y, kv_i32 z, kv_i32 w) {
-  return kv_i32x4{x, y, z, w};
-}
-KV_DEVICE kv_f32x4 kv_make_f32x4(float x, float y, float z, float w) {
-  return kv_f32x4{x, y, z, w};
-}
+KV_DEVICE kv_u32x4 kv_make_u32x4(kv_u32 x, kv_u32 y, kv_u32 z, kv_u32 w) { return kv_u32x4{x, y, z, w}; }
+KV_DEVICE kv_i32x4 kv_make_i32x4(kv_i32 x, kv_i32 y, kv_i32 z, kv_i32 w) { return kv_i32x4{x, y, z, w}; }
+KV_DEVICE kv_f32x4 kv_make_f32x4(float x, float y, float z, float w) { return kv_f32x4{x, y, z, w}; }
 template <int I, class V> KV_DEVICE auto kv_elt(const V &v) {
   static_assert(I >= 0 && I < int(sizeof(V) / 4), "element out of range");
   if constexpr (I == 0)
@@ -179,9 +172,7 @@ KV_DEVICE kv_u16 kv_f32_to_bf16(float v) {
     return 0x7fff;
   return kv_u16((u + 0x7fffu + (u >> 16 & 1)) >> 16);
 }
-KV_DEVICE kv_u32 kv_f32x2_to_f16x2(float lo, float hi) {
-  return kv_f32_to_f16(lo) | kv_u32(kv_f32_to_f16(hi)) << 16;
-}
+KV_DEVICE kv_u32 kv_f32x2_to_f16x2(float lo, float hi) { return kv_f32_to_f16(lo) | kv_u32(kv_f32_to_f16(hi)) << 16; }
 KV_DEVICE kv_u32 kv_f32x2_to_bf16x2(float lo, float hi) {
   return kv_f32_to_bf16(lo) | kv_u32(kv_f32_to_bf16(hi)) << 16;
 }
@@ -257,9 +248,7 @@ KV_DEVICE void kv_stg128(void *p, kv_u32x4 v, KV_HOST_LINE) {
   memcpy(p, &v, 16);
 }
 
-KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) {
-  return static_cast<kv_smem_ptr>(const_cast<void *>(p));
-}
+KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return static_cast<kv_smem_ptr>(const_cast<void *>(p)); }
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p, KV_HOST_LINE) {
   kv_host::checkShared(p, 4, "kv_lds32", line);
   kv_u32 r;
@@ -438,8 +427,7 @@ const Collective shflXor = {"kv_shfl_xor", runShuffle<true>, true};
 const Collective shflIdx = {"kv_shfl_idx", runShuffle<false>, true};
 const Collective any = {"kv_any", runAny, true};
 template <int Matrices, bool Transposed>
-const Collective ldmatrix = {Transposed ? "kv_ldmatrix_trans" : "kv_ldmatrix",
-                             runLdmatrix<Matrices, Transposed>, true};
+const Collective ldmatrix = {Transposed ? "kv_ldmatrix_trans" : "kv_ldmatrix", runLdmatrix<Matrices, Transposed>, true};
 const Collective movmatrix = {"kv_movmatrix_trans", runMovmatrix, true};
 const Collective mmaF16 = {"kv_mma_m16n8k16_f16", runMma<widenF16>, true};
 const Collective mmaBF16 = {"kv_mma_m16n8k16_bf16", runMma<widenBF16>, true};
@@ -450,8 +438,7 @@ inline kv_u32 shuffle(const Collective &c, kv_u32 value, int source, kv_u32 line
   collective(c, &o, line);
   return o.result;
 }
-template <int Matrices, bool Transposed>
-inline MatrixOperands loadMatrix(kv_smem_ptr row, kv_u32 line) {
+template <int Matrices, bool Transposed> inline MatrixOperands loadMatrix(kv_smem_ptr row, kv_u32 line) {
   MatrixOperands o = {row, line, {}};
   collective(ldmatrix<Matrices, Transposed>, &o, line);
   return o;

@@ -143,9 +143,7 @@ inline uint64_t nextRandom() {
 inline void asanLeave(Fiber &from, Fiber &to, bool forever) {
   __sanitizer_start_switch_fiber(forever ? nullptr : &from.fakeStack, to.stackLow, to.stackBytes);
 }
-inline void asanEnter(Fiber &self) {
-  __sanitizer_finish_switch_fiber(self.fakeStack, nullptr, nullptr);
-}
+inline void asanEnter(Fiber &self) { __sanitizer_finish_switch_fiber(self.fakeStack, nullptr, nullptr); }
 #else
 inline void asanLeave(Fiber &, Fiber &, bool) {}
 inline void asanEnter(Fiber &) {}
@@ -166,8 +164,8 @@ inline void switchTo(Fiber &next, bool forever = false) {
 [[noreturn]] __attribute__((noinline, format(printf, 1, 2))) void fail(const char *format, ...) {
   const KvHostLaunch &l = *state.launch;
   if (!state.failed) {
-    int n = snprintf(l.error, l.errorSize, "kernel '%s', block (%u, %u, %u): ", state.kernel,
-                     state.block[0], state.block[1], state.block[2]);
+    int n = snprintf(l.error, l.errorSize, "kernel '%s', block (%u, %u, %u): ", state.kernel, state.block[0],
+                     state.block[1], state.block[2]);
     if (n >= 0 && uint32_t(n) < l.errorSize) {
       va_list args;
       va_start(args, format);
@@ -196,8 +194,7 @@ inline void printThreads(char *out, size_t size, const uint32_t *masks) {
       snprintf(out + used, size - used, ", ...");
       return;
     }
-    used +=
-        snprintf(out + used, size - used, end > t ? "%s%u-%u" : "%s%u", used ? ", " : "", t, end);
+    used += snprintf(out + used, size - used, end > t ? "%s%u-%u" : "%s%u", used ? ", " : "", t, end);
   }
 }
 
@@ -230,15 +227,13 @@ inline void printThreads(char *out, size_t size, const uint32_t *masks) {
     }
     printThreads(who, sizeof(who), masks);
     if (used < sizeof(text))
-      used += snprintf(text + used, sizeof(text) - used, "%sthreads %s wait for %s at line %u",
-                       used ? "; " : "", who, first.collective->name, first.line);
+      used += snprintf(text + used, sizeof(text) - used, "%sthreads %s wait for %s at line %u", used ? "; " : "", who,
+                       first.collective->name, first.line);
   }
   fail("deadlock: threads %s returned while others wait for them: %s", exited, text);
 }
 
-inline void pushBack(uint32_t tid) {
-  state.ready[(state.readyHead + state.readyCount++) % MaxThreads] = uint16_t(tid);
-}
+inline void pushBack(uint32_t tid) { state.ready[(state.readyHead + state.readyCount++) % MaxThreads] = uint16_t(tid); }
 inline void pushFront(uint32_t tid) {
   state.readyHead = (state.readyHead + MaxThreads - 1) % MaxThreads;
   state.ready[state.readyHead] = uint16_t(tid);
@@ -339,17 +334,15 @@ inline void checkShared(const void *p, size_t bytes, const char *what, uint32_t 
   uintptr_t dynamicOffset = a - uintptr_t(state.dynamicShared);
   if (__builtin_expect(offset + bytes > staticSharedBytes() || offset + bytes < bytes, 0) &&
       (dynamicOffset + bytes > state.launch->sharedBytes || dynamicOffset + bytes < bytes))
-    fail("thread %u: %s at line %u: the address is not in the block's shared memory",
-         state.current->tid, what, line);
+    fail("thread %u: %s at line %u: the address is not in the block's shared memory", state.current->tid, what, line);
   if (__builtin_expect(a % bytes != 0, 0))
-    fail("thread %u: %s at line %u: the shared address is not a multiple of %zu",
-         state.current->tid, what, line, bytes);
+    fail("thread %u: %s at line %u: the shared address is not a multiple of %zu", state.current->tid, what, line,
+         bytes);
 }
 
 inline void checkGlobal16(const void *p, const char *what, uint32_t line) {
   if (__builtin_expect(uintptr_t(p) % 16 != 0, 0))
-    fail("thread %u: %s at line %u: the global address is not a multiple of 16", state.current->tid,
-         what, line);
+    fail("thread %u: %s at line %u: the global address is not a multiple of 16", state.current->tid, what, line);
 }
 
 /// Lands at once or at the wait that covers it: a kernel must be right either way.
@@ -487,8 +480,7 @@ int runGrid(const char *kernel, void (*body)(), uint32_t arity, const KvHostLaun
     return 1;
   }
   auto refuse = [&](const char *what, unsigned long long value, const char *expected) {
-    snprintf(l.error, l.errorSize, "kernel '%s': expected %s, but got %s %llu", kernel, expected,
-             what, value);
+    snprintf(l.error, l.errorSize, "kernel '%s': expected %s, but got %s %llu", kernel, expected, what, value);
     return 1;
   };
   if (l.numArgs != arity) {
@@ -508,8 +500,7 @@ int runGrid(const char *kernel, void (*body)(), uint32_t arity, const KvHostLaun
   state.body = body;
   state.random = l.seed;
   state.failed = false;
-  state.dynamicShared =
-      static_cast<unsigned char *>(aligned_alloc(128, (l.sharedBytes + 128) & ~127u));
+  state.dynamicShared = static_cast<unsigned char *>(aligned_alloc(128, (l.sharedBytes + 128) & ~127u));
   uint32_t *order = static_cast<uint32_t *>(malloc(blocks * sizeof(uint32_t)));
   bool allocated = allocateStacks(l.threads) && state.dynamicShared && order;
   if (!allocated)
@@ -553,10 +544,9 @@ template <auto Kernel> int launch(const char *name, const KvHostLaunch *l) {
 } // namespace
 } // namespace kv_host
 
-#define KV_HOST_ENTRY(name)                                                                        \
-  extern "C" __attribute__((visibility("default"))) int kv_host_launch_##name(                     \
-      const KvHostLaunch *l) {                                                                     \
-    return kv_host::launch<name>(#name, l);                                                        \
+#define KV_HOST_ENTRY(name)                                                                                            \
+  extern "C" __attribute__((visibility("default"))) int kv_host_launch_##name(const KvHostLaunch *l) {                 \
+    return kv_host::launch<name>(#name, l);                                                                            \
   }
 
 #endif // KVCC_CODEGEN_CUDA_PRELUDE_HOST_RUNTIME_H
