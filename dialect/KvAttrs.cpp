@@ -260,7 +260,8 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (heads < 1 || heads > 16)
     return emitError() << "expected heads from 1 to 16, but got " << heads;
   // schedule_c2
-  if (page <= 0 || page % kBlockTokens)
-    return emitError() << "expected page a positive multiple of " << kBlockTokens << ", but got " << page;
+  if (page <= 0 || page % kBlockTokens || page > 65536)
+    return emitError() << "expected page a multiple of " << kBlockTokens << " from " << kBlockTokens
+                       << " to 65536, but got " << page;
   return success();
 }

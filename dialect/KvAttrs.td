@@ -135,7 +135,7 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
 
     Constraints:
     - (C1) heads is 1 to 16;
-    - (C2) page is a positive multiple of 32.
+    - (C2) page is a multiple of 32 from 32 to 65536.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,

@@ -81,7 +81,7 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     };
     PackingAttr codes = cpu ? packing(16, 4, 1) : packing(32, 32, 32);
     PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
-    int64_t heads = chooseHeads(group, limit), tokens = page ? page : 128;
+    int64_t heads = chooseHeads(group, limit), tokens = page.getValue() ? page.getValue() : 128;
     if (failed(
             ScheduleAttr::verify([&] { return attend.emitError(); }, heads, tokens, arithmetic, codes, codes, floats)))
       return {};

@@ -30,7 +30,7 @@ public:
                                                                              : schedule.getValue()),
         headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {}
 
-  /// Encodes [32, head_dim] numbers. Returns the (token, channel) of a group that does not fit.
+  /// Encodes [32, head_dim] numbers. Returns the (token, channel) of a number that does not fit.
   std::optional<std::pair<int64_t, int64_t>> encode(const float *numbers, uint8_t *data, uint8_t *scales) const {
     if (!quant.isQuantized()) {
       unsigned bytes = quant.getBits() / 8;
@@ -55,8 +55,11 @@ public:
           for (int64_t c = c0; c < c0 + groupChannels; ++c)
             group.push_back(numbers[t * headDim + c]);
         uint16_t scale = quantizer.chooseScale(group);
-        if (!Quantizer::isFiniteScale(scale))
-          return std::pair(t0, c0);
+        if (!Quantizer::isFiniteScale(scale)) {
+          auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
+          int64_t at = std::max_element(group.begin(), group.end(), larger) - group.begin();
+          return std::pair(t0 + at / groupChannels, c0 + at % groupChannels);
+        }
         std::memcpy(scales + scaleIndex(t0, c0) * sizeof(scale), &scale, sizeof(scale));
         size_t i = 0;
         for (int64_t t = t0; t < t0 + groupTokens; ++t)
@@ -182,9 +185,8 @@ public:
           continue;
         int64_t token = at.first + bad->first, channel = bad->second;
         float number = source[size_t(token * headDim + channel)];
-        failure = createStringError("expected numbers that fit the cache's 16-bit formats, but the group at " +
-                                    place(isKey ? "k" : "v", token, channel) + " does not (the number there is " +
-                                    std::to_string(number) + ")");
+        failure = createStringError("expected numbers that fit the cache's 16-bit formats, but got " +
+                                    std::to_string(number) + " at " + place(isKey ? "k" : "v", token, channel));
         return;
       }
     });

@@ -178,19 +178,21 @@ Expected<Artifact> Compiler::emitLocked(const Plan &plan, Emit form) {
     auto compiler = getNvrtc();
     if (!compiler)
       return compiler.takeError();
-    std::string source = (devicePrelude() + text->bytes->getBuffer()).str(), note;
+    std::string source = (devicePrelude() + text->bytes->getBuffer()).str();
     bool cubin = form == Emit::Cubin;
     auto artifact = throughCache(plan, {stringify(form), source, (*compiler)->identity(), {}, plan.target.arch},
                                  [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
                                    auto kernel = (*compiler)->compile(source, "kvcc.cu", plan.target.arch, {}, cubin);
                                    if (!kernel)
                                      return kernel.takeError();
-                                   note = kernel->fallbackNote;
                                    // The driver compiles PTX itself when this NVRTC is too old for the GPU.
                                    return toBuffer(cubin && !kernel->cubin.empty() ? kernel->cubin : kernel->ptx);
                                  });
-    if (artifact)
-      artifact->note = note;
+    if (artifact && cubin &&
+        !artifact->bytes->getBuffer().starts_with("\x7f"
+                                                  "ELF"))
+      artifact->note = "nvrtc " + (*compiler)->version() + " does not know " + plan.target.arch +
+                       "; ptx stands in for the cubin, and the driver compiles it";
     return artifact;
   }
   case Emit::HostObject: {

@@ -9,7 +9,7 @@ using namespace llvm;
 using namespace kvcc;
 
 static constexpr StringLiteral kLegal =
-    "cpu, cpu:generic, cpu:avx512_vnni, cuda, cuda:sm_75 to cuda:sm_121 or cuda-host";
+    "cpu, cpu:generic, cpu:avx512_vnni, cuda, cuda:sm_NN (75 and newer) or cuda-host";
 
 kv::TargetAttr Target::getAttr(mlir::MLIRContext &context) const { return kv::TargetAttr::get(&context, kind, arch); }
 
@@ -55,7 +55,7 @@ Expected<Target> kvcc::parseTarget(StringRef text) {
   if (arch.consume_front("cuda:")) {
     if (isGpuArchitecture(arch))
       return makeCuda(arch.str());
-    return createStringError("expected a GPU architecture from sm_75 to sm_121, but got '" + arch.str() + "'");
+    return createStringError("expected a GPU architecture from sm_75 on, such as sm_90, but got '" + arch.str() + "'");
   }
   return createStringError("expected target " + kLegal + ", but got '" + text + "'");
 }

@@ -52,8 +52,14 @@ void ThreadPool::work(unsigned worker) {
     seen = current;
     if (worker >= (current & kWorkersMask))
       continue;
-    takeItems();
-    unfinished.fetch_sub(1, std::memory_order_release);
+    // Join the job, unless it is closed or gone.
+    uint64_t at = state.load(std::memory_order_acquire);
+    while (at >> 16 == current >> 16 && !(at & kClosed))
+      if (state.compare_exchange_weak(at, at + 1, std::memory_order_acq_rel)) {
+        takeItems();
+        state.fetch_sub(1, std::memory_order_release);
+        break;
+      }
   }
 }
 
@@ -71,10 +77,15 @@ void ThreadPool::run(int64_t items, unsigned threads, llvm::function_ref<void(in
   job = &body;
   jobItems = items;
   next.store(0, std::memory_order_relaxed);
-  unfinished.store(helpers, std::memory_order_relaxed);
-  ticket.store(((ticket.load(std::memory_order_relaxed) >> 16) + 1) << 16 | helpers, std::memory_order_release);
+  uint64_t number = ((ticket.load(std::memory_order_relaxed) >> 16) + 1) << 16;
+  state.store(number, std::memory_order_release);
+  ticket.store(number | helpers, std::memory_order_release);
   ticket.notify_all();
   takeItems();
-  while (unfinished.load(std::memory_order_acquire))
+  state.fetch_or(kClosed, std::memory_order_acq_rel);
+  for (int spins = 0; state.load(std::memory_order_acquire) & kCount; ++spins) {
     relax();
+    if (spins > 1000) // a worker with an item has lost its processor
+      std::this_thread::yield();
+  }
 }

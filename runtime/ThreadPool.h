@@ -39,14 +39,16 @@ private:
   std::vector<std::thread> workers;
   std::mutex busy; // held by the caller whose job it is
 
-  // The job. Workers read it only after they have seen a new ticket that asks for them, and the caller
-  // changes it only after all of those have finished.
+  // The job. A worker reads it only while it is counted in `state`, and the caller changes it only while nobody
+  // is: it closes the job when its items are all taken, so that workers that wake late never delay it.
   const llvm::function_ref<void(int64_t)> *job = nullptr;
   int64_t jobItems = 0;
   alignas(64) std::atomic<int64_t> next{0};
   /// Number of the job in the upper bits, workers that it wants in the lower 16; all ones ends the pool.
   alignas(64) std::atomic<uint64_t> ticket{0};
-  alignas(64) std::atomic<unsigned> unfinished{0};
+  /// Number of the job in the upper bits, then a bit that says it is closed, then workers at it in the lower 15.
+  alignas(64) std::atomic<uint64_t> state{kClosed};
+  static constexpr uint64_t kClosed = 0x8000, kCount = 0x7fff;
 };
 
 } // namespace kvcc

@@ -50,7 +50,7 @@ func.func @memory(%halves: memref<?xf16>, %brains: memref<?xbf16>, %bytes: memre
 // Buffers of the block are KV_SHARED arrays, those of a lane arrays; the pragma stands right before its loop, and says of
 // every other loop that it stays one.
 // CHECK-LABEL: emitc.func @buffers(
-// CHECK-SAME:    specifiers = ["KV_KERNEL(64)"]
+// CHECK-SAME:    specifiers = ["KV_KERNEL(64, 4)"]
 // CHECK:         verbatim "KV_SHARED"
 // CHECK-NEXT:    %[[TILE:.*]] = "emitc.variable"() {{.*}} : () -> !emitc.array<2x32xf32>
 // CHECK-NEXT:    %[[STATE:.*]] = "emitc.variable"() {{.*}} : () -> !emitc.array<1x4xf32>

@@ -242,13 +242,13 @@ func.func private @schedule_c1_large() attributes {
 // -----
 
 func.func private @schedule_c2_zero() attributes {
-  // expected-error @below {{expected page a positive multiple of 32, but got 0}}
+  // expected-error @below {{expected page a multiple of 32 from 32 to 65536, but got 0}}
   a = #kv.schedule<heads = 4, page = 0, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>}
 
 // -----
 
 func.func private @schedule_c2_multiple() attributes {
-  // expected-error @below {{expected page a positive multiple of 32, but got 100}}
+  // expected-error @below {{expected page a multiple of 32 from 32 to 65536, but got 100}}
   a = #kv.schedule<heads = 4, page = 100, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>}
 
 // -----

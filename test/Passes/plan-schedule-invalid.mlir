@@ -19,7 +19,7 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {}
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @page(%q: tensor<?x8x64xf16>, %cache: !cache) {
-    // expected-error @below {{expected page a positive multiple of 32, but got 100}}
+    // expected-error @below {{expected page a multiple of 32 from 32 to 65536, but got 100}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }

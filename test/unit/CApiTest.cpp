@@ -148,7 +148,7 @@ TEST_F(CApiTest, RefusesWrongCompileOptions) {
       {[](auto &o) { o.target = "tpu"; }, KVCC_INVALID_ARGUMENT, "but got 'tpu'"},
       {[](auto &o) { o.dtype = "f8"; }, KVCC_INVALID_ARGUMENT, "f16, bf16 or f32, but got 'f8'"},
       {[](auto &o) { o.compute = "int3"; }, KVCC_INVALID_ARGUMENT, "but got int3"},
-      {[](auto &o) { o.page_tokens = 48; }, KVCC_INVALID_ARGUMENT, "multiple of 32, but got 48"},
+      {[](auto &o) { o.page_tokens = 48; }, KVCC_INVALID_ARGUMENT, "from 32 to 65536, but got 48"},
       {[&](auto &o) { o.model = deepseek.c_str(); }, KVCC_UNSUPPORTED, "MLA"},
   };
   for (const Case &c : cases) {

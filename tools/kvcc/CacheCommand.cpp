@@ -27,10 +27,11 @@ static void printStat(const KernelCache &cache) {
 
 static Error verify(KernelCache &cache) {
   std::vector<CacheBadEntry> bad = cache.verify(removeBad);
+  bool removed = removeBad && cache.stat().mode == CacheMode::ReadWrite;
   for (const CacheBadEntry &entry : bad)
-    outs() << entry.file << ": " << entry.reason << (removeBad ? " (removed)" : "") << "\n";
+    outs() << entry.file << ": " << entry.reason << (removed ? " (removed)" : "") << "\n";
   outs() << cache.stat().entries << " entries, " << bad.size() << " bad\n";
-  if (bad.empty() || removeBad)
+  if (bad.empty() || removed)
     return Error::success();
   outs().flush();
   return createStringError("expected a cache without bad entries, but got " + Twine(bad.size()) +

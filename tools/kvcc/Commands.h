@@ -43,6 +43,8 @@ private:
 
 /// Writes to a file, or to standard output for "-" and "".
 llvm::Error writeOutput(llvm::StringRef path, llvm::StringRef bytes);
+/// Fails if what was printed did not reach standard output.
+llvm::Error flushOutput();
 /// "compiled cold in 81.2 ms" or "loaded from the cache in 3.1 ms".
 std::string describeCompile(bool cached, double milliseconds);
 std::string formatBytes(double bytes);

@@ -16,10 +16,11 @@ static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such
                                    cl::sub(compileCommand));
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda:sm_90, ..."), cl::Required,
                                    cl::sub(compileCommand));
-static cl::opt<std::string> form("emit",
-                                 cl::desc("kv, tile, target; llvm, asm, object (cpu); cuda, ptx, cubin (cuda); "
-                                          "default: object or cubin"),
-                                 cl::sub(compileCommand));
+static cl::opt<std::string>
+    form("emit",
+         cl::desc("kv, tile, target; llvm, asm, object (cpu); cuda, ptx, cubin, host-object (cuda); "
+                  "default: object or cubin"),
+         cl::sub(compileCommand));
 static cl::opt<std::string> dtype("dtype", cl::desc("f16, bf16 or f32; default: the model's"), cl::sub(compileCommand));
 static cl::opt<std::string> output("o", cl::desc("where to write; default: standard output"), cl::value_desc("file"),
                                    cl::init("-"), cl::sub(compileCommand));

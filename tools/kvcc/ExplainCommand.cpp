@@ -123,6 +123,6 @@ Error tool::runExplain() {
     return Error::success();
   }
   if (!unserved.empty())
-    outs() << "left to the framework: " << unserved << "\n";
+    outs() << unserved << "\n";
   return Error::success();
 }

@@ -62,8 +62,16 @@ public:
     Inputs in;
     auto q = get(captured ? prefix + "q" : "q"), k = get(captured ? prefix + "k" : "k"),
          v = get(captured ? prefix + "v" : "v");
-    if (Error error = joinErrors(joinErrors(q.takeError(), k.takeError()), v.takeError()))
-      return std::move(error);
+    Error problems[] = {q.takeError(), k.takeError(), v.takeError()};
+    Error first = Error::success();
+    for (Error &problem : problems) { // one is enough
+      if (first)
+        consumeError(std::move(problem));
+      else
+        first = std::move(problem);
+    }
+    if (first)
+      return std::move(first);
     for (const TensorView *tensor : {*q, *k, *v})
       if (tensor->dtype != (*q)->dtype)
         return fail(*tensor, "dtype " + stringify((*q)->dtype).str() + " as " + (*q)->name,
@@ -116,8 +124,10 @@ public:
     for (size_t i = 0; i < in.queryNumbers.size(); ++i)
       if (!std::isfinite(in.queryNumbers[i]))
         return createStringError(file.path() + ": expected finite numbers, but got " +
-                                 Twine(std::isnan(in.queryNumbers[i]) ? "nan" : "inf") + " at element " + Twine(i) +
-                                 " of the query");
+                                 Twine(std::isnan(in.queryNumbers[i]) ? "nan"
+                                       : in.queryNumbers[i] > 0       ? "inf"
+                                                                      : "-inf") +
+                                 " at element " + Twine(i) + " of the query");
     return in;
   }
 
@@ -143,6 +153,8 @@ private:
       return Error::success();
     if (lens->shape != std::vector<int64_t>{in.batch})
       return fail(*lens, "shape " + shapeText({in.batch}), shapeText(lens->shape));
+    if (lens->dtype != TensorType::I32)
+      return fail(*lens, "dtype I32", stringify(lens->dtype));
     auto numbers = toInt32(*lens);
     if (!numbers)
       return numbers.takeError();

@@ -75,13 +75,24 @@ Expected<Plan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config
 Error tool::writeOutput(StringRef path, StringRef bytes) {
   if (path.empty() || path == "-") {
     outs() << bytes;
-    outs().flush();
-    return Error::success();
+    return flushOutput();
   }
-  return writeToOutput(path, [&](raw_ostream &os) {
-    os << bytes;
-    return Error::success();
-  });
+  std::error_code code;
+  raw_fd_ostream stream(path, code);
+  if (!code) {
+    stream << bytes;
+    stream.close();
+    code = stream.error();
+    stream.clear_error();
+  }
+  return code ? createStringError("cannot write " + path + ": " + code.message()) : Error::success();
+}
+
+Error tool::flushOutput() {
+  outs().flush();
+  std::error_code code = outs().error();
+  outs().clear_error(); // or LLVM aborts at exit
+  return code ? createStringError("cannot write the output: " + code.message()) : Error::success();
 }
 
 std::string tool::describeCompile(bool cached, double milliseconds) {
@@ -94,6 +105,20 @@ std::string tool::formatBytes(double bytes) {
   for (; bytes >= 1024 && unit + 1 < std::size(units); ++unit)
     bytes /= 1024;
   return formatv(unit ? "{0:f2} {1}" : "{0:f0} {1}", bytes, units[unit]);
+}
+
+/// What LLVM's option parser says, as one message like all others.
+static std::string toOneLine(StringRef problems) {
+  std::string line;
+  SmallVector<StringRef> parts;
+  problems.split(parts, '\n', -1, /*KeepEmpty=*/false);
+  for (StringRef part : parts) {
+    part = part.trim();
+    part.consume_front("kvcc: ");
+    auto [text, advice] = part.split("  Try: ");
+    line += (line.empty() ? "" : " ") + text.str();
+  }
+  return line;
 }
 
 int main(int argc, char **argv) {
@@ -113,13 +138,17 @@ int main(int argc, char **argv) {
   raw_string_ostream stream(problems);
   if (!cl::ParseCommandLineOptions(argc, argv, "kernel compiler for decode attention over quantized KV caches\n",
                                    &stream)) {
-    errs() << problems;
+    // A value that is no number has been reported by its parser already, to standard error.
+    if (!problems.empty())
+      errs() << "kvcc: error: " << toOneLine(problems) << "\n";
     return 2;
   }
   for (const Command &entry : commands) {
     if (!entry.command)
       continue;
     Error error = entry.run();
+    if (Error unwritten = flushOutput())
+      error = error ? joinErrors(std::move(error), std::move(unwritten)) : std::move(unwritten);
     if (!error)
       return 0;
     bool usage = isUsageError(error);
