@@ -18,7 +18,7 @@ section "What is chosen for $(basename $model .json), and why"
 
 section "Compiled for this CPU and for an H100 (sm_90): cold, then from the cache in a new process"
 form=cubin
-if ! "$kvcc" doctor -o json | grep -A1 '"nvrtc"' -A40 | grep -q '"found": true'; then
+if ! "$kvcc" doctor -o json | python3 -c 'import json, sys; sys.exit(not json.load(sys.stdin)["nvrtc"]["found"])'; then
   echo "NVRTC was not found (see kvcc doctor), so CUDA C++ text stands in for the cubin"
   form=cuda
 fi

@@ -19,10 +19,10 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::benchCommand("bench", "measure the time of a decode step");
 static KernelOptions kernelOptions(benchCommand);
-static cl::list<std::string> schemes("scheme", cl::desc("quantization schemes"), cl::CommaSeparated, cl::OneOrMore,
+static cl::list<std::string> schemes("scheme", cl::desc("quantization schemes"), cl::CommaSeparated,
                                      cl::sub(benchCommand));
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, ..."), cl::init("cpu"), cl::sub(benchCommand));
-static cl::list<int64_t> contexts("ctx", cl::desc("tokens of each sequence"), cl::CommaSeparated, cl::OneOrMore,
+static cl::list<int64_t> contexts("ctx", cl::desc("tokens of each sequence"), cl::CommaSeparated,
                                   cl::sub(benchCommand));
 static cl::list<int64_t> batches("batch", cl::desc("sequences; default 1"), cl::CommaSeparated, cl::sub(benchCommand));
 static cl::list<int64_t> threadCounts("threads", cl::desc("threads; default: one per processor"), cl::CommaSeparated,
@@ -274,6 +274,8 @@ Error checkRange(const cl::list<int64_t> &list, int64_t low, int64_t high) {
 } // namespace
 
 Error tool::runBench() {
+  if (Error error = requireOptions({std::addressof(schemes), std::addressof(contexts)}))
+    return error;
   if (outputFormat != "table" && outputFormat != "md" && outputFormat != "csv" && outputFormat != "json")
     return usageError("expected -o table, md, csv or json, but got '" + outputFormat + "'");
   if (rounds < 1 || rounds > 100000)

@@ -20,6 +20,8 @@ llvm::Error runRun();
 /// A wrong way to call the tool: exit code 2.
 llvm::Error usageError(const llvm::Twine &message);
 bool isUsageError(const llvm::Error &error);
+/// A usage error that names those of `options` that were not given. (cl::Required prints by itself.)
+llvm::Error requireOptions(std::initializer_list<const llvm::cl::Option *> options);
 
 /// The options that say which kernel is meant. Every command that needs them has its own, beside its
 /// subcommand: objects of other files may not be constructed yet when options register themselves.

@@ -12,10 +12,9 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::compileCommand("compile", "compile a model's kernel and write one of its forms");
 static KernelOptions kernelOptions(compileCommand);
-static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"), cl::Required,
+static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"),
                                    cl::sub(compileCommand));
-static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda:sm_90, ..."), cl::Required,
-                                   cl::sub(compileCommand));
+static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda:sm_90, ..."), cl::sub(compileCommand));
 static cl::opt<std::string>
     form("emit",
          cl::desc("kv, tile, target; llvm, asm, object (cpu); cuda, ptx, cubin, host-object (cuda); "
@@ -26,6 +25,8 @@ static cl::opt<std::string> output("o", cl::desc("where to write; default: stand
                                    cl::init("-"), cl::sub(compileCommand));
 
 Error tool::runCompile() {
+  if (Error error = requireOptions({&scheme, &target}))
+    return error;
   auto model = kernelOptions.loadModel();
   if (!model)
     return model.takeError();

@@ -12,7 +12,7 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::explainCommand("explain", "show what was chosen for a model, and why");
 static KernelOptions kernelOptions(explainCommand);
-static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"), cl::Required,
+static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"),
                                    cl::sub(explainCommand));
 static cl::opt<std::string> target("target", cl::desc("cpu, cuda:sm_90, ..."), cl::init("cpu"),
                                    cl::sub(explainCommand));
@@ -87,6 +87,8 @@ void printGroup(const Plan &plan, const LayerGroup &group) {
 } // namespace
 
 Error tool::runExplain() {
+  if (Error error = requireOptions({&scheme}))
+    return error;
   if (outputFormat != "table" && outputFormat != "json")
     return usageError("expected -o table or json, but got '" + outputFormat + "'");
   auto model = kernelOptions.loadModel();

@@ -16,11 +16,10 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::runCommand("run", "prefill a cache from tensors, decode one step and write its results");
 static KernelOptions kernelOptions(runCommand);
-static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"), cl::Required,
-                                   cl::sub(runCommand));
+static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"), cl::sub(runCommand));
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda, cuda-host, ..."), cl::init("cpu"),
                                    cl::sub(runCommand));
-static cl::opt<std::string> input("input", cl::desc("tensors q, k, v and, optional, seq_lens"), cl::Required,
+static cl::opt<std::string> input("input", cl::desc("tensors q, k, v and, optional, seq_lens"),
                                   cl::value_desc("file.safetensors"), cl::sub(runCommand));
 static cl::opt<std::string> output("output", cl::desc("receives out and lse"), cl::value_desc("file.safetensors"),
                                    cl::sub(runCommand));
@@ -182,6 +181,8 @@ double millisecondsSince(std::chrono::steady_clock::time_point start) {
 } // namespace
 
 Error tool::runRun() {
+  if (Error error = requireOptions({&scheme, &input}))
+    return error;
   if (threads < 0 || threads > 1024)
     return usageError("expected --threads from 0 to 1024, but got " + Twine(threads));
   if (splits < 0 || splits > 1024)

@@ -26,6 +26,14 @@ char UsageError::ID;
 } // namespace
 
 Error tool::usageError(const Twine &message) { return make_error<UsageError>(message.str()); }
+Error tool::requireOptions(std::initializer_list<const cl::Option *> options) {
+  std::string missing;
+  for (const cl::Option *option : options)
+    if (!option->getNumOccurrences())
+      missing += (missing.empty() ? "--" : " and --") + option->ArgStr.str();
+  return missing.empty() ? Error::success() : usageError("expected " + missing + ", but got none");
+}
+
 bool tool::isUsageError(const Error &error) { return error.isA<UsageError>(); }
 
 KernelOptions::KernelOptions(cl::SubCommand &command)
