@@ -75,13 +75,14 @@ DiagAttr QuantAttr::getDiag() const {
 double QuantAttr::getBitsPerElement() const {
   if (!isQuantized())
     return getBits();
-  return getBits() + double(getScale().getIntOrFloatBitWidth()) / double(getGroupSize());
+  unsigned perGroup = getScale().getIntOrFloatBitWidth() * (hasZeros() ? 2 : 1);
+  return getBits() + double(perGroup) / double(getGroupSize());
 }
 
 static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError, int64_t tokens, int64_t channels) {
   int64_t extent = std::max(tokens, channels);
-  if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || !llvm::isPowerOf2_64(extent))
-    return emitError() << "expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got " << tokens << "x"
+  if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || extent % 16)
+    return emitError() << "expected group 1xN or Nx1 with N a multiple of 16 from 16 to 256, but got " << tokens << "x"
                        << channels;
   return success();
 }
@@ -112,7 +113,7 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
         return {};
       std::optional<Map> parsed = symbolizeMap(name);
       if (!parsed || *parsed == Map::None) {
-        parser.emitError(mapLoc) << "expected map sym, sym_full or sym_signed, but got " << name;
+        parser.emitError(mapLoc) << "expected map sym, sym_full, sym_signed, asym or hybrid, but got " << name;
         return {};
       }
       map = *parsed;
@@ -179,8 +180,8 @@ LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Ty
   if (failed(verifyGroup(emitError, tokens, channels)))
     return failure();
   // quant_c5
-  if (!scale.isF16())
-    return emitError() << "expected scale f16, but got " << scale;
+  if (!scale.isF16() && !scale.isBF16())
+    return emitError() << "expected scale f16 or bf16, but got " << scale;
   // quant_c6
   bool seenDiag = false;
   for (Attribute transform : transforms) {
@@ -207,10 +208,12 @@ LogicalResult WindowAttr::verify(function_ref<InFlightDiagnostic()> emitError, i
     if (value < 0 || value > 4096)
       return emitError() << "expected " << name << " from 0 to 4096, but got " << value;
   // window_c2
-  if (flush <= 0 || flush % kBlockTokens || flush > 4096)
-    return emitError() << "expected flush a multiple of " << kBlockTokens << " from " << kBlockTokens
+  if (flush != 1 && (flush <= 0 || flush % kBlockTokens || flush > 4096))
+    return emitError() << "expected flush 1 or a multiple of " << kBlockTokens << " from " << kBlockTokens
                        << " to 4096, but got " << flush;
   // window_c3
+  if (flush == 1 && recent)
+    return emitError() << "expected recent 0 with flush = 1, but got " << recent;
   if (recent % flush)
     return emitError() << "expected recent a multiple of flush = " << flush << ", but got " << recent;
   return success();

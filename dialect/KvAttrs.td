@@ -29,15 +29,18 @@ def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
     Properties, independent of each other:
     - `element`: `i2`..`i8` are codes; `f16`, `bf16` and `f32` store the number as it is (and then have no
       map, group, scale or transforms);
-    - `map`: how a number becomes a code, `sym`, `sym_full` or `sym_signed`;
+    - `map`: how a number becomes a code, `sym`, `sym_full`, `sym_signed`, `asym` or `hybrid`;
     - `group`: tokens x channels that share one scale;
-    - `scale`: the type of a stored scale;
+    - `scale`: the type of a stored scale, and of a zero point;
     - `transforms`: applied before quantization, undone elsewhere than per element.
 
     With `o = 2^(bits-1)` an element is `(code - o) * scale`, codes in `[0, 2^bits)`:
     - `sym`: scale = max|x| / (o - 1), codes o-(o-1) .. o+(o-1);
     - `sym_full`: scale = max|x| / o, codes 0 .. 2o-1;
-    - `sym_signed`: scale = -x_extreme / o, so that the element of largest magnitude is exact.
+    - `sym_signed`: scale = -x_extreme / o, so that the element of largest magnitude is exact;
+    - `asym`: scale = (max - min) / (2^bits - 1), zero = min, an element is `code * scale + zero`;
+    - `hybrid`: per group the one of `sym_full` and `asym` with the smaller sum of |errors|, ties
+      symmetric; the sign bit of the scale marks an `asym` group. Zero points are stored for all groups.
     Codes come from the scale as it is stored (rounded), by rounding half to even, then clamping. A
     scale that rounds to zero gives the code `o`, that is, zeros.
 
@@ -45,9 +48,9 @@ def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
     - (C1) `element` is one of i2..i8, f16, bf16, f32;
     - (C2) an integer element has a map, a group and a scale;
     - (C3) a float element has none of map, group, scale, transforms;
-    - (C4) both extents of the group are positive, one of them is 1, and the other is a power of two
-      of 16 to 256;
-    - (C5) the scale is f16;
+    - (C4) both extents of the group are positive, one of them is 1, and the other is a multiple of 16 of at
+      most 256;
+    - (C5) the scale is f16 or bf16;
     - (C6) transforms are known attributes (`#kv.diag`), each at most once.
 
     Examples: `#kv.quant<f16>`,
@@ -67,6 +70,14 @@ def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
     int64_t getZeroCode() const { return int64_t(1) << (getBits() - 1); }
     /// The diagonal transform, or null.
     ::kvcc::kv::DiagAttr getDiag() const;
+    /// Whether groups have a zero point beside the scale.
+    bool hasZeros() const {
+      return getMap() == ::kvcc::kv::Map::Asym || getMap() == ::kvcc::kv::Map::Hybrid;
+    }
+    /// The extent of a group along the dimension that a product with a block reduces.
+    int64_t getReducedExtent(::kvcc::kv::Role role) const {
+      return role == ::kvcc::kv::Role::Key ? getGroupChannels() : getGroupTokens();
+    }
     /// Elements that share one scale.
     int64_t getGroupSize() const { return getGroupTokens() * getGroupChannels(); }
     /// Bits per element with the scales' share.
@@ -84,8 +95,8 @@ def Kv_WindowAttr : Kv_Attr<"Window", "window"> {
 
     Constraints:
     - (C1) sink and recent are not negative and at most 4096;
-    - (C2) flush is a positive multiple of 32 of at most 4096;
-    - (C3) recent is a multiple of flush.
+    - (C2) flush is 1, or a multiple of 32 of at most 4096;
+    - (C3) recent is a multiple of flush, and 0 if flush is 1.
 
     Example: `#kv.window<sink = 32, recent = 96, flush = 32>`.
   }];

@@ -16,7 +16,9 @@ def Kv_Map : Kv_Enum<"Map", "how a real number becomes a code", [
   I32EnumAttrCase<"None", 0, "none">,
   I32EnumAttrCase<"Sym", 1, "sym">,
   I32EnumAttrCase<"SymFull", 2, "sym_full">,
-  I32EnumAttrCase<"SymSigned", 3, "sym_signed">]>;
+  I32EnumAttrCase<"SymSigned", 3, "sym_signed">,
+  I32EnumAttrCase<"Asym", 4, "asym">,
+  I32EnumAttrCase<"Hybrid", 5, "hybrid">]>;
 
 def Kv_DiagStat : Kv_Enum<"DiagStat", "the statistic that gives a diagonal transform its factors", [
   I32EnumAttrCase<"SqrtMax", 0, "sqrt_max">]>;

@@ -37,39 +37,80 @@ LogicalResult TilePrepareOp::verify() {
   return success();
 }
 
-/// Constraints (C2) to (C6) of score and accumulate, which multiply a small operand (heads x reduced) with
-/// a block: `sums` and `smallScales` come with the small operand, `scales` with the block; all may be null.
-static LogicalResult verifyProduct(Operation *op, Value smallOperand, BlockType block, TypedValue<BlockType> scales,
-                                   Value sums, Value smallScales, Placement placement,
-                                   ArrayRef<unsigned> integerWidths) {
-  auto small = cast<VectorType>(smallOperand.getType());
-  bool codes = block.isCodes();
+static bool isScaleType(Type type) { return type.isF16() || type.isBF16(); }
+
+LogicalResult TileFoldOp::verify() {
+  auto tile = cast<VectorType>(getTile().getType());
+  BlockType scales = getScales().getType();
+  // fold_c1
+  if (!isScaleType(scales.getElement()) || scales.getReduceExtent() != tile.getDimSize(1))
+    return emitOpError("expected scales of f16 or bf16 with ")
+           << tile.getDimSize(1) << " reduced indices, but got " << scales;
+  // fold_c2
+  int64_t rows = scales.getFreeExtent() * tile.getDimSize(0);
+  if (!hasShape(getResult().getType(), {rows, tile.getDimSize(1)}) ||
+      (getOffsets() && !hasShape(getOffsets().getType(), {rows, 1})))
+    return emitOpError("expected a result of ") << rows << "x" << tile.getDimSize(1) << " and offsets of " << rows << "x1";
+  // fold_c3
+  if (bool(getZeros()) != bool(getOffsets()) || (getZeros() && getZeros().getType() != scales))
+    return emitOpError("expected offsets exactly with zeros, and zeros of the type ") << scales;
+  return success();
+}
+
+namespace {
+/// The operands of score and accumulate, which multiply a small operand (rows x reduced) with a block; all but
+/// the first two may be null.
+struct ProductOperands {
+  Value small;
+  BlockType block;
+  TypedValue<BlockType> scales, zeros;
+  Value sums, smallScales, offsets;
+  Placement placement;
+  bool hybrid;
+};
+} // namespace
+
+/// Constraints (C2) to (C7) of score and accumulate.
+static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int64_t heads) {
+  auto small = cast<VectorType>(p.small.getType());
+  bool codes = p.block.isCodes();
   // score_c2, accumulate_c2
-  if (codes != bool(scales) || codes != bool(sums) || codes != (placement != Placement::None))
+  if (codes != bool(p.scales) || codes != bool(p.sums) || codes != (p.placement != Placement::None))
     return op->emitOpError("expected scales, sums and a placement exactly with codes, but got ")
-           << block << " with placement " << stringifyPlacement(placement);
+           << p.block << " with placement " << stringifyPlacement(p.placement);
   // score_c4, accumulate_c4
   Type element = small.getElementType();
-  bool rounded = codes && llvm::any_of(integerWidths, [&](unsigned width) { return element.isSignlessInteger(width); });
-  if (!rounded && !element.isF32()) {
-    InFlightDiagnostic error = op->emitOpError("expected a small operand of f32 or, times codes, ");
-    llvm::interleave(integerWidths, error, [&](unsigned width) { error << "i" << width; }, " or ");
-    return error << ", but got " << small << " and " << block;
-  }
+  bool rounded = codes && (element.isSignlessInteger(8) || element.isSignlessInteger(16));
+  if (!rounded && !element.isF32())
+    return op->emitOpError("expected a small operand of f32 or, times codes, i8 or i16, but got ")
+           << small << " and " << p.block;
   // score_c3, accumulate_c3
-  if (rounded != bool(smallScales))
+  if (rounded != bool(p.smallScales))
     return op->emitOpError("expected scales of the small operand exactly if it is of integers, but got ") << small;
-  if (!codes)
+  bool folded = p.placement == Placement::Operand;
+  // score_c7, accumulate_c7
+  if ((p.zeros && (folded || p.zeros.getType() != p.scales.getType())) || (p.hybrid && !p.zeros))
+    return op->emitOpError("expected zeros of the type of scales, and hybrid only with zeros, not with operand");
+  if (p.offsets && (!folded || !hasShape(p.offsets.getType(), {small.getDimSize(0), 1})))
+    return op->emitOpError("expected offsets of ")
+           << small.getDimSize(0) << "x1, with placement operand only, but got " << p.offsets.getType();
+  if (!codes) {
+    if (small.getDimSize(0) != heads)
+      return op->emitOpError("expected a small operand of ") << heads << " rows, but got " << small;
     return success();
+  }
   // score_c5, accumulate_c5
-  BlockType scale = scales.getType();
-  if (scale.getRole() != block.getRole() || !scale.getElement().isF16() || block.getTokens() % scale.getTokens() ||
-      block.getChannels() % scale.getChannels())
-    return op->emitOpError("expected scales of f16 in the role of, and with extents that divide those of, ")
-           << block << ", but got " << scale;
+  BlockType scale = p.scales.getType();
+  if (scale.getRole() != p.block.getRole() || !isScaleType(scale.getElement()) ||
+      p.block.getTokens() % scale.getTokens() || p.block.getChannels() % scale.getChannels())
+    return op->emitOpError("expected scales of f16 or bf16 in the role of, and with extents that divide those of, ")
+           << p.block << ", but got " << scale;
   // score_c6, accumulate_c6
-  int64_t shape[] = {small.getDimSize(0), scale.getReduceExtent()};
-  for (Value perGroup : {sums, smallScales})
+  int64_t rows = folded ? heads * scale.getFreeExtent() : heads;
+  if (small.getDimSize(0) != rows)
+    return op->emitOpError("expected a small operand of ") << rows << " rows, but got " << small;
+  int64_t shape[] = {rows, folded ? 1 : scale.getReduceExtent()};
+  for (Value perGroup : {p.sums, p.smallScales})
     if (perGroup && !hasShape(perGroup.getType(), shape))
       return op->emitOpError("expected sums and scales of the small operand of ")
              << shape[0] << "x" << shape[1] << ", but got " << perGroup.getType();
@@ -80,11 +121,15 @@ LogicalResult TileScoreOp::verify() {
   auto query = cast<VectorType>(getQuery().getType());
   BlockType keys = getKeys().getType();
   // score_c1
+  auto result = cast<VectorType>(getResult().getType());
   if (!keys.isKey() || keys.getTokens() != kBlockTokens || keys.getChannels() != query.getDimSize(1) ||
-      !hasShape(getResult().getType(), {query.getDimSize(0), kBlockTokens}))
+      result.getDimSize(1) != kBlockTokens)
     return emitOpError("expected query HxD, keys 32xD and a result Hx32, but got ")
            << query << ", " << keys << " and " << getResult().getType();
-  return verifyProduct(*this, getQuery(), keys, getScales(), getQuerySums(), getQueryScales(), getPlacement(), {8, 16});
+  return verifyProduct(*this,
+                       {getQuery(), keys, getScales(), getZeros(), getQuerySums(), getQueryScales(), getOffsets(),
+                        getPlacement(), getHybrid()},
+                       result.getDimSize(0));
 }
 
 LogicalResult TileMaskOp::verify() {
@@ -108,10 +153,12 @@ LogicalResult TileAccumulateOp::verify() {
   BlockType values = getValues().getType();
   StateType state = getState().getType();
   // accumulate_c1
-  if (!hasShape(weights, {state.getHeads(), kBlockTokens}) || values.isKey() || values.getTokens() != kBlockTokens ||
+  if (weights.getDimSize(1) != kBlockTokens || values.isKey() || values.getTokens() != kBlockTokens ||
       values.getChannels() != state.getHeadDim())
     return emitOpError("expected weights Hx32 and values 32xD for ")
            << state << ", but got " << weights << " and " << values;
-  return verifyProduct(*this, getWeights(), values, getScales(), getWeightSums(), getWeightScales(), getPlacement(),
-                       {8});
+  return verifyProduct(*this,
+                       {getWeights(), values, getScales(), getZeros(), getWeightSums(), getWeightScales(), getOffsets(),
+                        getPlacement(), getHybrid()},
+                       state.getHeads());
 }

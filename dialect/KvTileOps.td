@@ -39,6 +39,27 @@ def Kv_TileScaleChannelsOp : Kv_TileOp<"scale_channels", [MemoryEffects<[MemRead
   let hasVerifier = 1;
 }
 
+def Kv_TileFoldOp : Kv_TileOp<"fold", [Pure]> {
+  let summary = "the small operand of a product, times scales that every reduced index has of its own";
+  let description = [{
+    For scales placed at `operand`: a block's elements of one free group f (free indices that share scales)
+    need small[h, r] * scale[f, r]. The result has a row per (free group, row of the tile), groups outermost.
+    `offsets` are sum over r of small[h, r] * zero[f, r].
+
+    Constraints:
+    - (C1) scales are a block of f16 or bf16 with as many reduced indices as the tile has columns;
+    - (C2) the result has (free groups * rows) x columns, offsets one column;
+    - (C3) offsets are there exactly if zeros are, and zeros have the type of scales.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$scales, Optional<Kv_BlockType>:$zeros);
+  let results = (outs Kv_F32Tile:$result, Optional<Kv_F32Tile>:$offsets);
+  let assemblyFormat = [{
+    $tile `,` $scales (`zeros` $zeros^)? attr-dict `:` type($tile) `,` type($scales)
+    (`zeros` type($zeros)^)? `->` type($result) (`offsets` type($offsets)^)?
+  }];
+  let hasVerifier = 1;
+}
+
 def Kv_TilePrepareOp : Kv_TileOp<"prepare", [Pure]> {
   let summary = "the small operand of a product with codes, with the sums its zero codes need";
   let description = [{
@@ -76,24 +97,31 @@ def Kv_TileLoadOp : Kv_TileOp<"load", [MemoryEffects<[MemRead]>]> {
 def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
   let summary = "logits of a block: query times keys";
   let description = [{
-    result[h, t] = sum over channels of q[h, c] * key[t, c], the scales multiplied in at `placement`.
+    result[h, t] = sum over channels of q[h, c] * key[t, c], the scales multiplied in at `placement`. With
+    `zeros`, an element is code * scale + zero, or with `hybrid` only where the scale is negative, |scale|
+    then, and symmetric elsewhere. With placement `operand` the query has been folded with the scales, and
+    has a row per (group of keys that share scales, head); `offsets` are added to the logits.
 
     Constraints:
-    - (C1) query is heads x head_dim, keys a key block 32 x head_dim, the result heads x 32;
+    - (C1) query is rows x head_dim, keys a key block 32 x head_dim, the result heads x 32;
     - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
     - (C3) query_scales are there exactly if the query is i8 or i16;
     - (C4) the query is f32 or, times codes, i8 or i16;
-    - (C5) scales are a key block of f16 whose extents divide those of keys;
-    - (C6) query_sums and query_scales are heads x channels of scales.
+    - (C5) scales are a key block of f16 or bf16 whose extents divide those of keys;
+    - (C6) query_sums and query_scales are rows of the query x channels of scales, or x 1 with `operand`;
+    - (C7) zeros have the type of scales, `hybrid` needs zeros, neither goes with `operand`, and only there
+      are offsets (rows of the query x 1).
   }];
   let arguments = (ins Kv_Tile:$query, Kv_BlockType:$keys, Optional<Kv_BlockType>:$scales,
+                       Optional<Kv_BlockType>:$zeros,
                        Optional<Kv_F32Tile>:$query_sums, Optional<Kv_F32Tile>:$query_scales,
-                       Kv_PlacementAttr:$placement);
+                       Optional<Kv_F32Tile>:$offsets, Kv_PlacementAttr:$placement, UnitAttr:$hybrid);
   let results = (outs Kv_F32Tile:$result);
   let assemblyFormat = [{
-    $query `,` $keys (`scales` $scales^)? (`sums` $query_sums^)? (`query_scales` $query_scales^)?
-    `placement` $placement attr-dict `:` type($query) `,` type($keys) (`,` `scales` type($scales)^)?
-    (`,` `sums` type($query_sums)^)? (`,` `query_scales` type($query_scales)^)? `->` type($result)
+    $query `,` $keys (`scales` $scales^)? (`zeros` $zeros^)? (`hybrid` $hybrid^)? (`sums` $query_sums^)?
+    (`query_scales` $query_scales^)? (`offsets` $offsets^)? `placement` $placement attr-dict `:` type($query)
+    `,` type($keys) (`,` `scales` type($scales)^)? (`zeros` type($zeros)^)? (`,` `sums` type($query_sums)^)?
+    (`query_scales` type($query_scales)^)? (`offsets` type($offsets)^)? `->` type($result)
   }];
   let hasVerifier = 1;
 }
@@ -131,24 +159,29 @@ def Kv_TileAccumulateOp
     : Kv_TileOp<"accumulate", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
   let summary = "adds weights times values to the state's output";
   let description = [{
-    acc[h, c] += sum over tokens of weight[h, t] * value[t, c], the scales multiplied in at `placement`.
+    acc[h, c] += sum over tokens of weight[h, t] * value[t, c], the scales multiplied in at `placement`. Zeros,
+    `hybrid`, folded weights and offsets are as for kv.tile.score.
 
     Constraints:
-    - (C1) weights are heads x 32, values a value block 32 x head_dim of the state;
+    - (C1) weights are rows x 32, values a value block 32 x head_dim of the state;
     - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
-    - (C3) weight_scales are there exactly if the weights are i8;
-    - (C4) the weights are f32 or, times codes, i8;
-    - (C5) scales are a value block of f16 whose extents divide those of values;
-    - (C6) weight_sums and weight_scales are heads x tokens of scales.
+    - (C3) weight_scales are there exactly if the weights are i8 or i16;
+    - (C4) the weights are f32 or, times codes, i8 or i16;
+    - (C5) scales are a value block of f16 or bf16 whose extents divide those of values;
+    - (C6) weight_sums and weight_scales are rows of the weights x tokens of scales, or x 1 with `operand`;
+    - (C7) zeros have the type of scales, `hybrid` needs zeros, neither goes with `operand`, and only there
+      are offsets (rows of the weights x 1).
   }];
   let arguments = (ins Kv_StateType:$state, Kv_Tile:$weights, Kv_BlockType:$values,
-                       Optional<Kv_BlockType>:$scales, Optional<Kv_F32Tile>:$weight_sums,
-                       Optional<Kv_F32Tile>:$weight_scales, Kv_PlacementAttr:$placement);
+                       Optional<Kv_BlockType>:$scales, Optional<Kv_BlockType>:$zeros,
+                       Optional<Kv_F32Tile>:$weight_sums, Optional<Kv_F32Tile>:$weight_scales,
+                       Optional<Kv_F32Tile>:$offsets, Kv_PlacementAttr:$placement, UnitAttr:$hybrid);
   let assemblyFormat = [{
-    $state `,` $weights `,` $values (`scales` $scales^)? (`sums` $weight_sums^)?
-    (`weight_scales` $weight_scales^)? `placement` $placement attr-dict `:` type($state) `,` type($weights)
-    `,` type($values) (`,` `scales` type($scales)^)? (`,` `sums` type($weight_sums)^)?
-    (`,` `weight_scales` type($weight_scales)^)?
+    $state `,` $weights `,` $values (`scales` $scales^)? (`zeros` $zeros^)? (`hybrid` $hybrid^)?
+    (`sums` $weight_sums^)? (`weight_scales` $weight_scales^)? (`offsets` $offsets^)? `placement` $placement
+    attr-dict `:` type($state) `,` type($weights) `,` type($values) (`,` `scales` type($scales)^)?
+    (`zeros` type($zeros)^)? (`,` `sums` type($weight_sums)^)? (`weight_scales` type($weight_scales)^)?
+    (`offsets` type($offsets)^)?
   }];
   let hasVerifier = 1;
 }

@@ -41,6 +41,9 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, in
     if (kBlockTokens % quant.getGroupTokens())
       return emitError() << "expected " << name << " group tokens that divide " << kBlockTokens << ", but got "
                          << quant.getGroupTokens();
+    if (window.getFlush() == 1 && quant.getGroupTokens() != 1)
+      return emitError() << "expected " << name << " groups of one token with flush = 1, but got "
+                         << quant.getGroupTokens() << " tokens";
   }
   // cache_c6
   if (value.getDiag())

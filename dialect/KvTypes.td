@@ -21,7 +21,7 @@ def Kv_CacheType : Kv_Type<"Cache", "cache"> {
     - (C2) head_dim is a multiple of 32, from 32 to 256;
     - (C3) dtype is f16, bf16 or f32;
     - (C4) the channels of a group divide head_dim;
-    - (C5) the tokens of a group divide 32, the tokens of a block, and so the flush block;
+    - (C5) the tokens of a group divide 32, the tokens of a block, and are 1 if the window's flush is 1;
     - (C6) values have no diagonal transform.
 
     Example:

@@ -14,15 +14,18 @@ static int64_t align(int64_t bytes) { return llvm::alignTo(bytes, kAlignment); }
 static BlockLayout layOutBlock(int64_t headDim, QuantAttr key, QuantAttr value) {
   BlockLayout block;
   int64_t elements = kBlockTokens * headDim, at = 0;
-  auto place = [&](QuantAttr quant, int64_t &data, int64_t &scales) {
+  auto place = [&](QuantAttr quant, int64_t &data, int64_t &scales, int64_t &zeros) {
+    int64_t perGroup = quant.isQuantized()
+                           ? elements / quant.getGroupSize() * quant.getScale().getIntOrFloatBitWidth() / 8
+                           : 0;
     data = at;
-    at = align(at + elements * quant.getBits() / 8);
-    scales = at;
-    if (quant.isQuantized())
-      at = align(at + elements / quant.getGroupSize() * quant.getScale().getIntOrFloatBitWidth() / 8);
+    scales = at = align(at + elements * quant.getBits() / 8);
+    zeros = at = align(at + perGroup);
+    if (quant.hasZeros())
+      at = align(at + perGroup);
   };
-  place(key, block.keyData, block.keyScales);
-  place(value, block.valueData, block.valueScales);
+  place(key, block.keyData, block.keyScales, block.keyZeros);
+  place(value, block.valueData, block.valueScales, block.valueZeros);
   block.bytes = at;
   return block;
 }
@@ -40,7 +43,7 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
 
   WindowAttr tokens = cache.getWindow();
   sinkBlocks = llvm::divideCeil(tokens.getSink(), kBlockTokens);
-  recentBlocks = (tokens.getRecent() + tokens.getFlush()) / kBlockTokens;
+  recentBlocks = llvm::divideCeil(tokens.getRecent() + tokens.getFlush(), kBlockTokens);
   normOffset = 0;
   sinkOffset = align(cache.getHeadDim() * int64_t(sizeof(float)));
   recentOffset = sinkOffset + sinkBlocks * window.bytes;
@@ -48,8 +51,9 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   slotBytes = cache.getKvHeads() * slotHeadBytes;
 }
 
-PackingAttr kvcc::kv::getScalePacking(PackingAttr codes) {
-  return PackingAttr::get(codes.getContext(), codes.getFreeTile(), 1, 1);
+PackingAttr kvcc::kv::getScalePacking(QuantAttr quant, Role role, PackingAttr codes) {
+  int64_t freeTile = quant.getReducedExtent(role) == 1 ? 1 : codes.getFreeTile();
+  return PackingAttr::get(codes.getContext(), freeTile, 1, 1);
 }
 
 int64_t kvcc::kv::getElementIndex(PackingAttr packing, int64_t free, int64_t reduce, int64_t reduceExtent) {

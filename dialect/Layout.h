@@ -7,10 +7,10 @@
 
 namespace kvcc::kv {
 
-/// A block of 32 tokens of one KV head: K codes | K scales | V codes | V scales. Formats without codes
-/// have no scales. Offsets in bytes from the start of the block, each a multiple of 64.
+/// A block of 32 tokens of one KV head: K codes | K scales | K zeros | V codes | V scales | V zeros. Formats without codes
+/// have no scales, and only asymmetric ones zeros. Offsets in bytes from the start of the block, each a multiple of 64.
 struct BlockLayout {
-  int64_t keyData = 0, keyScales = 0, valueData = 0, valueScales = 0, bytes = 0;
+  int64_t keyData = 0, keyScales = 0, keyZeros = 0, valueData = 0, valueScales = 0, valueZeros = 0, bytes = 0;
 };
 
 /// Pages hold quantized tokens: page p of a sequence holds quantized tokens p*page .. (p+1)*page-1 (token
@@ -27,8 +27,10 @@ struct CacheLayout {
   int64_t normOffset, sinkOffset, recentOffset, slotHeadBytes, slotBytes;
 };
 
-/// The packing of a quantized format's scales: the free index in tiles as wide as the codes' tiles.
-PackingAttr getScalePacking(PackingAttr codes);
+/// The packing of a quantized format's scales (and zeros), given that of its codes: the free index in tiles
+/// as wide as the codes' tiles; or, where every reduced index has a scale of its own, the reduced index
+/// fastest.
+PackingAttr getScalePacking(QuantAttr quant, Role role, PackingAttr codes);
 
 /// The position of (free, reduce) in the order of `packing`; `reduceExtent` is the size of the reduced
 /// dimension.

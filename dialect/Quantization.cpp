@@ -10,38 +10,78 @@
 using namespace kvcc;
 using namespace kvcc::kv;
 
-Quantizer::Quantizer(QuantAttr quant)
-    : map(quant.getMap()), zeroCode(int(quant.getZeroCode())), minCode(map == Map::Sym ? 1 : 0),
-      maxCode(2 * zeroCode - 1) {}
+static constexpr uint16_t kSignBit = 0x8000;
 
-uint16_t Quantizer::chooseScale(llvm::ArrayRef<float> values) const {
+Quantizer::Quantizer(QuantAttr quant)
+    : map(quant.getMap()), scaleType(quant.getScale()), zeroCode(int(quant.getZeroCode())),
+      minCode(map == Map::Sym ? 1 : 0), maxCode(2 * zeroCode - 1) {}
+
+uint16_t Quantizer::store(float value) const { return uint16_t(encodeFloat(scaleType, value)); }
+float Quantizer::load(uint16_t bits) const { return decodeFloat(scaleType, bits); }
+
+bool Quantizer::isFinite(GroupParameters group) const {
+  return std::isfinite(load(group.scale)) && std::isfinite(load(group.zero));
+}
+
+bool Quantizer::isAsym(GroupParameters group) const {
+  return map == Map::Asym || (map == Map::Hybrid && (group.scale & kSignBit));
+}
+
+GroupParameters Quantizer::chooseAsym(llvm::ArrayRef<float> values) const {
+  auto [min, max] = std::minmax_element(values.begin(), values.end());
+  return {store((*max - *min) / float(maxCode)), store(*min)};
+}
+
+GroupParameters Quantizer::choose(llvm::ArrayRef<float> values) const {
   float extreme = 0;
   for (float value : values)
     if (std::fabs(value) > std::fabs(extreme))
       extreme = value;
   switch (map) {
   case Map::Sym:
-    return floatToHalf(std::fabs(extreme) / float(zeroCode - 1));
+    return {store(std::fabs(extreme) / float(zeroCode - 1))};
   case Map::SymFull:
-    return floatToHalf(std::fabs(extreme) / float(zeroCode));
+    return {store(std::fabs(extreme) / float(zeroCode))};
   case Map::SymSigned:
-    return floatToHalf(-extreme / float(zeroCode));
+    return {store(-extreme / float(zeroCode))};
+  case Map::Asym:
+    return chooseAsym(values);
+  case Map::Hybrid: {
+    GroupParameters symmetric{store(std::fabs(extreme) / float(zeroCode))}, asymmetric = chooseAsym(values);
+    asymmetric.scale |= kSignBit;
+    auto error = [&](GroupParameters group) {
+      double sum = 0;
+      for (float value : values)
+        sum += std::fabs(double(decode(encode(value, group), group)) - double(value));
+      return sum;
+    };
+    return error(symmetric) <= error(asymmetric) ? symmetric : asymmetric;
+  }
   case Map::None:
     break;
   }
   llvm_unreachable("a format without codes has no scale");
 }
 
-uint8_t Quantizer::encode(float value, uint16_t scale) const {
-  float stored = halfToFloat(scale);
-  if (stored == 0)
-    return uint8_t(zeroCode);
+uint8_t Quantizer::encode(float value, GroupParameters group) const {
+  bool asym = isAsym(group);
+  float scale = load(group.scale);
+  if (map == Map::Hybrid)
+    scale = std::fabs(scale);
+  if (scale == 0)
+    return uint8_t(asym ? 0 : zeroCode);
   // A group far below the smallest scale may overflow here; clamp as float before going to int.
-  float code = std::nearbyintf(value / stored) + float(zeroCode);
+  float code = asym ? std::nearbyintf((value - load(group.zero)) / scale)
+                    : std::nearbyintf(value / scale) + float(zeroCode);
   return uint8_t(std::clamp(code, float(minCode), float(maxCode)));
 }
 
-float Quantizer::decode(uint8_t code, uint16_t scale) const { return float(int(code) - zeroCode) * halfToFloat(scale); }
+float Quantizer::decode(uint8_t code, GroupParameters group) const {
+  float scale = load(group.scale);
+  if (isAsym(group))
+    return float(double(code) * double(map == Map::Hybrid ? std::fabs(scale) : scale) + double(load(group.zero)));
+  return float(int(code) - zeroCode) * scale;
+}
 
 uint32_t kv::encodeFloat(mlir::Type element, float value) {
   if (element.isF16())

@@ -8,24 +8,36 @@
 
 namespace kvcc::kv {
 
+/// What is stored for a group beside its codes: bits of the scale's type.
+struct GroupParameters {
+  uint16_t scale = 0;
+  uint16_t zero = 0; ///< only with QuantAttr::hasZeros
+};
+
 /// Encodes and decodes groups of a quantized format. Cheap to copy; thread-safe.
 class Quantizer {
 public:
   /// `quant` must be a quantized format (QuantAttr::isQuantized).
   explicit Quantizer(QuantAttr quant);
 
-  /// The scale of a group as it is stored (f16 bits). `values` are finite. The result is infinite (check
-  /// with isFiniteScale) if the group's magnitude does not fit the scale's type.
-  uint16_t chooseScale(llvm::ArrayRef<float> values) const;
-  static bool isFiniteScale(uint16_t scale) { return (scale & 0x7c00) != 0x7c00; }
+  /// The parameters of a group. `values` are finite. They are not finite (see isFinite) if the group's
+  /// magnitude does not fit the scale's type.
+  GroupParameters choose(llvm::ArrayRef<float> values) const;
+  bool isFinite(GroupParameters group) const;
 
-  /// The code of `value`, in [0, 2^bits), under a stored scale: rounded half to even, then clamped.
-  uint8_t encode(float value, uint16_t scale) const;
-  /// The number that a code stands for: (code - zero code) * scale, exact in f32.
-  float decode(uint8_t code, uint16_t scale) const;
+  /// The code of `value`, in [0, 2^bits), under stored parameters: rounded half to even, then clamped.
+  uint8_t encode(float value, GroupParameters group) const;
+  /// The number that a code stands for, rounded to f32 once.
+  float decode(uint8_t code, GroupParameters group) const;
 
 private:
+  uint16_t store(float value) const;
+  float load(uint16_t bits) const;
+  GroupParameters chooseAsym(llvm::ArrayRef<float> values) const;
+  bool isAsym(GroupParameters group) const;
+
   Map map;
+  mlir::Type scaleType;
   int zeroCode, minCode, maxCode;
 };
 

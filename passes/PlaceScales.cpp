@@ -15,7 +15,7 @@ namespace kvcc {
 Placement kvcc::choosePlacement(QuantAttr quant, Role role, int64_t headDim) {
   if (!quant.isQuantized())
     return Placement::None;
-  int64_t reduced = role == Role::Key ? quant.getGroupChannels() : quant.getGroupTokens();
+  int64_t reduced = quant.getReducedExtent(role);
   // Values are reduced over all tokens, so their groups never cover the whole reduction.
   if (role == Role::Key && reduced == headDim)
     return Placement::Result;
@@ -25,7 +25,7 @@ Placement kvcc::choosePlacement(QuantAttr quant, Role role, int64_t headDim) {
 /// The rule that decided, in words.
 static std::string explain(QuantAttr quant, Role role, Placement placement) {
   std::string axis = role == Role::Key ? "channels" : "tokens";
-  std::string extent = std::to_string(role == Role::Key ? quant.getGroupChannels() : quant.getGroupTokens());
+  std::string extent = std::to_string(quant.getReducedExtent(role));
   switch (placement) {
   case Placement::Result:
     return "a group covers the whole reduction over " + axis + ", so its scale multiplies the finished sum";

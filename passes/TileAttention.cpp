@@ -64,7 +64,8 @@ func::FuncOp replaceFunction(func::FuncOp old, ArrayRef<Type> arguments, int64_t
   return created;
 }
 
-/// The types of the blocks that an attention walks over; those of scales are null where there are none.
+/// The types of the blocks that an attention walks over; those of scales (and zeros, of the same type) are
+/// null where there are none.
 struct BlockTypes {
   BlockType key, keyScales, value, valueScales, windowKey, windowValue;
 };
@@ -93,7 +94,7 @@ FailureOr<BlockTypes> chooseBlockTypes(AttendOp attend) {
     if (!quant.isQuantized())
       return BlockType();
     return block(role, kBlockTokens / quant.getGroupTokens(), cache.getHeadDim() / quant.getGroupChannels(),
-                 quant.getScale(), getScalePacking(codes));
+                 quant.getScale(), getScalePacking(quant, role, codes));
   };
   BlockTypes types{pageBlock(Role::Key, cache.getKey(), schedule.getKey()),
                    scales(Role::Key, cache.getKey(), schedule.getKey()),
@@ -142,10 +143,11 @@ private:
     WindowAttr window = cache.getWindow();
     Value tokens = ix.load(args[Lens], args[Seq]);
     Value outside = ix.monus(tokens, ix.constant(window.getSink() + window.getRecent()));
-    pageBlocks = ix.mul(ix.div(outside, window.getFlush()), window.getFlush() / kBlockTokens);
+    quantizedTokens = ix.mul(ix.div(outside, window.getFlush()), window.getFlush());
+    pageBlocks = ix.ceilDiv(quantizedTokens, kBlockTokens);
     sinkTokens = ix.min(tokens, ix.constant(window.getSink()));
     sinkBlocks = ix.ceilDiv(sinkTokens, kBlockTokens);
-    recentTokens = ix.sub(ix.sub(tokens, sinkTokens), ix.mul(pageBlocks, kBlockTokens));
+    recentTokens = ix.sub(ix.sub(tokens, sinkTokens), quantizedTokens);
     Value recentBlocks = ix.ceilDiv(recentTokens, kBlockTokens);
     Value total = ix.add(ix.add(pageBlocks, sinkBlocks), recentBlocks);
     Value share = ix.div(ix.sub(ix.add(total, args[Splits]), ix.constant(1)), args[Splits]);
@@ -155,20 +157,54 @@ private:
 
   /// The small operand of a product with codes, ready for the schedule's arithmetic.
   struct Prepared {
-    Value values, sums, scales;
+    Value values, sums, scales, offsets;
   };
-  Prepared prepare(Value tile, int64_t group, bool isUnsigned) {
+  /// `isWeights` of a block are between 0 and 1 unless scales have been folded into them: 8 bits suffice. The
+  /// error of a rounded query grows with the logits: 16 bits.
+  Prepared prepare(Value tile, int64_t group, bool isWeights) {
     auto type = cast<VectorType>(tile.getType());
-    VectorType perGroup = tileType(type.getDimSize(1) / group);
     bool rounded = schedule.getCompute() == Compute::Int8;
-    // The query is rounded once per step and its error grows with the logits: 16 bits. The weights of a
-    // block are between 0 and 1: 8 bits.
-    Type integer = isUnsigned ? b.getI8Type() : b.getI16Type();
-    VectorType values = rounded ? tileType(type.getDimSize(1), integer) : type;
+    Type integer = isWeights ? b.getI8Type() : b.getI16Type();
+    auto perGroup = VectorType::get({type.getDimSize(0), type.getDimSize(1) / group}, b.getF32Type());
+    VectorType values = rounded ? VectorType::get(type.getShape(), integer) : type;
     auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile, b.getI64IntegerAttr(group),
-                                    isUnsigned && rounded ? b.getUnitAttr() : UnitAttr());
-    return {op.getValues(), op.getSums(), op.getScales()};
+                                    isWeights && rounded ? b.getUnitAttr() : UnitAttr());
+    return {op.getValues(), op.getSums(), op.getScales(), {}};
   }
+
+  /// A side of a page block, and where its scales go.
+  struct Side {
+    QuantAttr quant;
+    Placement placement;
+    Value data, scales, zeros;
+  };
+  Side loadSide(Role role, Value at) {
+    bool isKey = role == Role::Key;
+    const BlockLayout &page = layout.page;
+    QuantAttr quant = isKey ? cache.getKey() : cache.getValue();
+    BlockType scales = isKey ? blocks.keyScales : blocks.valueScales;
+    auto load = [&](BlockType type, int64_t offset) { return loadBlock(type, args[Pages], ix.add(at, offset)); };
+    return {quant, isKey ? *attend.getKeyScales() : *attend.getValueScales(),
+            load(isKey ? blocks.key : blocks.value, isKey ? page.keyData : page.valueData),
+            load(scales, isKey ? page.keyScales : page.valueScales),
+            load(quant.hasZeros() ? scales : BlockType(), isKey ? page.keyZeros : page.valueZeros)};
+  }
+
+  /// The small operand folded with scales that every reduced index has of its own.
+  Prepared prepareFolded(Value tile, const Side &side) {
+    auto type = cast<VectorType>(tile.getType());
+    int64_t rows = type.getDimSize(0) * cast<BlockType>(side.scales.getType()).getFreeExtent();
+    auto fold = TileFoldOp::create(b, VectorType::get({rows, type.getDimSize(1)}, b.getF32Type()),
+                                   side.zeros ? VectorType::get({rows, 1}, b.getF32Type()) : Type(), tile, side.scales,
+                                   side.zeros);
+    Prepared prepared = prepare(fold.getResult(), type.getDimSize(1), /*isWeights=*/false);
+    prepared.offsets = fold.getOffsets();
+    return prepared;
+  }
+
+  UnitAttr isHybrid(const Side &side) { return side.quant.getMap() == Map::Hybrid ? b.getUnitAttr() : UnitAttr(); }
+  /// Zeros that have not been folded.
+  Value getZeros(const Side &side) { return side.placement == Placement::Operand ? Value() : side.zeros; }
 
   /// A block at a byte offset, or null for no block.
   Value loadBlock(BlockType type, Value source, Value offset) {
@@ -180,27 +216,34 @@ private:
     QuantAttr key = cache.getKey(), value = cache.getValue();
     if (key.getDiag())
       query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, layout.normOffset));
-    Prepared operand{query, {}, {}};
-    if (key.isQuantized())
-      operand = prepare(query, key.getGroupChannels(), /*isUnsigned=*/false);
+    Prepared prepared{query, {}, {}, {}};
+    bool foldsKeys = *attend.getKeyScales() == Placement::Operand;
+    if (key.isQuantized() && !foldsKeys)
+      prepared = prepare(query, key.getGroupChannels(), /*isWeights=*/false);
 
     loop(first, ix.min(last, pageBlocks), [&](Value block) {
       Value entry = ix.add(ix.mul(args[Seq], args[TableStride]), ix.div(block, layout.blocksPerPage));
       Value at = ix.add(
           ix.mul(ix.load(args[Table], entry), layout.pageBytes),
           ix.add(ix.mul(kvHead, layout.pageHeadBytes), ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
-      Value keys = loadBlock(blocks.key, args[Pages], ix.add(at, layout.page.keyData));
-      Value keyScales = loadBlock(blocks.keyScales, args[Pages], ix.add(at, layout.page.keyScales));
-      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), operand.values, keys, keyScales, operand.sums,
-                                         operand.scales, attend.getKeyScalesAttr());
+      Side keys = loadSide(Role::Key, at);
+      Prepared small = foldsKeys ? prepareFolded(query, keys) : prepared;
+      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales,
+                                         getZeros(keys), small.sums, small.scales, small.offsets,
+                                         attend.getKeyScalesAttr(), isHybrid(keys));
+      // Only tokens that are quantized one by one leave a block partial.
+      if (cache.getWindow().getFlush() % kBlockTokens)
+        logits = TileMaskOp::create(b, logits.getType(), logits,
+                                    ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
-      Prepared small{weights, {}, {}};
-      if (value.isQuantized())
-        small = prepare(weights, value.getGroupTokens(), /*isUnsigned=*/true);
-      Value values = loadBlock(blocks.value, args[Pages], ix.add(at, layout.page.valueData));
-      Value valueScales = loadBlock(blocks.valueScales, args[Pages], ix.add(at, layout.page.valueScales));
-      TileAccumulateOp::create(b, state, small.values, values, valueScales, small.sums, small.scales,
-                               attend.getValueScalesAttr());
+      Side values = loadSide(Role::Value, at);
+      small = {weights, {}, {}, {}};
+      if (values.placement == Placement::Operand)
+        small = prepareFolded(weights, values);
+      else if (value.isQuantized())
+        small = prepare(weights, value.getGroupTokens(), /*isWeights=*/true);
+      TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values), small.sums,
+                               small.scales, small.offsets, attend.getValueScalesAttr(), isHybrid(values));
     });
   }
 
@@ -217,11 +260,12 @@ private:
       Value valid = arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
                                             ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
       Value keys = loadBlock(blocks.windowKey, args[Slots], ix.add(at, layout.window.keyData));
-      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), none);
+      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), Value(),
+                                         Value(), none, UnitAttr());
       logits = TileMaskOp::create(b, logits.getType(), logits, valid);
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Value values = loadBlock(blocks.windowValue, args[Slots], ix.add(at, layout.window.valueData));
-      TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), none);
+      TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none, UnitAttr());
     });
   }
 
@@ -242,7 +286,7 @@ private:
   ValueRange args;
   int64_t queryHeads, heads;
   Value kvHead, slot, state;
-  Value pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
+  Value quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
 };
 
 void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
@@ -263,11 +307,14 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   if (!attend.getSchedule() || !attend.getKeyScales() || !attend.getValueScales())
     return attend.emitOpError("expected schedule, key_scales and value_scales (run kv-place-scales and "
                               "kv-plan-schedule first), but got none");
-  // Scales that differ along the reduction have no packing: their group spans the free dimension.
-  for (Placement placement : {*attend.getKeyScales(), *attend.getValueScales()})
-    if (placement == Placement::Operand || placement == Placement::Element)
-      return attend.emitOpError("expected scales placed at none, accumulator or result, but got ")
-             << stringifyPlacement(placement);
+  CacheType cache = attend.getCache().getType();
+  for (auto [placement, quant] : {std::pair(*attend.getKeyScales(), cache.getKey()),
+                                  std::pair(*attend.getValueScales(), cache.getValue())}) {
+    if (placement == Placement::Element)
+      return attend.emitOpError("expected scales placed at none, accumulator, result or operand, but got element");
+    if (placement == Placement::Operand && quant.getMap() == Map::Hybrid)
+      return attend.emitOpError("expected a map other than hybrid with scales placed at operand, but got ") << quant;
+  }
   FailureOr<BlockTypes> blocks = chooseBlockTypes(attend);
   if (failed(blocks))
     return failure();

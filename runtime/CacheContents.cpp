@@ -31,7 +31,8 @@ public:
         headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {}
 
   /// Encodes [32, head_dim] numbers. Returns the (token, channel) of a number that does not fit.
-  std::optional<std::pair<int64_t, int64_t>> encode(const float *numbers, uint8_t *data, uint8_t *scales) const {
+  std::optional<std::pair<int64_t, int64_t>> encode(const float *numbers, uint8_t *data, uint8_t *scales,
+                                                    uint8_t *zeros) const {
     if (!quant.isQuantized()) {
       unsigned bytes = quant.getBits() / 8;
       for (int64_t t = 0; t < kBlockTokens; ++t)
@@ -54,28 +55,32 @@ public:
         for (int64_t t = t0; t < t0 + groupTokens; ++t)
           for (int64_t c = c0; c < c0 + groupChannels; ++c)
             group.push_back(numbers[t * headDim + c]);
-        uint16_t scale = quantizer.chooseScale(group);
-        if (!Quantizer::isFiniteScale(scale)) {
+        GroupParameters parameters = quantizer.choose(group);
+        if (!quantizer.isFinite(parameters)) {
           auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
           int64_t at = std::max_element(group.begin(), group.end(), larger) - group.begin();
           return std::pair(t0 + at / groupChannels, c0 + at % groupChannels);
         }
-        std::memcpy(scales + scaleIndex(t0, c0) * sizeof(scale), &scale, sizeof(scale));
+        std::memcpy(scales + scaleIndex(t0, c0) * 2, &parameters.scale, 2);
+        if (quant.hasZeros())
+          std::memcpy(zeros + scaleIndex(t0, c0) * 2, &parameters.zero, 2);
         size_t i = 0;
         for (int64_t t = t0; t < t0 + groupTokens; ++t)
           for (int64_t c = c0; c < c0 + groupChannels; ++c)
-            storeCode(data, packing, elementIndex(t, c), quant.getBits(), quantizer.encode(group[i++], scale));
+            storeCode(data, packing, elementIndex(t, c), quant.getBits(), quantizer.encode(group[i++], parameters));
       }
     return std::nullopt;
   }
 
-  float decode(int64_t token, int64_t channel, const uint8_t *data, const uint8_t *scales) const {
+  float decode(int64_t token, int64_t channel, const uint8_t *data, const uint8_t *scales, const uint8_t *zeros) const {
     if (!quant.isQuantized()) {
       unsigned bytes = quant.getBits() / 8;
       return decodeFloat(quant.getElement(), loadBits(data + elementIndex(token, channel) * bytes, bytes));
     }
-    auto scale = uint16_t(loadBits(scales + scaleIndex(token, channel) * 2, 2));
-    return Quantizer(quant).decode(loadCode(data, packing, elementIndex(token, channel), quant.getBits()), scale);
+    int64_t at = scaleIndex(token, channel) * 2;
+    GroupParameters parameters{uint16_t(loadBits(scales + at, 2)),
+                               quant.hasZeros() ? uint16_t(loadBits(zeros + at, 2)) : uint16_t(0)};
+    return Quantizer(quant).decode(loadCode(data, packing, elementIndex(token, channel), quant.getBits()), parameters);
   }
 
 private:
@@ -85,7 +90,7 @@ private:
   }
   int64_t scaleIndex(int64_t token, int64_t channel) const {
     int64_t t = token / quant.getGroupTokens(), c = channel / quant.getGroupChannels();
-    PackingAttr scalePacking = getScalePacking(packing);
+    PackingAttr scalePacking = getScalePacking(quant, isKey ? Role::Key : Role::Value, packing);
     return isKey ? getElementIndex(scalePacking, t, c, headDim / quant.getGroupChannels())
                  : getElementIndex(scalePacking, c, t, kBlockTokens / quant.getGroupTokens());
   }
@@ -127,11 +132,12 @@ public:
     for (int64_t t = 0; t < sink; t += kBlockTokens)
       visit(Block{slot + layout.sinkOffset + t / kBlockTokens * layout.window.bytes, layout.window, windowSides, t,
                   std::min(kBlockTokens, sink - t), false});
-    for (int64_t b = 0; b < quantized / kBlockTokens; ++b) {
+    for (int64_t b = 0; b * kBlockTokens < quantized; ++b) {
       int64_t page = memory.table[b / layout.blocksPerPage];
       visit(Block{memory.pages + page * layout.pageBytes + kvHead * layout.pageHeadBytes +
                       b % layout.blocksPerPage * layout.page.bytes,
-                  layout.page, pageSides, sink + b * kBlockTokens, kBlockTokens, true});
+                  layout.page, pageSides, sink + b * kBlockTokens,
+                  std::min(kBlockTokens, quantized - b * kBlockTokens), true});
     }
     for (int64_t t = sink + quantized; t < tokens; t += kBlockTokens) {
       int64_t ring = (t - sink) / kBlockTokens % layout.recentBlocks;
@@ -180,7 +186,8 @@ public:
             block[size_t(i)] /= norms[i % headDim];
         uint8_t *data = at.base + (isKey ? at.layout.keyData : at.layout.valueData);
         uint8_t *scales = at.base + (isKey ? at.layout.keyScales : at.layout.valueScales);
-        auto bad = at.sides[isKey ? 0 : 1].encode(block.data(), data, scales);
+        uint8_t *zeros = at.base + (isKey ? at.layout.keyZeros : at.layout.valueZeros);
+        auto bad = at.sides[isKey ? 0 : 1].encode(block.data(), data, scales, zeros);
         if (!bad)
           continue;
         int64_t token = at.first + bad->first, channel = bad->second;
@@ -244,10 +251,12 @@ void kvcc::readSequence(CacheType cache, ScheduleAttr schedule, const SequenceMe
     for (int64_t t = 0; t < at.count; ++t)
       for (int64_t c = 0; c < headDim; ++c) {
         size_t i = size_t((at.first + t) * headDim + c);
-        keys[i] = at.sides[0].decode(t, c, at.base + at.layout.keyData, at.base + at.layout.keyScales);
+        keys[i] = at.sides[0].decode(t, c, at.base + at.layout.keyData, at.base + at.layout.keyScales,
+                                   at.base + at.layout.keyZeros);
         if (at.quantized && cache.getKey().getDiag())
           keys[i] *= norms[c];
-        values[i] = at.sides[1].decode(t, c, at.base + at.layout.valueData, at.base + at.layout.valueScales);
+        values[i] = at.sides[1].decode(t, c, at.base + at.layout.valueData, at.base + at.layout.valueScales,
+                                     at.base + at.layout.valueZeros);
       }
   });
 }

@@ -60,7 +60,7 @@ Compiler::Compiler(CacheOptions options) : context(createContext()), cache(Kerne
 Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, StringRef schemeName, const Target &target,
                               const PlanOptions &options) {
   std::lock_guard lock(mutex);
-  auto scheme = parseScheme(schemeName, *context);
+  auto scheme = parseScheme(schemeName, shape.headDim, *context);
   if (!scheme)
     return scheme.takeError();
   return makePlan(*context, shape, dtype, *scheme, target, options);

@@ -77,7 +77,7 @@ int64_t HostCache::getBytesRead() const {
   for (int64_t tokens : lens) {
     int64_t quantized = window.getQuantizedTokens(tokens), sink = std::min(tokens, window.getSink());
     int64_t windowBlocks = divideCeil(sink, kv::kBlockTokens) + divideCeil(tokens - sink - quantized, kv::kBlockTokens);
-    bytes += kvHeads * (quantized / kv::kBlockTokens * layout.page.bytes + windowBlocks * layout.window.bytes);
+    bytes += kvHeads * (divideCeil(quantized, kv::kBlockTokens) * layout.page.bytes + windowBlocks * layout.window.bytes);
   }
   return bytes;
 }

@@ -25,8 +25,9 @@ llvm::ArrayRef<SchemePreset> getSchemePresets();
 /// "fp16, innerq-base, ...", for messages.
 std::string getSchemeNames();
 
-/// The preset called `name`; the error offers the names that exist.
-llvm::Expected<Scheme> parseScheme(llvm::StringRef name, mlir::MLIRContext &context);
+/// The preset called `name`, for heads of `headDim` channels; the error offers the names that exist. In the table,
+/// `head` stands for the whole head_dim.
+llvm::Expected<Scheme> parseScheme(llvm::StringRef name, int64_t headDim, mlir::MLIRContext &context);
 
 } // namespace kvcc
 

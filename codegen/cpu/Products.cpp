@@ -3,33 +3,72 @@
 // heads x reduced) with a block (free x reduced): one implementation, two epilogues.
 #include "codegen/cpu/CpuBuilder.h"
 
+#include "mlir/Dialect/Math/IR/Math.h"
+
 using namespace mlir;
 using namespace kvcc::kv;
 using namespace kvcc::cpu;
 
 namespace {
 
+/// Small operands whose rows have been multiplied by scales, and their products with zeros.
+struct FoldPattern : OpConversionPattern<TileFoldOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileFoldOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    auto tile = cast<VectorType>(op.getTile().getType());
+    int64_t heads = tile.getDimSize(0), columns = tile.getDimSize(1);
+    int64_t freeGroups = op.getScales().getType().getFreeExtent();
+    Value result = b.scratch({freeGroups * heads, columns}, b.getF32Type()), offsets;
+    if (op.getOffsets())
+      offsets = b.scratch({freeGroups * heads, 1}, b.getF32Type());
+    b.loop(0, freeGroups, 1, [&](Value f) {
+      for (int64_t h = 0; h < heads; ++h) {
+        Value row = b.addIndex(b.mulIndex(f, heads), b.index(h));
+        SmallVector<Value> sum = b.loop(0, columns / kLanes, b.f32Splat(0.0f), [&](Value i, ValueRange sums) {
+          Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
+          Value numbers = b.loadF32(in.getTile(), {b.index(h), column});
+          b.store(b.mul(numbers, b.loadF32(in.getScales(), at)), result, {row, column});
+          return SmallVector<Value>{offsets ? b.fma(numbers, b.loadF32(in.getZeros(), at), sums[0]) : sums[0]};
+        });
+        if (offsets)
+          memref::StoreOp::create(b, b.reduceAdd(sum[0]), offsets, ValueRange{row, b.index(0)});
+      }
+    });
+    SmallVector<Value> results{result};
+    if (offsets)
+      results.push_back(offsets);
+    rewriter.replaceOp(op, results);
+    return success();
+  }
+};
+
 /// The operands of a product after type conversion.
 struct Product {
   BlockType block;
-  Value data, scales;                  // the block's elements and scales, in cache memory
-  Value small, smallSums, smallScales; // [heads][reduced], [heads][groups], [heads][groups]
-  int64_t heads, group;                // group: reduced elements that share a scale
+  Value data, scales, zeros;                    // the block's elements, scales and zeros, in cache memory
+  Value small, smallSums, smallScales, offsets; // [rows][reduced], the others [rows][groups]
+  int64_t heads, group;                         // group: reduced elements that share a scale
+  int64_t freeGroup;                            // free indices that share rows of a folded operand, else 0
+  bool hybrid;
 };
 
 /// Lowers `heads` dot products of a free tile (16 free indices) with one block of codes.
 class CodeProduct {
 public:
-  CodeProduct(CpuBuilder &b, const Product &p)
-      : b(b), p(p), bits(p.block.getElement().getIntOrFloatBitWidth()),
+  CodeProduct(CpuBuilder &b, const Product &p, Value tile)
+      : b(b), p(p), tile(tile), bits(p.block.getElement().getIntOrFloatBitWidth()),
         integer(cast<MemRefType>(p.small.getType()).getElementType().isInteger(8)),
         twoBytes(cast<MemRefType>(p.small.getType()).getDimSize(1) == 2 * p.block.getReduceExtent()),
-        // Byte products want one unsigned and one signed side. Weights are unsigned, so the codes that
-        // multiply them are read as signed bytes: of 8 bits, only after subtracting 128.
-        codesAreSigned(!p.block.isKey()), biased(codesAreSigned && bits == 8) {}
+        // Byte products want one unsigned and one signed side. Operands of one byte are unsigned, so the
+        // codes that multiply them are read as signed bytes: of 8 bits, only after subtracting 128.
+        codesAreSigned(integer && !twoBytes), biased(codesAreSigned && bits == 8) {
+    if (p.freeGroup)
+      firstRow = b.mulIndex(arith::DivUIOp::create(b, b.mulIndex(tile, kLanes), b.index(p.freeGroup)), p.heads);
+  }
 
-  /// The sums over `group` of free tile `tile`, times the scales, added to `sums` (f32, one per head).
-  SmallVector<Value> run(Value tile, Value group, ValueRange sums) {
+  /// The sums over `group`, times the scales, added to `sums` (f32, one per head).
+  SmallVector<Value> run(Value group, ValueRange sums) {
     int64_t perGroup = p.group / 4, tilesInRow = p.block.getReduceExtent() / 4;
     Value firstTile = b.addIndex(b.mulIndex(tile, tilesInRow), b.mulIndex(group, perGroup));
     Value byte = b.mulIndex(firstTile, 8 * bits), element = b.mulIndex(group, p.group);
@@ -47,32 +86,62 @@ public:
             b, codes, arith::ConstantOp::create(b, DenseElementsAttr::get(b.byteVector(), int8_t(-128))));
       multiply(codes, b.addIndex(element, b.index(4 * v)), acc);
     }
-    // Scales lie as [free tile][group][16].
-    int64_t groups = p.block.getReduceExtent() / p.group;
-    Value scaleAt = b.mulIndex(b.addIndex(b.mulIndex(tile, groups), group), kLanes);
-    Value scales = b.loadF32(p.scales, scaleAt);
+    GroupScales scales = p.freeGroup ? GroupScales() : loadScales(group);
     SmallVector<Value> result;
     for (int64_t h = 0; h < p.heads; ++h) {
       Value sum = acc[h];
       if (twoBytes)
         sum = b.add(sum, arith::ShLIOp::create(b, acc[p.heads + h], b.i32Splat(8)));
-      if (integer) {
-        sum = arith::SIToFPOp::create(b, b.f32Vector(), sum);
-        sum = b.mul(sum, b.loadSplat(p.smallScales, {b.index(h), group}));
+      if (integer)
+        sum = b.mul(arith::SIToFPOp::create(b, b.f32Vector(), sum), b.loadSplat(p.smallScales, {row(h), group}));
+      sum = scales.scale ? b.fma(sum, scales.scale, sums[h]) : b.add(sum, sums[h]);
+      if (scales.zero) {
+        Value small = b.loadSplat(p.smallSums, {row(h), group});
+        if (integer)
+          small = b.mul(small, b.loadSplat(p.smallScales, {row(h), group}));
+        sum = b.fma(scales.zero, small, sum);
       }
-      result.push_back(b.fma(sum, scales, sums[h]));
+      if (p.offsets)
+        sum = b.add(sum, b.loadSplat(p.offsets, {row(h), b.index(0)}));
+      result.push_back(sum);
     }
     return result;
   }
 
 private:
+  Value row(int64_t head) { return firstRow ? b.addIndex(firstRow, b.index(head)) : b.index(head); }
+  /// Whether codes count from 0 rather than from their zero code.
+  bool hasZeros() const { return p.zeros || p.offsets; }
+  float zeroCode() const { return float(int64_t(1) << (bits - 1)); }
+
+  /// What multiplies a group's sum of codes, and what multiplies the sum of the small operand.
+  struct GroupScales {
+    Value scale, zero;
+  };
+  GroupScales loadScales(Value group) {
+    // Scales and zeros lie as [free tile][group][16].
+    int64_t groups = p.block.getReduceExtent() / p.group;
+    Value at = b.mulIndex(b.addIndex(b.mulIndex(tile, groups), group), kLanes);
+    GroupScales scales{b.loadF32(p.scales, at), {}};
+    if (!p.zeros)
+      return scales;
+    scales.zero = b.loadF32(p.zeros, at);
+    if (!p.hybrid)
+      return scales;
+    // The sign bit marks a group with a zero point; the others are symmetric. (-0.0 is marked too.)
+    Value bits = arith::BitcastOp::create(b, b.i32Vector(), scales.scale);
+    Value marked = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bits, b.i32Splat(0));
+    scales.scale = math::AbsFOp::create(b, scales.scale);
+    scales.zero =
+        arith::SelectOp::create(b, marked, scales.zero, b.mul(scales.scale, b.f32Splat(-zeroCode())));
+    return scales;
+  }
+
   /// The accumulator of a head before its products: what the zero codes would add, negated.
   Value initial(int64_t head, Value group) {
-    int32_t zero = biased ? 0 : int32_t(1) << (bits - 1);
-    Value sum = memref::LoadOp::create(b, p.smallSums, ValueRange{b.index(head), group});
-    if (integer)
-      return b.splat(b.mul(arith::FPToSIOp::create(b, b.getI32Type(), sum), b.i32(-zero)));
-    return b.splat(b.mul(sum, b.f32(float(-zero))));
+    float zero = (biased ? 128.0f : 0.0f) - (hasZeros() ? 0.0f : zeroCode());
+    Value sum = b.mul(memref::LoadOp::create(b, p.smallSums, ValueRange{row(head), group}), b.f32(zero));
+    return b.splat(integer ? arith::FPToSIOp::create(b, b.getI32Type(), sum).getResult() : sum);
   }
 
   void multiply(Value codes, Value element, SmallVector<Value> &acc) {
@@ -80,7 +149,7 @@ private:
       for (auto [i, sum] : llvm::enumerate(acc)) {
         int64_t head = int64_t(i) % p.heads, byte = int64_t(i) / p.heads;
         Value at = b.addIndex(element, b.index(byte * p.block.getReduceExtent()));
-        Value small = b.loadFourBytes(p.small, {b.index(head), at});
+        Value small = b.loadFourBytes(p.small, {row(head), at});
         sum = codesAreSigned ? b.dotBytes(sum, small, codes) : b.dotBytes(sum, codes, small);
       }
       return;
@@ -90,24 +159,25 @@ private:
       lanes = arith::SIToFPOp::create(b, b.f32Vector(), lanes);
       Value at = b.addIndex(element, b.index(e));
       for (int64_t h = 0; h < p.heads; ++h)
-        acc[h] = b.fma(lanes, b.loadSplat(p.small, {b.index(h), at}), acc[h]);
+        acc[h] = b.fma(lanes, b.loadSplat(p.small, {row(h), at}), acc[h]);
     }
   }
 
   CpuBuilder &b;
   const Product &p;
+  Value tile, firstRow;
   unsigned bits;
   bool integer, twoBytes, codesAreSigned, biased;
 };
 
 /// The product of free tile `tile` (16 free indices), all heads.
 SmallVector<Value> codeProduct(CpuBuilder &b, const Product &p, Value tile) {
-  CodeProduct product(b, p);
+  CodeProduct product(b, p, tile);
   SmallVector<Value> zeros(p.heads, b.f32Splat(0.0f));
   int64_t groups = p.block.getReduceExtent() / p.group;
   if (groups == 1)
-    return product.run(tile, b.index(0), zeros);
-  return b.loop(0, groups, zeros, [&](Value group, ValueRange sums) { return product.run(tile, group, sums); });
+    return product.run(b.index(0), zeros);
+  return b.loop(0, groups, zeros, [&](Value group, ValueRange sums) { return product.run(group, sums); });
 }
 
 /// The same for numbers, two free tiles at a time so that a single head has two chains of additions.
@@ -138,10 +208,7 @@ void forEachFreeTile(CpuBuilder &b, const Product &p, function_ref<void(Value, V
 }
 
 /// Refuses what these lowerings do not implement.
-LogicalResult checkProduct(Operation *op, Placement placement, BlockType block) {
-  if (placement == Placement::Operand || placement == Placement::Element)
-    return op->emitError() << "expected scales placed at accumulator or result for a cpu target, but got "
-                           << stringifyPlacement(placement);
+LogicalResult checkProduct(Operation *op, BlockType block) {
   PackingAttr packing = block.getPacking();
   int64_t reduceTile = block.isCodes() ? 4 : 1;
   if (packing.getFreeTile() != kLanes || packing.getReduceTile() != reduceTile || packing.getLanes() != 1)
@@ -149,10 +216,17 @@ LogicalResult checkProduct(Operation *op, Placement placement, BlockType block) 
   return success();
 }
 
-int64_t groupOf(TypedValue<BlockType> scales, BlockType block) {
-  if (!scales)
-    return block.getReduceExtent();
-  return block.getReduceExtent() / scales.getType().getReduceExtent();
+/// The product of an operation, whose small operand, sums and scales have names of their own.
+template <typename Op, typename Adaptor>
+Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small, Value sums, Value smallScales,
+                    int64_t heads) {
+  Product product{block, data,        in.getScales(), in.getZeros(),           small,
+                  sums,  smallScales, in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid()};
+  if (op.getPlacement() == Placement::Operand)
+    product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
+  else if (op.getScales())
+    product.group /= op.getScales().getType().getReduceExtent();
+  return product;
 }
 
 struct ScorePattern : OpConversionPattern<TileScoreOp> {
@@ -161,18 +235,12 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
 
   LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType keys = op.getKeys().getType();
-    if (failed(checkProduct(op, op.getPlacement(), keys)))
+    if (failed(checkProduct(op, keys)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
-    Product product{keys,
-                    in.getKeys(),
-                    in.getScales(),
-                    in.getQuery(),
-                    in.getQuerySums(),
-                    in.getQueryScales(),
-                    shape[0],
-                    groupOf(op.getScales(), keys)};
+    Product product = makeProduct(op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(),
+                                  shape[0]);
     Value result = b.scratch(shape, b.getF32Type());
     forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < shape[0]; ++h)
@@ -190,18 +258,12 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
 
   LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType values = op.getValues().getType();
-    if (failed(checkProduct(op, op.getPlacement(), values)))
+    if (failed(checkProduct(op, values)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     int64_t heads = op.getState().getType().getHeads();
-    Product product{values,
-                    in.getValues(),
-                    in.getScales(),
-                    in.getWeights(),
-                    in.getWeightSums(),
-                    in.getWeightScales(),
-                    heads,
-                    groupOf(op.getScales(), values)};
+    Product product = makeProduct(op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(),
+                                  in.getWeightScales(), heads);
     forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < heads; ++h) {
         Value at[] = {b.index(h), first};
@@ -217,5 +279,6 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
 } // namespace
 
 void kvcc::cpu::populateProductPatterns(RewritePatternSet &patterns, const TypeConverter &converter, Isa isa) {
+  patterns.add<FoldPattern>(converter, patterns.getContext());
   patterns.add<ScorePattern, AccumulatePattern>(converter, patterns.getContext(), isa);
 }

@@ -80,6 +80,18 @@ struct ExtFPattern : OpConversionPattern<arith::ExtFOp> {
   }
 };
 
+struct BitcastPattern : OpConversionPattern<arith::BitcastOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(arith::BitcastOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    if (!op.getIn().getType().isF32() || !op.getType().isSignlessInteger(32))
+      return rewriter.notifyMatchFailure(op, "only f32 to i32 is known");
+    Type word = rewriter.getIntegerType(32, /*isSigned=*/false);
+    Value bits = emitc::CallOpaqueOp::create(rewriter, op.getLoc(), word, "kv_f32_to_bits", in.getIn()).getResult(0);
+    rewriter.replaceOpWithNewOp<emitc::CastOp>(op, op.getType(), bits);
+    return success();
+  }
+};
+
 /// EmitC prints an infinity as a macro of a header; its bits need none.
 struct InfinityPattern : OpConversionPattern<arith::ConstantOp> {
   InfinityPattern(const TypeConverter &converter, MLIRContext *context)
@@ -263,6 +275,8 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
     patterns.add<ShiftPattern<arith::ShRUIOp, emitc::BitwiseRightShiftOp>,
                  ShiftPattern<arith::ShLIOp, emitc::BitwiseLeftShiftOp>>(converter, context);
     patterns.add<CallPattern<gpu::BarrierOp>>(converter, context, "kv_barrier");
+    patterns.add<BitcastPattern>(converter, context);
+    patterns.add<CallPattern<math::AbsFOp>>(converter, context, "kv_abs");
     patterns.add<CallPattern<math::Exp2Op>>(converter, context, "kv_exp2");
     patterns.add<CallPattern<math::Log2Op>>(converter, context, "kv_log2");
     patterns.add<CallPattern<arith::MaxNumFOp>>(converter, context, "kv_max");

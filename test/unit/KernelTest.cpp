@@ -15,7 +15,8 @@ using namespace kvcc::test;
 
 namespace {
 
-constexpr const char *kSchemes[] = {"fp16", "innerq-base", "innerq-small"};
+constexpr const char *kSchemes[] = {"fp16",   "bf16",   "int8-token",  "int4-token",  "q8_0",         "q4_0",         "q4_1",
+                                    "kivi-2", "kivi-4", "kivi-2-sink", "innerq-base", "innerq-small", "innerq-hybrid"};
 
 /// Executors and arithmetics; the emulator is slow, so it gets the smaller problems.
 struct Machine {

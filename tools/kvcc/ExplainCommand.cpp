@@ -100,7 +100,7 @@ Error tool::runExplain() {
   Compiler compiler;
   json::Array groups;
   std::string source;
-  if (auto preset = parseScheme(scheme, compiler.getContext()))
+  if (auto preset = parseScheme(scheme, groupLayers(*model)[0].shape.headDim, compiler.getContext()))
     source = preset->source;
   else
     return preset.takeError();
