@@ -11,6 +11,17 @@
 #include "mlir/IR/OpImplementation.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 
+namespace kvcc::kv {
+/// Tokens of a block, the unit of tile operations, packings and pages.
+constexpr int64_t kBlockTokens = 32;
+/// Logits of tokens that are not there. Finite: 0 * inf would be NaN.
+constexpr float kMaskedLogit = -1e30f;
+/// Whether caches store elements of this type: codes, or f16, bf16 and f32.
+bool isStoredElement(mlir::Type element);
+/// Whether the elements are codes, which need a scale: i2 to i8, f8E4M3FN, f4E2M1FN.
+bool isCodeElement(mlir::Type element);
+} // namespace kvcc::kv
+
 #include "dialect/KvDialect.h.inc"
 #include "dialect/KvEnums.h.inc"
 
@@ -20,14 +31,5 @@
 #include "dialect/KvTypes.h.inc"
 #define GET_OP_CLASSES
 #include "dialect/KvOps.h.inc"
-
-namespace kvcc::kv {
-/// Tokens of a block, the unit of tile operations, packings and pages.
-constexpr int64_t kBlockTokens = 32;
-/// Logits of tokens that are not there. Finite: 0 * inf would be NaN.
-constexpr float kMaskedLogit = -1e30f;
-/// Whether caches store elements of this type: codes of i2 to i8, or f16, bf16 and f32.
-bool isStoredElement(mlir::Type element);
-} // namespace kvcc::kv
 
 #endif

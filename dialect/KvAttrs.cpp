@@ -6,6 +6,7 @@
 #include "mlir/IR/DialectImplementation.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -55,35 +56,44 @@ static ParseResult parseExtents(AsmParser &parser, int64_t &first, int64_t &seco
 
 //===-- #kv.quant ---------------------------------------------------------------------------===//
 
-bool kvcc::kv::isStoredElement(Type element) {
+bool kvcc::kv::isCodeElement(Type element) {
   if (auto integer = dyn_cast<IntegerType>(element))
     return integer.isSignless() && integer.getWidth() >= 2 && integer.getWidth() <= 8;
-  return element.isF16() || element.isBF16() || element.isF32();
+  return isa<Float8E4M3FNType, Float4E2M1FNType>(element);
 }
 
-bool QuantAttr::isQuantized() const { return isa<IntegerType>(getElement()); }
+bool kvcc::kv::isStoredElement(Type element) {
+  return isCodeElement(element) || element.isF16() || element.isBF16() || element.isF32();
+}
+
+QuantAttr QuantAttr::getPlain(Type element) {
+  MLIRContext *context = element.getContext();
+  return get(context, element, Map::None, 0, 0, NoneType::get(context), ArrayAttr::get(context, {}), 0, false);
+}
+
+bool QuantAttr::isQuantized() const { return isCodeElement(getElement()); }
 
 unsigned QuantAttr::getBits() const { return getElement().getIntOrFloatBitWidth(); }
 
 DiagAttr QuantAttr::getDiag() const {
-  for (Attribute transform : getTransforms())
-    if (auto diag = dyn_cast<DiagAttr>(transform))
-      return diag;
-  return {};
+  auto diag = getTransform<DiagAttr>();
+  return diag && !diag.getWeights() ? diag : DiagAttr();
 }
 
-double QuantAttr::getBitsPerElement() const {
-  if (!isQuantized())
-    return getBits();
-  unsigned perGroup = getScale().getIntOrFloatBitWidth() * (hasZeros() ? 2 : 1);
-  return getBits() + double(perGroup) / double(getGroupSize());
+double QuantAttr::getBitsPerElement(int64_t headDim) const {
+  double bits = getBits();
+  if (isQuantized())
+    bits += double(getScale().getIntOrFloatBitWidth() * (hasZeros() ? 2 : 1)) / double(getGroupSize());
+  if (auto norm = getTransform<TokenNormAttr>())
+    bits += double(norm.getType().getIntOrFloatBitWidth()) / double(headDim);
+  return bits;
 }
 
 static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError, int64_t tokens, int64_t channels) {
   int64_t extent = std::max(tokens, channels);
-  if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || extent % 16)
-    return emitError() << "expected group 1xN or Nx1 with N a multiple of 16 from 16 to 256, but got " << tokens << "x"
-                       << channels;
+  if (std::min(tokens, channels) != 1 || extent < 16 || extent > 256 || (extent != 16 && extent % 32))
+    return emitError() << "expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got " << tokens
+                       << "x" << channels;
   return success();
 }
 
@@ -92,6 +102,8 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
   Map map = Map::None;
   int64_t tokens = 0, channels = 0;
   ArrayAttr transforms = ArrayAttr::get(parser.getContext(), {});
+  int64_t search = 0;
+  bool feedback = false;
   SmallVector<StringRef> keys;
   SMLoc start = parser.getCurrentLocation();
   if (parser.parseLess() || parser.parseType(element))
@@ -99,7 +111,7 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
   while (succeeded(parser.parseOptionalComma())) {
     SMLoc loc = parser.getCurrentLocation();
     StringRef key;
-    if (parser.parseKeyword(&key) || parser.parseEqual())
+    if (parser.parseKeyword(&key) || (key != "feedback" && parser.parseEqual()))
       return {};
     if (llvm::is_contained(keys, key)) {
       parser.emitError(loc) << "expected " << key << " at most once, but got it again";
@@ -128,8 +140,13 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
     } else if (key == "transforms") {
       if (parser.parseAttribute(transforms))
         return {};
+    } else if (key == "search") {
+      if (parser.parseInteger(search))
+        return {};
+    } else if (key == "feedback") {
+      feedback = true;
     } else {
-      parser.emitError(loc) << "expected map, group, scale or transforms, but got " << key;
+      parser.emitError(loc) << "expected map, group, scale, transforms, search or feedback, but got " << key;
       return {};
     }
   }
@@ -137,7 +154,8 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
     return {};
   if (!scale)
     scale = NoneType::get(parser.getContext());
-  return parser.getChecked<QuantAttr>(start, parser.getContext(), element, map, tokens, channels, scale, transforms);
+  return parser.getChecked<QuantAttr>(start, parser.getContext(), element, map, tokens, channels, scale, transforms, search,
+                                      feedback);
 }
 
 void QuantAttr::print(AsmPrinter &printer) const {
@@ -150,15 +168,20 @@ void QuantAttr::print(AsmPrinter &printer) const {
     printer << ", scale = " << getScale();
   if (!getTransforms().empty())
     printer << ", transforms = " << getTransforms();
+  if (getSearch())
+    printer << ", search = " << getSearch();
+  if (getFeedback())
+    printer << ", feedback";
   printer << ">";
 }
 
 LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type element, Map map, int64_t tokens,
-                                int64_t channels, Type scale, ArrayAttr transforms) {
+                                int64_t channels, Type scale, ArrayAttr transforms, int64_t search,
+                                bool feedback) {
   // quant_c1
   if (!isStoredElement(element))
-    return emitError() << "expected element i2 to i8, f16, bf16 or f32, but got " << element;
-  bool codes = isa<IntegerType>(element);
+    return emitError() << "expected element i2 to i8, f8E4M3FN, f4E2M1FN, f16, bf16 or f32, but got " << element;
+  bool codes = isCodeElement(element);
   bool hasGroup = tokens != 0 || channels != 0, hasScale = !isa<NoneType>(scale);
   // quant_c2
   if (codes && (map == Map::None || !hasGroup || !hasScale))
@@ -167,30 +190,118 @@ LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Ty
                            : !hasGroup      ? "group"
                                             : "scale");
   // quant_c3
-  if (!codes && (map != Map::None || hasGroup || hasScale || !transforms.empty()))
-    return emitError() << "expected element " << element << " alone, but got a "
+  if (!codes && (map != Map::None || hasGroup || hasScale || search || feedback))
+    return emitError() << "expected element " << element << " without codes, but got a "
                        << (map != Map::None ? "map"
                            : hasGroup       ? "group"
                            : hasScale       ? "scale"
-                                            : "transform")
+                           : search         ? "search"
+                                            : "feedback")
                        << " with it";
+  // quant_c6
+  int order = -1;
+  for (Attribute transform : transforms) {
+    int kind = isa<DiagAttr>(transform)        ? 0
+               : isa<CenterAttr>(transform)    ? 1
+               : isa<HadamardAttr>(transform)  ? 2
+               : isa<TokenNormAttr>(transform) ? 3
+                                               : -1;
+    if (kind < 0)
+      return emitError() << "expected transform #kv.diag, #kv.center, #kv.hadamard or #kv.token_norm, but got "
+                         << transform;
+    if (kind <= order)
+      return emitError() << "expected transforms in the order diag, center, hadamard, token_norm, each at most once, "
+                            "but got "
+                         << transforms;
+    order = kind;
+  }
   if (!codes)
     return success();
   // quant_c4
   if (failed(verifyGroup(emitError, tokens, channels)))
     return failure();
   // quant_c5
-  if (!scale.isF16() && !scale.isBF16())
-    return emitError() << "expected scale f16 or bf16, but got " << scale;
-  // quant_c6
-  bool seenDiag = false;
-  for (Attribute transform : transforms) {
-    if (!isa<DiagAttr>(transform))
-      return emitError() << "expected transform #kv.diag<sqrt_max>, but got " << transform;
-    if (seenDiag)
-      return emitError() << "expected at most one #kv.diag, but got " << transforms;
-    seenDiag = true;
+  bool zeros = map == Map::Asym || map == Map::Hybrid, powers = map == Map::Sym || map == Map::SymFull;
+  if (!scale.isF16() && !scale.isBF16() && !(isa<Float8E4M3FNType>(scale) && !zeros) &&
+      !(isa<Float8E8M0FNUType>(scale) && powers))
+    return emitError() << "expected scale f16" << (zeros ? " or bf16" : powers ? ", bf16, f8E4M3FN or f8E8M0FNU"
+                                                                               : ", bf16 or f8E4M3FN")
+                       << " with map " << stringifyMap(map) << ", but got " << scale;
+  // quant_c7
+  if (!isa<IntegerType>(element) && map != Map::Sym)
+    return emitError() << "expected map sym with element " << element << ", but got " << stringifyMap(map);
+  // quant_c8
+  if (search < 0 || search > 16)
+    return emitError() << "expected search from 0 to 16, but got " << search;
+  return success();
+}
+
+//===-- transforms --------------------------------------------------------------------------===//
+
+Attribute DiagAttr::parse(AsmParser &parser, Type) {
+  SMLoc start = parser.getCurrentLocation();
+  DiagStat stat;
+  double strength = 1;
+  bool tied = false, weights = false;
+  if (parser.parseLess() || parseEnum(parser, stat))
+    return {};
+  while (succeeded(parser.parseOptionalComma())) {
+    SMLoc loc = parser.getCurrentLocation();
+    StringRef key;
+    if (parser.parseKeyword(&key))
+      return {};
+    if (key == "strength") {
+      if (parser.parseEqual() || parser.parseFloat(strength))
+        return {};
+    } else if (key == "tied") {
+      tied = true;
+    } else if (key == "weights") {
+      weights = true;
+    } else {
+      parser.emitError(loc) << "expected strength, tied or weights, but got " << key;
+      return {};
+    }
   }
+  if (parser.parseGreater())
+    return {};
+  return parser.getChecked<DiagAttr>(start, parser.getContext(), stat, llvm::APFloat(strength), tied, weights);
+}
+
+void DiagAttr::print(AsmPrinter &printer) const {
+  printer << "<" << stringifyDiagStat(getStat());
+  if (double strength = getStrength().convertToDouble(); strength != 1)
+    printer << ", strength = " << llvm::formatv("{0:f3}", strength).str();
+  if (getTied())
+    printer << ", tied";
+  if (getWeights())
+    printer << ", weights";
+  printer << ">";
+}
+
+LogicalResult DiagAttr::verify(function_ref<InFlightDiagnostic()> emitError, DiagStat stat, llvm::APFloat strength,
+                               bool, bool weights) {
+  // diag_c1
+  double power = strength.convertToDouble();
+  if (!(power > 0 && power <= 1) || (power != 1 && stat != DiagStat::Rms))
+    return emitError() << "expected strength over 0 and at most 1, and 1 with " << stringifyDiagStat(stat)
+                       << ", but got " << power;
+  // diag_c2
+  if (weights && stat != DiagStat::Given)
+    return emitError() << "expected given factors with weights, but got " << stringifyDiagStat(stat);
+  return success();
+}
+
+LogicalResult HadamardAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t size) {
+  // hadamard_c1
+  if (size < 16 || size > 256 || !llvm::isPowerOf2_64(size))
+    return emitError() << "expected hadamard size a power of two from 16 to 256, but got " << size;
+  return success();
+}
+
+LogicalResult TokenNormAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type type) {
+  // token_norm_c1
+  if (!type.isF16() && !isa<Float8E8M0FNUType>(type))
+    return emitError() << "expected token_norm f16 or f8E8M0FNU, but got " << type;
   return success();
 }
 

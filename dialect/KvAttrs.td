@@ -12,27 +12,77 @@ class Kv_Attr<string name, string attrMnemonic> : AttrDef<Kv_Dialect, name> {
 }
 
 def Kv_DiagAttr : Kv_Attr<"Diag", "diag"> {
-  let summary = "one factor per channel, divided out of the keys and multiplied into the query";
+  let summary = "one factor per channel, divided out before quantization";
   let description = [{
-    `sqrt_max`: norm[c] = sqrt(max over tokens of |K[t,c]|), per KV head, over the tokens of the
-    prefill; 1 where that maximum is 0. Keys are divided by it before they are quantized, the query
-    is multiplied by it once per step: nothing is paid per cached element. Source: InnerQ,
-    arXiv 2602.23200. Example: `#kv.diag<sqrt_max>`.
+    Keys: the query is multiplied by the factors once per step. Values: the output is, where the
+    quantized tokens end. Nothing is paid per cached element. Factors are per KV head, over the tokens of
+    the prefill, and 1 where the statistic is 0:
+    - `sqrt_max`: sqrt(max over tokens of |x[t,c]|), InnerQ, arXiv 2602.23200;
+    - `rms`: the root of the mean square over tokens, to the power of `strength`;
+    - `tensor`: the same for all channels, max |x| / (largest element * largest scale of the format), so
+      that the scales of 8-bit types fit their range (the tensor scale of NVFP4);
+    - `given`: factors that the writer is handed.
+
+    `tied`: the channels of a rotary pair, c and c + head_dim/2, share the statistic of both, so that
+    the factors commute with the rotary embedding. `weights`: the factors have been folded into the
+    projections that make q and k; neither writer nor reader applies them.
+
+    Constraints:
+    - (C1) strength is over 0 and at most 1, and 1 unless the statistic is `rms`;
+    - (C2) `weights` goes with `given`.
+
+    Examples: `#kv.diag<sqrt_max>`, `#kv.diag<rms, strength = 0.2, tied>`, `#kv.diag<given, tied, weights>`.
   }];
-  let parameters = (ins EnumParameter<Kv_DiagStat>:$stat);
-  let assemblyFormat = "`<` custom<Enum>($stat) `>`";
+  let parameters = (ins EnumParameter<Kv_DiagStat>:$stat, APFloatParameter<"">:$strength, "bool":$tied,
+                        "bool":$weights);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+}
+
+def Kv_CenterAttr : Kv_Attr<"Center", "center"> {
+  let summary = "the mean of each channel, subtracted before quantization";
+  let description = [{
+    The mean over the tokens of the prefill, per KV head. Of keys it adds q.mean to the logits of all
+    quantized tokens, one number per query head; of values sum(weights) * mean to the output. Both are
+    added where the quantized tokens end. Example: `#kv.center`.
+  }];
+}
+
+def Kv_HadamardAttr : Kv_Attr<"Hadamard", "hadamard"> {
+  let summary = "a rotation of blocks of channels by a Hadamard matrix";
+  let description = [{
+    Every block of `size` channels is multiplied by the normalized Hadamard matrix (Sylvester's order).
+    Of keys the query is rotated too; of values the output is rotated back, where the quantized tokens
+    end. Constraint: (C1) size is a power of two from 16 to 256. Example: `#kv.hadamard<64>`.
+  }];
+  let parameters = (ins "int64_t":$size);
+  let assemblyFormat = "`<` $size `>`";
+  let genVerifyDecl = 1;
+}
+
+def Kv_TokenNormAttr : Kv_Attr<"TokenNorm", "token_norm"> {
+  let summary = "one factor per token, divided out before quantization";
+  let description = [{
+    The root of the mean square over the channels of a token and head (1 if it is 0), stored in `type`: f16,
+    or f8E8M0FNU for the nearest power of two. Of keys it multiplies the logit, of values the weight.
+    Constraint: (C1) the type is f16 or f8E8M0FNU. Example: `#kv.token_norm<f8E8M0FNU>`.
+  }];
+  let parameters = (ins "::mlir::Type":$type);
+  let assemblyFormat = "`<` $type `>`";
+  let genVerifyDecl = 1;
 }
 
 def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
   let summary = "the storage format of the keys or of the values of a cache";
   let description = [{
     Properties, independent of each other:
-    - `element`: `i2`..`i8` are codes; `f16`, `bf16` and `f32` store the number as it is (and then have no
-      map, group, scale or transforms);
+    - `element`: `i2`..`i8`, `f8E4M3FN` and `f4E2M1FN` are codes; `f16`, `bf16` and `f32` store the number as
+      it is (and then have no map, group or scale);
     - `map`: how a number becomes a code, `sym`, `sym_full`, `sym_signed`, `asym` or `hybrid`;
     - `group`: tokens x channels that share one scale;
     - `scale`: the type of a stored scale, and of a zero point;
-    - `transforms`: applied before quantization, undone elsewhere than per element.
+    - `transforms`: applied before quantization in the order they are listed, undone elsewhere than per element;
+    - `search`, `feedback`: how the writer chooses scales and codes; the format and its readers are the same.
 
     With `o = 2^(bits-1)` an element is `(code - o) * scale`, codes in `[0, 2^bits)`:
     - `sym`: scale = max|x| / (o - 1), codes o-(o-1) .. o+(o-1);
@@ -42,33 +92,55 @@ def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
     - `hybrid`: per group the one of `sym_full` and `asym` with the smaller sum of |errors|, ties
       symmetric; the sign bit of the scale marks an `asym` group. Zero points are stored for all groups.
     Codes come from the scale as it is stored (rounded), by rounding half to even, then clamping. A
-    scale that rounds to zero gives the code `o`, that is, zeros.
+    scale that rounds to zero gives the code `o`, that is, zeros. Floating-point codes have the map `sym`: scale
+    = max|x| / (largest number of the element type, 448 or 6), an element is `code * scale`. A scale of
+    f8E8M0FNU is rounded up to a power of two, so that no code saturates.
+
+    `search = n` tries n scales from 1 down to 0.78 times the one above and keeps the one with the least
+    squared error, the largest among equals. `feedback` rounds the channels of a token in order and pushes each
+    rounding error into the channels to come, weighted by the second moment of the query where the writer
+    knows it.
 
     Constraints:
-    - (C1) `element` is one of i2..i8, f16, bf16, f32;
-    - (C2) an integer element has a map, a group and a scale;
-    - (C3) a float element has none of map, group, scale, transforms;
-    - (C4) both extents of the group are positive, one of them is 1, and the other is a multiple of 16 of at
-      most 256;
-    - (C5) the scale is f16 or bf16;
-    - (C6) transforms are known attributes (`#kv.diag`), each at most once.
+    - (C1) `element` is one of i2..i8, f8E4M3FN, f4E2M1FN, f16, bf16, f32;
+    - (C2) codes have a map, a group and a scale;
+    - (C3) f16, bf16 and f32 have none of map, group, scale, search, feedback;
+    - (C4) one extent of the group is 1, the other 16 or a multiple of 32 of at most 256;
+    - (C5) the scale is f16 or bf16; or f8E4M3FN with a map without zero points; or f8E8M0FNU with sym or
+      sym_full;
+    - (C6) transforms are `#kv.diag`, `#kv.center`, `#kv.hadamard`, `#kv.token_norm`, in this order, each at
+      most once;
+    - (C7) floating-point codes have the map sym;
+    - (C8) search is 0 to 16.
 
     Examples: `#kv.quant<f16>`,
-    `#kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>`.
+    `#kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>`,
+    `#kv.quant<i4, map = sym_signed, group = 1x128, scale = f16, transforms = [#kv.center, #kv.hadamard<128>],
+    feedback>`.
   }];
   let parameters = (ins "::mlir::Type":$element, EnumParameter<Kv_Map>:$map,
                         "int64_t":$groupTokens, "int64_t":$groupChannels,
-                        "::mlir::Type":$scale, "::mlir::ArrayAttr":$transforms);
+                        "::mlir::Type":$scale, "::mlir::ArrayAttr":$transforms, "int64_t":$search,
+                        "bool":$feedback);
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
-    /// Whether elements are codes (integers with scales) rather than numbers as they are.
+    /// Numbers as they are.
+    static QuantAttr getPlain(::mlir::Type element);
+    /// Whether elements are codes with scales rather than numbers as they are.
     bool isQuantized() const;
     /// Bits that one element occupies, scales not counted.
     unsigned getBits() const;
-    /// The code that stands for zero: 2^(bits-1).
+    /// The integer code that stands for zero: 2^(bits-1).
     int64_t getZeroCode() const { return int64_t(1) << (getBits() - 1); }
-    /// The diagonal transform, or null.
+    /// The transform of a kind, or null.
+    template <typename T> T getTransform() const {
+      for (::mlir::Attribute transform : getTransforms())
+        if (auto found = ::mlir::dyn_cast<T>(transform))
+          return found;
+      return {};
+    }
+    /// The diagonal transform that writer and reader apply, or null.
     ::kvcc::kv::DiagAttr getDiag() const;
     /// Whether groups have a zero point beside the scale.
     bool hasZeros() const {
@@ -80,8 +152,8 @@ def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
     }
     /// Elements that share one scale.
     int64_t getGroupSize() const { return getGroupTokens() * getGroupChannels(); }
-    /// Bits per element with the scales' share.
-    double getBitsPerElement() const;
+    /// Bits per element with the share of scales and token norms, for heads of `headDim` channels.
+    double getBitsPerElement(int64_t headDim) const;
   }];
 }
 

@@ -21,7 +21,10 @@ def Kv_Map : Kv_Enum<"Map", "how a real number becomes a code", [
   I32EnumAttrCase<"Hybrid", 5, "hybrid">]>;
 
 def Kv_DiagStat : Kv_Enum<"DiagStat", "the statistic that gives a diagonal transform its factors", [
-  I32EnumAttrCase<"SqrtMax", 0, "sqrt_max">]>;
+  I32EnumAttrCase<"SqrtMax", 0, "sqrt_max">,
+  I32EnumAttrCase<"Rms", 1, "rms">,
+  I32EnumAttrCase<"Tensor", 2, "tensor">,
+  I32EnumAttrCase<"Given", 3, "given">]>;
 
 def Kv_Placement : Kv_Enum<"Placement", "where a scale is multiplied in", [
   I32EnumAttrCase<"None", 0, "none">,

@@ -2,6 +2,8 @@
 // Verifiers of the level 2 (tile) operations.
 #include "dialect/Kv.h"
 
+#include "llvm/Support/MathExtras.h"
+
 using namespace mlir;
 using namespace kvcc::kv;
 
@@ -11,6 +13,50 @@ LogicalResult TileScaleChannelsOp::verify() {
   // scale_channels_c1
   if (getTile().getType() != getResult().getType())
     return emitOpError("expected a result of type ") << getTile().getType() << ", but got " << getResult().getType();
+  return success();
+}
+
+LogicalResult TileDotChannelsOp::verify() {
+  // dot_channels_c1
+  int64_t shape[] = {cast<VectorType>(getTile().getType()).getDimSize(0), 1};
+  if (!hasShape(getResult().getType(), shape))
+    return emitOpError("expected a result of ") << shape[0] << "x1, but got " << getResult().getType();
+  return success();
+}
+
+static bool isRotationOf(int64_t size, int64_t channels) {
+  return size >= 16 && size <= 256 && llvm::isPowerOf2_64(uint64_t(size)) && channels % size == 0;
+}
+
+LogicalResult TileRotateOp::verify() {
+  // rotate_c1
+  if (getTile().getType() != getResult().getType())
+    return emitOpError("expected a result of type ") << getTile().getType() << ", but got " << getResult().getType();
+  // rotate_c2
+  int64_t channels = cast<VectorType>(getTile().getType()).getDimSize(1);
+  if (!isRotationOf(int64_t(getSize()), channels))
+    return emitOpError("expected size a power of two from 16 to 256 that divides ")
+           << channels << ", but got " << getSize();
+  return success();
+}
+
+LogicalResult TileShiftStateOp::verify() {
+  // shift_state_c1
+  int64_t shape[] = {getState().getType().getHeads(), 1};
+  if (!hasShape(getAmounts().getType(), shape))
+    return emitOpError("expected amounts of ") << shape[0] << "x1, but got " << getAmounts().getType();
+  return success();
+}
+
+LogicalResult TileRestoreOp::verify() {
+  // restore_c1
+  int64_t channels = getState().getType().getHeadDim();
+  if (getSize() && !isRotationOf(int64_t(*getSize()), channels))
+    return emitOpError("expected size a power of two from 16 to 256 that divides ")
+           << channels << ", but got " << *getSize();
+  // restore_c2
+  if (bool(getMeans()) != bool(getMeansOffset()) || bool(getFactors()) != bool(getFactorsOffset()))
+    return emitOpError("expected an offset exactly with each vector");
   return success();
 }
 
@@ -37,14 +83,17 @@ LogicalResult TilePrepareOp::verify() {
   return success();
 }
 
-static bool isScaleType(Type type) { return type.isF16() || type.isBF16(); }
+static bool isScaleType(Type type) {
+  return type.isF16() || type.isBF16() || isa<Float8E4M3FNType, Float8E8M0FNUType>(type);
+}
+
 
 LogicalResult TileFoldOp::verify() {
   auto tile = cast<VectorType>(getTile().getType());
   BlockType scales = getScales().getType();
   // fold_c1
   if (!isScaleType(scales.getElement()) || scales.getReduceExtent() != tile.getDimSize(1))
-    return emitOpError("expected scales of f16 or bf16 with ")
+    return emitOpError("expected scales with ")
            << tile.getDimSize(1) << " reduced indices, but got " << scales;
   // fold_c2
   int64_t rows = scales.getFreeExtent() * tile.getDimSize(0);
@@ -103,7 +152,7 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
   BlockType scale = p.scales.getType();
   if (scale.getRole() != p.block.getRole() || !isScaleType(scale.getElement()) ||
       p.block.getTokens() % scale.getTokens() || p.block.getChannels() % scale.getChannels())
-    return op->emitOpError("expected scales of f16 or bf16 in the role of, and with extents that divide those of, ")
+    return op->emitOpError("expected scales in the role of, and with extents that divide those of, ")
            << p.block << ", but got " << scale;
   // score_c6, accumulate_c6
   int64_t rows = folded ? heads * scale.getFreeExtent() : heads;

@@ -28,7 +28,7 @@ def Kv_TileLoadQueryOp : Kv_TileOp<"load_query", [MemoryEffects<[MemRead]>]> {
 def Kv_TileScaleChannelsOp : Kv_TileOp<"scale_channels", [MemoryEffects<[MemRead]>]> {
   let summary = "a tile times one factor per channel";
   let description = [{
-    Folds a diagonal transform of the keys into the query. The factors are f32 at byte `offset`.
+    Folds a diagonal transform of the keys into the query. The factors are f32 at byte `offset` of the cache.
     Constraint: (C1) the result has the type of the tile.
   }];
   let arguments = (ins Kv_F32Tile:$tile, Kv_Bytes:$factors, Index:$offset);
@@ -39,15 +39,43 @@ def Kv_TileScaleChannelsOp : Kv_TileOp<"scale_channels", [MemoryEffects<[MemRead
   let hasVerifier = 1;
 }
 
+def Kv_TileDotChannelsOp : Kv_TileOp<"dot_channels", [MemoryEffects<[MemRead]>]> {
+  let summary = "the product of each row of a tile with a vector of the cache";
+  let description = [{
+    result[h, 0] = sum over channels of tile[h, c] * vector[c]: what centred keys lack in every logit. The
+    vector is f32 at byte `offset`. Constraint: (C1) the result is rows of the tile x 1.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Kv_Bytes:$vector, Index:$offset);
+  let results = (outs Kv_F32Tile:$result);
+  let assemblyFormat = [{
+    $tile `,` $vector `[` $offset `]` attr-dict `:` type($tile) `,` type($vector) `->` type($result)
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileRotateOp : Kv_TileOp<"rotate", [Pure]> {
+  let summary = "blocks of channels of each row, times the normalized Hadamard matrix";
+  let description = [{
+    Rotates the query like the keys. Constraints:
+    - (C1) the result has the type of the tile;
+    - (C2) size is a power of two from 16 to 256 that divides the columns.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, I64Attr:$size);
+  let results = (outs Kv_F32Tile:$result);
+  let assemblyFormat = "$tile `size` $size attr-dict `:` type($tile) `->` type($result)";
+  let hasVerifier = 1;
+}
+
 def Kv_TileFoldOp : Kv_TileOp<"fold", [Pure]> {
   let summary = "the small operand of a product, times scales that every reduced index has of its own";
   let description = [{
     For scales placed at `operand`: a block's elements of one free group f (free indices that share scales)
     need small[h, r] * scale[f, r]. The result has a row per (free group, row of the tile), groups outermost.
-    `offsets` are sum over r of small[h, r] * zero[f, r].
+    `offsets` are sum over r of small[h, r] * zero[f, r]. Token norms are scales with one free group: of values
+    they multiply the weights, of keys the logits.
 
     Constraints:
-    - (C1) scales are a block of f16 or bf16 with as many reduced indices as the tile has columns;
+    - (C1) scales are a block of a scale's type with as many reduced indices as the tile has columns;
     - (C2) the result has (free groups * rows) x columns, offsets one column;
     - (C3) offsets are there exactly if zeros are, and zeros have the type of scales.
   }];
@@ -107,7 +135,7 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
     - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
     - (C3) query_scales are there exactly if the query is i8 or i16;
     - (C4) the query is f32 or, times codes, i8 or i16;
-    - (C5) scales are a key block of f16 or bf16 whose extents divide those of keys;
+    - (C5) scales are a key block of a scale's type whose extents divide those of keys;
     - (C6) query_sums and query_scales are rows of the query x channels of scales, or x 1 with `operand`;
     - (C7) zeros have the type of scales, `hybrid` needs zeros, neither goes with `operand`, and only there
       are offsets (rows of the query x 1).
@@ -167,7 +195,7 @@ def Kv_TileAccumulateOp
     - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
     - (C3) weight_scales are there exactly if the weights are i8 or i16;
     - (C4) the weights are f32 or, times codes, i8 or i16;
-    - (C5) scales are a value block of f16 or bf16 whose extents divide those of values;
+    - (C5) scales are a value block of a scale's type whose extents divide those of values;
     - (C6) weight_sums and weight_scales are rows of the weights x tokens of scales, or x 1 with `operand`;
     - (C7) zeros have the type of scales, `hybrid` needs zeros, neither goes with `operand`, and only there
       are offsets (rows of the weights x 1).
@@ -182,6 +210,37 @@ def Kv_TileAccumulateOp
     attr-dict `:` type($state) `,` type($weights) `,` type($values) (`,` `scales` type($scales)^)?
     (`zeros` type($zeros)^)? (`,` `sums` type($weight_sums)^)? (`weight_scales` type($weight_scales)^)?
     (`offsets` type($offsets)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileShiftStateOp : Kv_TileOp<"shift_state", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "adds a number per head to every logit that the state has seen";
+  let description = [{
+    m += amount: what is summed is relative to the maximum. Constraint: (C1) amounts are heads of the
+    state x 1.
+  }];
+  let arguments = (ins Kv_StateType:$state, Kv_F32Tile:$amounts);
+  let assemblyFormat = "$state `,` $amounts attr-dict `:` type($state) `,` type($amounts)";
+  let hasVerifier = 1;
+}
+
+def Kv_TileRestoreOp : Kv_TileOp<"restore", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
+  let summary = "undoes the transforms of the values in the state's output";
+  let description = [{
+    acc = (rotated back acc + sum * means) * factors, for the values that the state has seen. `size` is the
+    block of the rotation, absent without one. Means and factors are f32 at byte offsets of the cache.
+
+    Constraints:
+    - (C1) size is a power of two from 16 to 256 that divides the channels of the state;
+    - (C2) an offset is there exactly if its vector is.
+  }];
+  let arguments = (ins Kv_StateType:$state, Optional<Kv_Bytes>:$means, Optional<Index>:$means_offset,
+                       Optional<Kv_Bytes>:$factors, Optional<Index>:$factors_offset,
+                       OptionalAttr<I64Attr>:$size);
+  let assemblyFormat = [{
+    $state (`size` $size^)? (`means` $means^ `[` $means_offset `]`)? (`factors` $factors^ `[` $factors_offset `]`)?
+    attr-dict `:` type($state) (`means` type($means)^)? (`factors` type($factors)^)?
   }];
   let hasVerifier = 1;
 }

@@ -30,9 +30,17 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, in
   // cache_c3
   if (!dtype.isF16() && !dtype.isBF16() && !dtype.isF32())
     return emitError() << "expected dtype f16, bf16 or f32, but got " << dtype;
-  for (auto [name, quant] : {std::pair("key", key), std::pair("value", value)}) {
+  for (auto [name, quant, role] : {std::tuple("key", key, Role::Key), std::tuple("value", value, Role::Value)}) {
+    // cache_c6
+    if (auto rotation = quant.getTransform<HadamardAttr>(); rotation && headDim % rotation.getSize())
+      return emitError() << "expected a " << name << " hadamard size that divides head_dim = " << headDim
+                         << ", but got " << rotation.getSize();
     if (!quant.isQuantized())
       continue;
+    // cache_c8
+    if (quant.getMap() == Map::Hybrid && quant.getReducedExtent(role) == 1)
+      return emitError() << "expected " << name << " groups along the " << (role == Role::Key ? "channels" : "tokens")
+                         << " with map hybrid, but got " << quant.getGroupTokens() << "x" << quant.getGroupChannels();
     // cache_c4
     if (headDim % quant.getGroupChannels())
       return emitError() << "expected " << name << " group channels that divide head_dim = " << headDim << ", but got "
@@ -45,9 +53,12 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError, in
       return emitError() << "expected " << name << " groups of one token with flush = 1, but got "
                          << quant.getGroupTokens() << " tokens";
   }
-  // cache_c6
-  if (value.getDiag())
-    return emitError() << "expected values without a diagonal transform, but got " << value.getDiag();
+  // cache_c7
+  if (auto diag = key.getTransform<DiagAttr>(); diag && diag.getWeights() && !diag.getTied())
+    return emitError() << "expected a key diagonal that is tied when it is folded into weights, but got " << diag;
+  // cache_c9
+  if (value.getFeedback())
+    return emitError() << "expected values without feedback, but got " << value;
   return success();
 }
 
@@ -92,8 +103,9 @@ LogicalResult BlockType::verify(function_ref<InFlightDiagnostic()> emitError, Ro
   if (tokens < 1 || channels < 1)
     return emitError() << "expected positive extents, but got " << tokens << "x" << channels;
   // block_c3
-  if (!isStoredElement(element))
-    return emitError() << "expected element i2 to i8, f16, bf16 or f32, but got " << element;
+  if (!isStoredElement(element) && !isa<Float8E8M0FNUType>(element))
+    return emitError() << "expected element i2 to i8, f8E4M3FN, f8E8M0FNU, f4E2M1FN, f16, bf16 or f32, but got "
+                       << element;
   return success();
 }
 

@@ -22,7 +22,11 @@ def Kv_CacheType : Kv_Type<"Cache", "cache"> {
     - (C3) dtype is f16, bf16 or f32;
     - (C4) the channels of a group divide head_dim;
     - (C5) the tokens of a group divide 32, the tokens of a block, and are 1 if the window's flush is 1;
-    - (C6) values have no diagonal transform.
+    - (C6) the size of a Hadamard transform divides head_dim;
+    - (C7) keys whose diagonal is folded into weights have it tied;
+    - (C8) groups of the hybrid map span more than one of the reduced indices (channels for keys, tokens for
+      values);
+    - (C9) values have no feedback.
 
     Example:
     ```mlir
@@ -53,7 +57,7 @@ def Kv_BlockType : Kv_Type<"Block", "block"> {
     Constraints:
     - (C1) the packing's tile divides the free and the reduced extent;
     - (C2) both extents are positive;
-    - (C3) the element is one of i2..i8, f16, bf16, f32.
+    - (C3) the element is one of i2..i8, f8E4M3FN, f8E8M0FNU, f4E2M1FN, f16, bf16, f32.
   }];
   let parameters = (ins EnumParameter<Kv_Role>:$role, "int64_t":$tokens, "int64_t":$channels,
                         "::mlir::Type":$element, "::kvcc::kv::PackingAttr":$packing);
@@ -61,8 +65,12 @@ def Kv_BlockType : Kv_Type<"Block", "block"> {
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
     bool isKey() const { return getRole() == ::kvcc::kv::Role::Key; }
-    /// Whether the elements are codes rather than numbers.
-    bool isCodes() const { return ::mlir::isa<::mlir::IntegerType>(getElement()); }
+    /// Whether the elements are codes rather than numbers. Scales may have a type that codes have too; they never stand
+    /// in tiles of several reduced indices.
+    bool isCodes() const {
+      return ::mlir::isa<::mlir::IntegerType>(getElement()) ||
+             (::kvcc::kv::isCodeElement(getElement()) && getPacking().getReduceTile() > 1);
+    }
     int64_t getFreeExtent() const { return isKey() ? getTokens() : getChannels(); }
     int64_t getReduceExtent() const { return isKey() ? getChannels() : getTokens(); }
     int64_t getBytes() const;

@@ -14,27 +14,28 @@ static int64_t align(int64_t bytes) { return llvm::alignTo(bytes, kAlignment); }
 static BlockLayout layOutBlock(int64_t headDim, QuantAttr key, QuantAttr value) {
   BlockLayout block;
   int64_t elements = kBlockTokens * headDim, at = 0;
-  auto place = [&](QuantAttr quant, int64_t &data, int64_t &scales, int64_t &zeros) {
+  auto place = [&](QuantAttr quant) {
     int64_t perGroup = quant.isQuantized()
                            ? elements / quant.getGroupSize() * quant.getScale().getIntOrFloatBitWidth() / 8
                            : 0;
-    data = at;
-    scales = at = align(at + elements * quant.getBits() / 8);
-    zeros = at = align(at + perGroup);
-    if (quant.hasZeros())
-      at = align(at + perGroup);
+    SideLayout side;
+    side.data = at;
+    side.scales = at = align(at + elements * quant.getBits() / 8);
+    side.zeros = at = align(at + perGroup);
+    side.norms = at = align(at + (quant.hasZeros() ? perGroup : 0));
+    if (auto norm = quant.getTransform<TokenNormAttr>())
+      at = align(at + kBlockTokens * norm.getType().getIntOrFloatBitWidth() / 8);
+    return side;
   };
-  place(key, block.keyData, block.keyScales, block.keyZeros);
-  place(value, block.valueData, block.valueScales, block.valueZeros);
+  block.key = place(key);
+  block.value = place(value);
   block.bytes = at;
   return block;
 }
 
 CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   page = layOutBlock(cache.getHeadDim(), cache.getKey(), cache.getValue());
-  mlir::MLIRContext *context = cache.getContext();
-  auto plain = QuantAttr::get(context, cache.getDtype(), Map::None, 0, 0, mlir::NoneType::get(context),
-                              mlir::ArrayAttr::get(context, {}));
+  QuantAttr plain = QuantAttr::getPlain(cache.getDtype());
   window = layOutBlock(cache.getHeadDim(), plain, plain);
 
   blocksPerPage = schedule.getPage() / kBlockTokens;
@@ -44,8 +45,18 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   WindowAttr tokens = cache.getWindow();
   sinkBlocks = llvm::divideCeil(tokens.getSink(), kBlockTokens);
   recentBlocks = llvm::divideCeil(tokens.getRecent() + tokens.getFlush(), kBlockTokens);
-  normOffset = 0;
-  sinkOffset = align(cache.getHeadDim() * int64_t(sizeof(float)));
+  sinkOffset = 0;
+  auto place = [&](bool wanted, int64_t &offset) {
+    if (!wanted)
+      return;
+    offset = sinkOffset;
+    sinkOffset += align(cache.getHeadDim() * int64_t(sizeof(float)));
+  };
+  for (auto [quant, vectors] :
+       {std::pair(cache.getKey(), &keyVectors), std::pair(cache.getValue(), &valueVectors)}) {
+    place(bool(quant.getDiag()), vectors->factors);
+    place(bool(quant.getTransform<CenterAttr>()), vectors->means);
+  }
   recentOffset = sinkOffset + sinkBlocks * window.bytes;
   slotHeadBytes = recentOffset + recentBlocks * window.bytes;
   slotBytes = cache.getKvHeads() * slotHeadBytes;

@@ -7,16 +7,27 @@
 
 namespace kvcc::kv {
 
-/// A block of 32 tokens of one KV head: K codes | K scales | K zeros | V codes | V scales | V zeros. Formats without codes
-/// have no scales, and only asymmetric ones zeros. Offsets in bytes from the start of the block, each a multiple of 64.
+/// One side (keys or values) of a block of 32 tokens of one KV head: codes or numbers, scales, zero points, token norms.
+/// Formats without codes have no scales, and only asymmetric ones zeros. Offsets in bytes from the start of the block,
+/// each a multiple of 64.
+struct SideLayout {
+  int64_t data = 0, scales = 0, zeros = 0, norms = 0;
+};
 struct BlockLayout {
-  int64_t keyData = 0, keyScales = 0, keyZeros = 0, valueData = 0, valueScales = 0, valueZeros = 0, bytes = 0;
+  SideLayout key, value;
+  int64_t bytes = 0;
+};
+
+/// Vectors of head_dim f32 of one side in the slot of a sequence, for transforms that have them (else -1): the
+/// factors of a diagonal and the means of a centring.
+struct VectorLayout {
+  int64_t factors = -1, means = -1;
 };
 
 /// Pages hold quantized tokens: page p of a sequence holds quantized tokens p*page .. (p+1)*page-1 (token
 /// `sink` is the first), as [kv_heads][page/32] blocks. A slot holds what a sequence has outside its
-/// pages, as [kv_heads] of: norm (head_dim f32) | sink blocks | recent blocks, the latter two in the
-/// cache's dtype. The recent blocks are a ring over quantized-token indices: the block that starts at
+/// pages, as [kv_heads] of: key factors | key means | value factors | value means | sink blocks | recent
+/// blocks, the latter two in the cache's dtype. The recent blocks are a ring over quantized-token indices: the block that starts at
 /// token sink + 32*j is recent block j % recentBlocks.
 struct CacheLayout {
   CacheLayout(CacheType cache, ScheduleAttr schedule);
@@ -24,7 +35,8 @@ struct CacheLayout {
   BlockLayout page, window;
   int64_t blocksPerPage, pageHeadBytes, pageBytes;
   int64_t sinkBlocks, recentBlocks;
-  int64_t normOffset, sinkOffset, recentOffset, slotHeadBytes, slotBytes;
+  VectorLayout keyVectors, valueVectors;
+  int64_t sinkOffset, recentOffset, slotHeadBytes, slotBytes;
 };
 
 /// The packing of a quantized format's scales (and zeros), given that of its codes: the free index in tiles

@@ -2,7 +2,7 @@
 // The meaning of quantized formats.
 #include "dialect/Quantization.h"
 
-#include "dialect/Float16.h"
+#include "dialect/SmallFloat.h"
 
 #include <algorithm>
 #include <cmath>
@@ -12,55 +12,82 @@ using namespace kvcc::kv;
 
 static constexpr uint16_t kSignBit = 0x8000;
 
+/// The largest magnitude of a floating-point code.
+static float largestOf(mlir::Type element) { return isa<mlir::Float4E2M1FNType>(element) ? 6.0f : 448.0f; }
+
+double kv::getLargest(QuantAttr quant) {
+  if (!quant.isQuantized() || quant.getScale().getIntOrFloatBitWidth() != 8)
+    return 1;
+  double scale = isa<mlir::Float8E4M3FNType>(quant.getScale()) ? 448 : 1;
+  if (isa<mlir::IntegerType>(quant.getElement()))
+    return scale * double(quant.getZeroCode() - (quant.getMap() == Map::Sym ? 1 : 0));
+  return scale * double(largestOf(quant.getElement()));
+}
+
 Quantizer::Quantizer(QuantAttr quant)
-    : map(quant.getMap()), scaleType(quant.getScale()), zeroCode(int(quant.getZeroCode())),
-      minCode(map == Map::Sym ? 1 : 0), maxCode(2 * zeroCode - 1) {}
+    : map(quant.getMap()), element(quant.getElement()), scaleType(quant.getScale()), search(quant.getSearch()),
+      zeroCode(isa<mlir::IntegerType>(element) ? int(quant.getZeroCode()) : 0), minCode(map == Map::Sym ? 1 : 0),
+      maxCode(2 * zeroCode - 1) {}
 
 uint16_t Quantizer::store(float value) const { return uint16_t(encodeFloat(scaleType, value)); }
 float Quantizer::load(uint16_t bits) const { return decodeFloat(scaleType, bits); }
 
 bool Quantizer::isFinite(GroupParameters group) const {
-  return std::isfinite(load(group.scale)) && std::isfinite(load(group.zero));
+  return std::isfinite(load(group.scale)) && (map < Map::Asym || std::isfinite(load(group.zero)));
 }
 
 bool Quantizer::isAsym(GroupParameters group) const {
   return map == Map::Asym || (map == Map::Hybrid && (group.scale & kSignBit));
 }
 
-GroupParameters Quantizer::chooseAsym(llvm::ArrayRef<float> values) const {
-  auto [min, max] = std::minmax_element(values.begin(), values.end());
-  return {store((*max - *min) / float(maxCode)), store(*min)};
+GroupParameters Quantizer::chooseSymmetric(float extreme, float shrink) const {
+  float steps = zeroCode == 0 ? largestOf(element) : float(map == Map::Sym ? zeroCode - 1 : zeroCode);
+  return {store((map == Map::SymSigned ? -extreme : std::fabs(extreme)) / steps * shrink)};
 }
 
-GroupParameters Quantizer::choose(llvm::ArrayRef<float> values) const {
+GroupParameters Quantizer::chooseAsym(llvm::ArrayRef<float> values, float shrink) const {
+  auto [min, max] = std::minmax_element(values.begin(), values.end());
+  float range = *max - *min;
+  return {store(range / float(maxCode) * shrink), store(*min + range * (1 - shrink) / 2)};
+}
+
+double Quantizer::getError(llvm::ArrayRef<float> values, GroupParameters group, bool squared) const {
+  double sum = 0;
+  for (float value : values) {
+    double difference = std::fabs(double(decode(encode(value, group), group)) - double(value));
+    sum += squared ? difference * difference : difference;
+  }
+  return sum;
+}
+
+GroupParameters Quantizer::chooseFor(llvm::ArrayRef<float> values, float shrink) const {
   float extreme = 0;
   for (float value : values)
     if (std::fabs(value) > std::fabs(extreme))
       extreme = value;
-  switch (map) {
-  case Map::Sym:
-    return {store(std::fabs(extreme) / float(zeroCode - 1))};
-  case Map::SymFull:
-    return {store(std::fabs(extreme) / float(zeroCode))};
-  case Map::SymSigned:
-    return {store(-extreme / float(zeroCode))};
-  case Map::Asym:
-    return chooseAsym(values);
-  case Map::Hybrid: {
-    GroupParameters symmetric{store(std::fabs(extreme) / float(zeroCode))}, asymmetric = chooseAsym(values);
-    asymmetric.scale |= kSignBit;
-    auto error = [&](GroupParameters group) {
-      double sum = 0;
-      for (float value : values)
-        sum += std::fabs(double(decode(encode(value, group), group)) - double(value));
-      return sum;
-    };
-    return error(symmetric) <= error(asymmetric) ? symmetric : asymmetric;
+  if (map == Map::Asym)
+    return chooseAsym(values, shrink);
+  GroupParameters symmetric = chooseSymmetric(extreme, shrink);
+  if (map != Map::Hybrid)
+    return symmetric;
+  GroupParameters asymmetric = chooseAsym(values, shrink);
+  asymmetric.scale |= kSignBit;
+  return getError(values, symmetric, false) <= getError(values, asymmetric, false) ? symmetric : asymmetric;
+}
+
+GroupParameters Quantizer::choose(llvm::ArrayRef<float> values) const {
+  GroupParameters best = chooseFor(values, 1);
+  if (search < 2 || !isFinite(best))
+    return best;
+  double least = getError(values, best, true);
+  for (int64_t i = 1; i < search; ++i) {
+    GroupParameters candidate = chooseFor(values, 1 - 0.22f * float(i) / float(search - 1));
+    if (double error = getError(values, candidate, true); error < least) {
+      least = error;
+      best = candidate;
+    }
   }
-  case Map::None:
-    break;
-  }
-  llvm_unreachable("a format without codes has no scale");
+  return best;
 }
 
 uint8_t Quantizer::encode(float value, GroupParameters group) const {
@@ -70,6 +97,10 @@ uint8_t Quantizer::encode(float value, GroupParameters group) const {
     scale = std::fabs(scale);
   if (scale == 0)
     return uint8_t(asym ? 0 : zeroCode);
+  if (isa<mlir::Float4E2M1FNType>(element))
+    return floatToE2m1(value / scale);
+  if (isa<mlir::Float8E4M3FNType>(element))
+    return floatToE4m3(std::clamp(value / scale, -448.0f, 448.0f));
   // A group far below the smallest scale may overflow here; clamp as float before going to int.
   float code = asym ? std::nearbyintf((value - load(group.zero)) / scale)
                     : std::nearbyintf(value / scale) + float(zeroCode);
@@ -78,6 +109,10 @@ uint8_t Quantizer::encode(float value, GroupParameters group) const {
 
 float Quantizer::decode(uint8_t code, GroupParameters group) const {
   float scale = load(group.scale);
+  if (isa<mlir::Float4E2M1FNType>(element))
+    return e2m1ToFloat(code) * scale;
+  if (isa<mlir::Float8E4M3FNType>(element))
+    return e4m3ToFloat(code) * scale;
   if (isAsym(group))
     return float(double(code) * double(map == Map::Hybrid ? std::fabs(scale) : scale) + double(load(group.zero)));
   return float(int(code) - zeroCode) * scale;
@@ -88,6 +123,10 @@ uint32_t kv::encodeFloat(mlir::Type element, float value) {
     return floatToHalf(value);
   if (element.isBF16())
     return floatToBfloat(value);
+  if (isa<mlir::Float8E4M3FNType>(element))
+    return floatToE4m3(value);
+  if (isa<mlir::Float8E8M0FNUType>(element))
+    return floatToE8m0(value, /*up=*/true);
   return std::bit_cast<uint32_t>(value);
 }
 
@@ -96,14 +135,9 @@ float kv::decodeFloat(mlir::Type element, uint32_t bits) {
     return halfToFloat(uint16_t(bits));
   if (element.isBF16())
     return bfloatToFloat(uint16_t(bits));
+  if (isa<mlir::Float8E4M3FNType>(element))
+    return e4m3ToFloat(uint8_t(bits));
+  if (isa<mlir::Float8E8M0FNUType>(element))
+    return e8m0ToFloat(uint8_t(bits));
   return std::bit_cast<float>(bits);
-}
-
-void kv::computeDiagFactors(DiagAttr diag, const float *keys, int64_t tokens, int64_t channels, float *factors) {
-  std::fill(factors, factors + channels, 0.0f);
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int64_t c = 0; c < channels; ++c)
-      factors[c] = std::max(factors[c], std::fabs(keys[t * channels + c]));
-  for (int64_t c = 0; c < channels; ++c)
-    factors[c] = factors[c] > 0 ? std::sqrt(factors[c]) : 1.0f;
 }

@@ -33,21 +33,26 @@ public:
 private:
   uint16_t store(float value) const;
   float load(uint16_t bits) const;
-  GroupParameters chooseAsym(llvm::ArrayRef<float> values) const;
+  /// The parameters with a scale `shrink` times what the map says.
+  GroupParameters chooseSymmetric(float extreme, float shrink) const;
+  GroupParameters chooseAsym(llvm::ArrayRef<float> values, float shrink) const;
+  GroupParameters chooseFor(llvm::ArrayRef<float> values, float shrink) const;
+  double getError(llvm::ArrayRef<float> values, GroupParameters group, bool squared) const;
   bool isAsym(GroupParameters group) const;
 
   Map map;
-  mlir::Type scaleType;
+  mlir::Type element, scaleType;
+  int64_t search;
   int zeroCode, minCode, maxCode;
 };
 
-/// One number of a format without codes (f16, bf16, f32): its stored bits, and back.
+/// The largest magnitude that a scale of floating-point type and the element type can express together; for the
+/// 16-bit scale types 1.
+double getLargest(QuantAttr quant);
+
+/// One number of a floating-point type that is not a 4-bit code: its stored bits, and back.
 uint32_t encodeFloat(mlir::Type element, float value);
 float decodeFloat(mlir::Type element, uint32_t bits);
-
-/// The factors of a diagonal transform of one KV head. `keys` is [tokens, channels]; factors[c] gets 1
-/// for a channel that is zero throughout (and for no tokens at all).
-void computeDiagFactors(DiagAttr diag, const float *keys, int64_t tokens, int64_t channels, float *factors);
 
 } // namespace kvcc::kv
 

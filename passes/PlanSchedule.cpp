@@ -73,7 +73,13 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     // heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
     // heads ptxas spills the partial sums.
     int64_t limit = cpu ? 8 : 4;
-    Compute arithmetic = cpu && compute != "f32" ? Compute::Int8 : Compute::F32;
+    bool bytes = llvm::none_of(ArrayRef{cache.getKey(), cache.getValue()},
+                               [](QuantAttr quant) { return isa<Float8E4M3FNType>(quant.getElement()); });
+    if (!bytes && compute == "int8") {
+      attend.emitError() << "expected compute auto or f32 with elements of f8E4M3FN, but got int8";
+      return {};
+    }
+    Compute arithmetic = cpu && bytes && compute != "f32" ? Compute::Int8 : Compute::F32;
     // CPU: four codes along the reduction make one 32-bit lane of a dot product, sixteen free indices a
     // vector. GPU: a lane owns a free index and reads its 32 codes as words beside its neighbours'.
     auto packing = [&](int64_t freeTile, int64_t reduceTile, int64_t lanes) {

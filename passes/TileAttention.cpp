@@ -64,10 +64,14 @@ func::FuncOp replaceFunction(func::FuncOp old, ArrayRef<Type> arguments, int64_t
   return created;
 }
 
-/// The types of the blocks that an attention walks over; those of scales (and zeros, of the same type) are
-/// null where there are none.
+/// The types of the blocks of one side; those of scales (and zeros, of the same type) and of token norms are null
+/// where there are none.
+struct SideTypes {
+  BlockType data, scales, norms, window;
+};
+/// The types of the blocks that an attention walks over.
 struct BlockTypes {
-  BlockType key, keyScales, value, valueScales, windowKey, windowValue;
+  SideTypes key, value;
 };
 
 /// Fails, at the attention, if a packing of the schedule does not fit.
@@ -87,21 +91,20 @@ FailureOr<BlockTypes> chooseBlockTypes(AttendOp attend) {
   auto elements = [&](Role role, Type element, PackingAttr packing) {
     return block(role, kBlockTokens, cache.getHeadDim(), element, packing);
   };
-  auto pageBlock = [&](Role role, QuantAttr quant, PackingAttr codes) {
-    return elements(role, quant.getElement(), quant.isQuantized() ? codes : schedule.getFloats());
+  auto side = [&](Role role, QuantAttr quant, PackingAttr codes) {
+    SideTypes types;
+    types.data = elements(role, quant.getElement(), quant.isQuantized() ? codes : schedule.getFloats());
+    if (quant.isQuantized())
+      types.scales = block(role, kBlockTokens / quant.getGroupTokens(), cache.getHeadDim() / quant.getGroupChannels(),
+                           quant.getScale(), getScalePacking(quant, role, codes));
+    // One number per token, which a product along the tokens reduces.
+    if (auto norm = quant.getTransform<TokenNormAttr>())
+      types.norms = block(Role::Value, kBlockTokens, 1, norm.getType(), PackingAttr::get(quant.getContext(), 1, 1, 1));
+    types.window = elements(role, cache.getDtype(), schedule.getFloats());
+    return types;
   };
-  auto scales = [&](Role role, QuantAttr quant, PackingAttr codes) {
-    if (!quant.isQuantized())
-      return BlockType();
-    return block(role, kBlockTokens / quant.getGroupTokens(), cache.getHeadDim() / quant.getGroupChannels(),
-                 quant.getScale(), getScalePacking(quant, role, codes));
-  };
-  BlockTypes types{pageBlock(Role::Key, cache.getKey(), schedule.getKey()),
-                   scales(Role::Key, cache.getKey(), schedule.getKey()),
-                   pageBlock(Role::Value, cache.getValue(), schedule.getValue()),
-                   scales(Role::Value, cache.getValue(), schedule.getValue()),
-                   elements(Role::Key, cache.getDtype(), schedule.getFloats()),
-                   elements(Role::Value, cache.getDtype(), schedule.getFloats())};
+  BlockTypes types{side(Role::Key, cache.getKey(), schedule.getKey()),
+                   side(Role::Value, cache.getValue(), schedule.getValue())};
   if (!fits)
     return failure();
   return types;
@@ -176,18 +179,27 @@ private:
   struct Side {
     QuantAttr quant;
     Placement placement;
-    Value data, scales, zeros;
+    Value data, scales, zeros, norms;
   };
   Side loadSide(Role role, Value at) {
     bool isKey = role == Role::Key;
-    const BlockLayout &page = layout.page;
+    const SideLayout &page = isKey ? layout.page.key : layout.page.value;
+    const SideTypes &types = isKey ? blocks.key : blocks.value;
     QuantAttr quant = isKey ? cache.getKey() : cache.getValue();
-    BlockType scales = isKey ? blocks.keyScales : blocks.valueScales;
     auto load = [&](BlockType type, int64_t offset) { return loadBlock(type, args[Pages], ix.add(at, offset)); };
-    return {quant, isKey ? *attend.getKeyScales() : *attend.getValueScales(),
-            load(isKey ? blocks.key : blocks.value, isKey ? page.keyData : page.valueData),
-            load(scales, isKey ? page.keyScales : page.valueScales),
-            load(quant.hasZeros() ? scales : BlockType(), isKey ? page.keyZeros : page.valueZeros)};
+    return {quant,
+            isKey ? *attend.getKeyScales() : *attend.getValueScales(),
+            load(types.data, page.data),
+            load(types.scales, page.scales),
+            load(quant.hasZeros() ? types.scales : BlockType(), page.zeros),
+            load(types.norms, page.norms)};
+  }
+
+  /// A tile whose columns are tokens, times the tokens' norms if the side has them.
+  Value foldNorms(Value tile, const Side &side) {
+    if (!side.norms)
+      return tile;
+    return TileFoldOp::create(b, tile.getType(), Type(), tile, side.norms, Value()).getResult();
   }
 
   /// The small operand folded with scales that every reduced index has of its own.
@@ -211,11 +223,32 @@ private:
     return type ? TileLoadOp::create(b, type, source, offset).getResult() : Value();
   }
 
+  /// Undoes, in what the quantized tokens have given, what their transforms left to be undone. `logits` is what is
+  /// missing in each head's logits, or null.
+  void restore(Value logits) {
+    if (logits)
+      TileShiftStateOp::create(b, state, logits);
+    QuantAttr value = cache.getValue();
+    auto rotation = value.getTransform<HadamardAttr>();
+    auto vector = [&](int64_t offset) { return offset < 0 ? Value() : args[Slots]; };
+    auto at = [&](int64_t offset) { return offset < 0 ? Value() : ix.add(slot, offset); };
+    auto [factors, means] = layout.valueVectors;
+    if (rotation || factors >= 0 || means >= 0)
+      TileRestoreOp::create(b, state, vector(means), at(means), vector(factors), at(factors),
+                            rotation ? b.getI64IntegerAttr(rotation.getSize()) : IntegerAttr());
+  }
+
   /// One block of quantized tokens after the other.
   void buildPageLoop(Value query) {
     QuantAttr key = cache.getKey(), value = cache.getValue();
-    if (key.getDiag())
-      query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, layout.normOffset));
+    auto [factors, means] = layout.keyVectors;
+    Value centre;
+    if (factors >= 0)
+      query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, factors));
+    if (means >= 0)
+      centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], ix.add(slot, means));
+    if (auto rotation = key.getTransform<HadamardAttr>())
+      query = TileRotateOp::create(b, query.getType(), query, rotation.getSize());
     Prepared prepared{query, {}, {}, {}};
     bool foldsKeys = *attend.getKeyScales() == Placement::Operand;
     if (key.isQuantized() && !foldsKeys)
@@ -231,12 +264,14 @@ private:
       Value logits = TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales,
                                          getZeros(keys), small.sums, small.scales, small.offsets,
                                          attend.getKeyScalesAttr(), isHybrid(keys));
+      logits = foldNorms(logits, keys);
       // Only tokens that are quantized one by one leave a block partial.
       if (cache.getWindow().getFlush() % kBlockTokens)
         logits = TileMaskOp::create(b, logits.getType(), logits,
                                     ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Side values = loadSide(Role::Value, at);
+      weights = foldNorms(weights, values);
       small = {weights, {}, {}, {}};
       if (values.placement == Placement::Operand)
         small = prepareFolded(weights, values);
@@ -245,6 +280,7 @@ private:
       TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values), small.sums,
                                small.scales, small.offsets, attend.getValueScalesAttr(), isHybrid(values));
     });
+    restore(centre);
   }
 
   /// One block of full-precision tokens after the other; the last of each window may be partial.
@@ -259,12 +295,12 @@ private:
       Value at = ix.add(slot, arith::SelectOp::create(b, isSink, sinkAt, recentAt));
       Value valid = arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
                                             ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
-      Value keys = loadBlock(blocks.windowKey, args[Slots], ix.add(at, layout.window.keyData));
+      Value keys = loadBlock(blocks.key.window, args[Slots], ix.add(at, layout.window.key.data));
       Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), Value(),
                                          Value(), none, UnitAttr());
       logits = TileMaskOp::create(b, logits.getType(), logits, valid);
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
-      Value values = loadBlock(blocks.windowValue, args[Slots], ix.add(at, layout.window.valueData));
+      Value values = loadBlock(blocks.value.window, args[Slots], ix.add(at, layout.window.value.data));
       TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none, UnitAttr());
     });
   }
@@ -307,14 +343,9 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   if (!attend.getSchedule() || !attend.getKeyScales() || !attend.getValueScales())
     return attend.emitOpError("expected schedule, key_scales and value_scales (run kv-place-scales and "
                               "kv-plan-schedule first), but got none");
-  CacheType cache = attend.getCache().getType();
-  for (auto [placement, quant] : {std::pair(*attend.getKeyScales(), cache.getKey()),
-                                  std::pair(*attend.getValueScales(), cache.getValue())}) {
+  for (Placement placement : {*attend.getKeyScales(), *attend.getValueScales()})
     if (placement == Placement::Element)
       return attend.emitOpError("expected scales placed at none, accumulator, result or operand, but got element");
-    if (placement == Placement::Operand && quant.getMap() == Map::Hybrid)
-      return attend.emitOpError("expected a map other than hybrid with scales placed at operand, but got ") << quant;
-  }
   FailureOr<BlockTypes> blocks = chooseBlockTypes(attend);
   if (failed(blocks))
     return failure();

@@ -3,6 +3,7 @@
 #include "runtime/CacheContents.h"
 
 #include "dialect/Quantization.h"
+#include "dialect/Transforms.h"
 
 #include <cmath>
 #include <cstring>
@@ -28,62 +29,119 @@ public:
       : isKey(role == Role::Key), quant(quant), packing(!quant.isQuantized() ? schedule.getFloats()
                                                         : isKey              ? schedule.getKey()
                                                                              : schedule.getValue()),
-        headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {}
-
-  /// Encodes [32, head_dim] numbers. Returns the (token, channel) of a number that does not fit.
-  std::optional<std::pair<int64_t, int64_t>> encode(const float *numbers, uint8_t *data, uint8_t *scales,
-                                                    uint8_t *zeros) const {
-    if (!quant.isQuantized()) {
-      unsigned bytes = quant.getBits() / 8;
-      for (int64_t t = 0; t < kBlockTokens; ++t)
-        for (int64_t c = 0; c < headDim; ++c) {
-          float number = numbers[t * headDim + c];
-          uint32_t bits = encodeFloat(quant.getElement(), number);
-          if (!std::isfinite(decodeFloat(quant.getElement(), bits)))
-            return std::pair(t, c);
-          std::memcpy(data + elementIndex(t, c) * bytes, &bits, bytes);
-        }
-      return std::nullopt;
+        headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {
+    if (quant.isQuantized()) {
+      quantizer.emplace(quant);
+      scaleBytes = quant.getScale().getIntOrFloatBitWidth() / 8;
     }
-    Quantizer quantizer(quant);
+    if (auto norm = quant.getTransform<TokenNormAttr>())
+      normBytes = norm.getType().getIntOrFloatBitWidth() / 8;
+  }
+
+  /// The memory of this side of a block.
+  struct Memory {
+    uint8_t *data, *scales, *zeros, *norms;
+  };
+
+  /// Transforms and encodes [32, head_dim] numbers of which the first `tokens` tokens are there and the rest zero.
+  /// Returns the (token, channel) of a number that does not fit.
+  std::optional<std::pair<int64_t, int64_t>> encode(MutableArrayRef<float> numbers, int64_t tokens,
+                                                    const SideTransform *transform, const Feedback *feedback,
+                                                    const Memory &memory) const {
+    auto row = [&](int64_t token) { return numbers.data() + token * headDim; };
+    for (int64_t t = 0; transform && t < tokens; ++t) {
+      uint16_t norm = transform->apply(row(t));
+      if (!transform->isFinite(norm))
+        return std::pair(t, largest(ArrayRef<float>(row(t), size_t(headDim))));
+      if (normBytes)
+        std::memcpy(memory.norms + t * normBytes, &norm, size_t(normBytes));
+    }
+    return quant.isQuantized() ? encodeCodes(numbers, feedback, memory) : encodeNumbers(numbers, memory);
+  }
+
+  /// The numbers of a token as the memory holds them, transforms undone.
+  void decode(int64_t token, const SideTransform *transform, const Memory &memory, float *numbers) const {
+    for (int64_t c = 0; c < headDim; ++c)
+      numbers[c] = decodeElement(token, c, memory);
+    if (transform)
+      transform->undo(numbers, normBytes ? uint16_t(loadBits(memory.norms + token * normBytes, normBytes)) : uint16_t(0));
+  }
+
+private:
+  static int64_t largest(ArrayRef<float> numbers) {
+    auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
+    return std::max_element(numbers.begin(), numbers.end(), larger) - numbers.begin();
+  }
+
+  std::optional<std::pair<int64_t, int64_t>> encodeNumbers(ArrayRef<float> numbers, const Memory &memory) const {
+    unsigned bytes = quant.getBits() / 8;
+    for (int64_t t = 0; t < kBlockTokens; ++t)
+      for (int64_t c = 0; c < headDim; ++c) {
+        uint32_t bits = encodeFloat(quant.getElement(), numbers[size_t(t * headDim + c)]);
+        if (!std::isfinite(decodeFloat(quant.getElement(), bits)))
+          return std::pair(t, c);
+        std::memcpy(memory.data + elementIndex(t, c) * bytes, &bits, bytes);
+      }
+    return std::nullopt;
+  }
+
+  std::optional<std::pair<int64_t, int64_t>> encodeCodes(ArrayRef<float> numbers, const Feedback *feedback,
+                                                         const Memory &memory) const {
     int64_t groupTokens = quant.getGroupTokens(), groupChannels = quant.getGroupChannels();
-    std::memset(data, 0, size_t(kBlockTokens * headDim * quant.getBits() / 8));
     SmallVector<float, 256> group;
     for (int64_t t0 = 0; t0 < kBlockTokens; t0 += groupTokens)
       for (int64_t c0 = 0; c0 < headDim; c0 += groupChannels) {
         group.clear();
         for (int64_t t = t0; t < t0 + groupTokens; ++t)
           for (int64_t c = c0; c < c0 + groupChannels; ++c)
-            group.push_back(numbers[t * headDim + c]);
-        GroupParameters parameters = quantizer.choose(group);
-        if (!quantizer.isFinite(parameters)) {
-          auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
-          int64_t at = std::max_element(group.begin(), group.end(), larger) - group.begin();
+            group.push_back(numbers[size_t(t * headDim + c)]);
+        GroupParameters parameters = quantizer->choose(group);
+        if (!quantizer->isFinite(parameters)) {
+          int64_t at = largest(group);
           return std::pair(t0 + at / groupChannels, c0 + at % groupChannels);
         }
-        std::memcpy(scales + scaleIndex(t0, c0) * 2, &parameters.scale, 2);
+        int64_t at = scaleIndex(t0, c0) * scaleBytes;
+        std::memcpy(memory.scales + at, &parameters.scale, size_t(scaleBytes));
         if (quant.hasZeros())
-          std::memcpy(zeros + scaleIndex(t0, c0) * 2, &parameters.zero, 2);
-        size_t i = 0;
-        for (int64_t t = t0; t < t0 + groupTokens; ++t)
-          for (int64_t c = c0; c < c0 + groupChannels; ++c)
-            storeCode(data, packing, elementIndex(t, c), quant.getBits(), quantizer.encode(group[i++], parameters));
+          std::memcpy(memory.zeros + at, &parameters.zero, size_t(scaleBytes));
+      }
+    std::memset(memory.data, 0, size_t(kBlockTokens * headDim * quant.getBits() / 8));
+    SmallVector<float, 256> errors(size_t(headDim), 0.0f);
+    for (int64_t t = 0; t < kBlockTokens; ++t)
+      for (int64_t c = 0; c < headDim; ++c) {
+        float number = numbers[size_t(t * headDim + c)];
+        GroupParameters parameters = loadParameters(t, c, memory);
+        uint8_t code;
+        if (feedback) {
+          const float *weights = feedback->getWeights(c);
+          float target = number;
+          for (int64_t j = 0; j < c; ++j)
+            target += errors[size_t(j)] * weights[j];
+          code = quantizer->encode(target, parameters);
+          errors[size_t(c)] = number - quantizer->decode(code, parameters);
+        } else {
+          code = quantizer->encode(number, parameters);
+        }
+        storeCode(memory.data, packing, elementIndex(t, c), quant.getBits(), code);
       }
     return std::nullopt;
   }
 
-  float decode(int64_t token, int64_t channel, const uint8_t *data, const uint8_t *scales, const uint8_t *zeros) const {
+  float decodeElement(int64_t token, int64_t channel, const Memory &memory) const {
     if (!quant.isQuantized()) {
       unsigned bytes = quant.getBits() / 8;
-      return decodeFloat(quant.getElement(), loadBits(data + elementIndex(token, channel) * bytes, bytes));
+      return decodeFloat(quant.getElement(), loadBits(memory.data + elementIndex(token, channel) * bytes, bytes));
     }
-    int64_t at = scaleIndex(token, channel) * 2;
-    GroupParameters parameters{uint16_t(loadBits(scales + at, 2)),
-                               quant.hasZeros() ? uint16_t(loadBits(zeros + at, 2)) : uint16_t(0)};
-    return Quantizer(quant).decode(loadCode(data, packing, elementIndex(token, channel), quant.getBits()), parameters);
+    uint8_t code = loadCode(memory.data, packing, elementIndex(token, channel), quant.getBits());
+    return quantizer->decode(code, loadParameters(token, channel, memory));
   }
 
-private:
+  GroupParameters loadParameters(int64_t token, int64_t channel, const Memory &memory) const {
+    int64_t at = scaleIndex(token, channel) * scaleBytes;
+    return {uint16_t(loadBits(memory.scales + at, scaleBytes)),
+            quant.hasZeros() ? uint16_t(loadBits(memory.zeros + at, scaleBytes)) : uint16_t(0)};
+  }
+
   int64_t elementIndex(int64_t token, int64_t channel) const {
     return isKey ? getElementIndex(packing, token, channel, reduceExtent)
                  : getElementIndex(packing, channel, token, reduceExtent);
@@ -99,6 +157,8 @@ private:
   QuantAttr quant;
   PackingAttr packing;
   int64_t headDim, reduceExtent;
+  std::optional<Quantizer> quantizer;
+  unsigned scaleBytes = 0, normBytes = 0;
 };
 
 /// Where the tokens of a sequence lie, one KV head at a time.
@@ -107,8 +167,7 @@ public:
   HeadMemory(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead, int64_t tokens)
       : layout(cache, schedule), window(cache.getWindow()), memory(memory), kvHead(kvHead), tokens(tokens),
         slot(memory.slot + kvHead * layout.slotHeadBytes) {
-    auto plain = QuantAttr::get(cache.getContext(), cache.getDtype(), Map::None, 0, 0,
-                                mlir::NoneType::get(cache.getContext()), mlir::ArrayAttr::get(cache.getContext(), {}));
+    QuantAttr plain = QuantAttr::getPlain(cache.getDtype());
     for (auto [role, quant] : {std::pair(Role::Key, cache.getKey()), std::pair(Role::Value, cache.getValue())}) {
       pageSides.emplace_back(role, quant, schedule, cache.getHeadDim());
       windowSides.emplace_back(role, plain, schedule, cache.getHeadDim());
@@ -121,9 +180,19 @@ public:
     ArrayRef<BlockSide> sides; ///< keys, values
     int64_t first, count;      ///< tokens
     bool quantized;
+
+    BlockSide::Memory getMemory(bool isKey) const {
+      const SideLayout &side = isKey ? layout.key : layout.value;
+      return {base + side.data, base + side.scales, base + side.zeros, base + side.norms};
+    }
   };
 
-  float *norms() const { return reinterpret_cast<float *>(slot + layout.normOffset); }
+  /// Factors and means of a side; null where the format has none.
+  std::pair<float *, float *> getVectors(bool isKey) const {
+    auto [factors, means] = isKey ? layout.keyVectors : layout.valueVectors;
+    auto at = [&](int64_t offset) { return offset < 0 ? nullptr : reinterpret_cast<float *>(slot + offset); };
+    return {at(factors), at(means)};
+  }
   MutableArrayRef<uint8_t> slotBytes() const { return {slot, size_t(layout.slotHeadBytes)}; }
 
   /// Every block of the sequence, in the order of its tokens.
@@ -160,47 +229,66 @@ public:
   HeadWriter(CacheType cache, int64_t kvHead, int64_t tokens)
       : cache(cache), kvHead(kvHead), tokens(tokens), headDim(cache.getHeadDim()) {}
 
-  Error write(const HeadMemory &memory, PrefillTensor keyTensor, PrefillTensor valueTensor) {
-    std::vector<float> keys, values;
-    if (Error error = convert(keyTensor, "k", keys))
+  Error write(const HeadMemory &memory, PrefillTensor keyTensor, PrefillTensor valueTensor,
+              const WriterStatistics *statistics) {
+    std::vector<float> numbers[2];
+    if (Error error = convert(keyTensor, "k", numbers[0]))
       return error;
-    if (Error error = convert(valueTensor, "v", values))
+    if (Error error = convert(valueTensor, "v", numbers[1]))
       return error;
     std::memset(memory.slotBytes().data(), 0, memory.slotBytes().size());
-    float *norms = memory.norms();
-    std::fill(norms, norms + headDim, 1.0f);
-    if (DiagAttr diag = cache.getKey().getDiag())
-      computeDiagFactors(diag, keys.data(), tokens, headDim, norms);
 
+    for (bool isKey : {true, false}) {
+      const std::vector<float> &source = numbers[isKey ? 0 : 1];
+      QuantAttr quant = isKey ? cache.getKey() : cache.getValue();
+      TransformVectors given;
+      if (statistics)
+        given = isKey ? statistics->keys : statistics->values;
+      if (auto diag = quant.getDiag(); diag && diag.getStat() != DiagStat::Given)
+        given.factors.clear();
+      else if (diag && given.factors.empty())
+        return createStringError("expected given factors for " + std::string(isKey ? "keys" : "values") +
+                                 " with #kv.diag<given>, but got none");
+      SideTransform transform(quant, headDim, source.data(), tokens, given);
+      auto [factors, means] = memory.getVectors(isKey);
+      if (factors)
+        llvm::copy(transform.getVectors().factors, factors);
+      if (means)
+        llvm::copy(transform.getVectors().means, means);
+      std::optional<Feedback> feedback;
+      if (quant.getFeedback() && statistics && !statistics->queryMoment.empty()) {
+        std::vector<double> moment = statistics->queryMoment;
+        transform.transformMoment(moment);
+        feedback.emplace(std::move(moment), headDim);
+      }
+      if (Error error = writeSide(memory, isKey, source, transform, feedback ? &*feedback : nullptr))
+        return error;
+    }
+    return Error::success();
+  }
+
+private:
+  Error writeSide(const HeadMemory &memory, bool isKey, ArrayRef<float> source, const SideTransform &transform,
+                  const Feedback *feedback) const {
     Error failure = Error::success();
     std::vector<float> block(size_t(kBlockTokens * headDim));
     memory.forEachBlock([&](HeadMemory::Block at) {
       if (failure)
         return;
-      for (bool isKey : {true, false}) {
-        const std::vector<float> &source = isKey ? keys : values;
-        auto first = source.begin() + at.first * headDim;
-        std::fill(std::copy(first, first + at.count * headDim, block.begin()), block.end(), 0.0f);
-        if (isKey && at.quantized)
-          for (int64_t i = 0; i < kBlockTokens * headDim; ++i)
-            block[size_t(i)] /= norms[i % headDim];
-        uint8_t *data = at.base + (isKey ? at.layout.keyData : at.layout.valueData);
-        uint8_t *scales = at.base + (isKey ? at.layout.keyScales : at.layout.valueScales);
-        uint8_t *zeros = at.base + (isKey ? at.layout.keyZeros : at.layout.valueZeros);
-        auto bad = at.sides[isKey ? 0 : 1].encode(block.data(), data, scales, zeros);
-        if (!bad)
-          continue;
-        int64_t token = at.first + bad->first, channel = bad->second;
-        float number = source[size_t(token * headDim + channel)];
-        failure = createStringError("expected numbers that fit the cache's 16-bit formats, but got " +
-                                    std::to_string(number) + " at " + place(isKey ? "k" : "v", token, channel));
+      auto first = source.begin() + at.first * headDim;
+      std::fill(std::copy(first, first + at.count * headDim, block.begin()), block.end(), 0.0f);
+      auto bad = at.sides[isKey ? 0 : 1].encode(block, at.count, at.quantized ? &transform : nullptr,
+                                                at.quantized ? feedback : nullptr, at.getMemory(isKey));
+      if (!bad)
         return;
-      }
+      int64_t token = at.first + bad->first, channel = bad->second;
+      failure = createStringError("expected numbers that fit the cache's formats, but got " +
+                                  std::to_string(source[size_t(token * headDim + channel)]) + " at " +
+                                  place(isKey ? "k" : "v", token, channel));
     });
     return failure;
   }
 
-private:
   std::string place(StringRef name, int64_t token, int64_t channel) const {
     return (name + "[kv head " + Twine(kvHead) + ", token " + Twine(token) + ", channel " + Twine(channel) + "]").str();
   }
@@ -228,12 +316,14 @@ private:
 } // namespace
 
 Error kvcc::writePrefill(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, PrefillTensor keys,
-                         PrefillTensor values, int64_t tokens, ThreadPool &pool) {
+                         PrefillTensor values, int64_t tokens, ThreadPool &pool,
+                         ArrayRef<WriterStatistics> statistics) {
   // The first head's error, whichever thread finds one first: the same input, the same message.
   std::vector<std::string> messages(size_t(cache.getKvHeads()));
   pool.run(cache.getKvHeads(), 0, [&](int64_t head) {
     HeadMemory where(cache, schedule, memory, head, tokens);
-    if (Error error = HeadWriter(cache, head, tokens).write(where, keys, values))
+    const WriterStatistics *known = statistics.empty() ? nullptr : &statistics[size_t(head)];
+    if (Error error = HeadWriter(cache, head, tokens).write(where, keys, values, known))
       messages[size_t(head)] = toString(std::move(error));
   });
   for (const std::string &message : messages)
@@ -246,17 +336,14 @@ void kvcc::readSequence(CacheType cache, ScheduleAttr schedule, const SequenceMe
                         int64_t tokens, float *keys, float *values) {
   HeadMemory head(cache, schedule, memory, kvHead, tokens);
   int64_t headDim = cache.getHeadDim();
-  const float *norms = head.norms();
-  head.forEachBlock([&](HeadMemory::Block at) {
-    for (int64_t t = 0; t < at.count; ++t)
-      for (int64_t c = 0; c < headDim; ++c) {
-        size_t i = size_t((at.first + t) * headDim + c);
-        keys[i] = at.sides[0].decode(t, c, at.base + at.layout.keyData, at.base + at.layout.keyScales,
-                                   at.base + at.layout.keyZeros);
-        if (at.quantized && cache.getKey().getDiag())
-          keys[i] *= norms[c];
-        values[i] = at.sides[1].decode(t, c, at.base + at.layout.valueData, at.base + at.layout.valueScales,
-                                     at.base + at.layout.valueZeros);
-      }
-  });
+  for (bool isKey : {true, false}) {
+    auto [factors, means] = head.getVectors(isKey);
+    SideTransform transform(isKey ? cache.getKey() : cache.getValue(), headDim, factors, means);
+    float *numbers = isKey ? keys : values;
+    head.forEachBlock([&](HeadMemory::Block at) {
+      for (int64_t t = 0; t < at.count; ++t)
+        at.sides[isKey ? 0 : 1].decode(t, at.quantized ? &transform : nullptr, at.getMemory(isKey),
+                                       numbers + (at.first + t) * headDim);
+    });
+  }
 }

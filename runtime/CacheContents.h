@@ -5,6 +5,7 @@
 #define KVCC_RUNTIME_CACHECONTENTS_H
 
 #include "dialect/Layout.h"
+#include "dialect/Transforms.h"
 #include "runtime/ThreadPool.h"
 #include "llvm/Support/Error.h"
 
@@ -25,10 +26,19 @@ struct PrefillTensor {
   int64_t headStride; ///< in elements
 };
 
-/// Writes `tokens` tokens: transforms, quantized pages, windows. Fails, naming the place, on a number that
-/// is not finite, and on one that does not fit the formats; the sequence then holds nothing of use.
+/// What a writer may know of a KV head beforehand, say from a profile. What is empty is measured on the tokens it
+/// gets, but for the queries: without their moment there is no feedback.
+struct WriterStatistics {
+  kv::TransformVectors keys, values;
+  std::vector<double> queryMoment; ///< mean of q q^T over the queries of the KV head, [head_dim][head_dim]
+};
+
+/// Writes `tokens` tokens: transforms, quantized pages, windows. `statistics` are of each KV head, or none at all.
+/// Fails, naming the place, on a number that is not finite, and on one that does not fit the formats; the sequence
+/// then holds nothing of use.
 llvm::Error writePrefill(kv::CacheType cache, kv::ScheduleAttr schedule, const SequenceMemory &memory,
-                         PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool);
+                         PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
+                         llvm::ArrayRef<WriterStatistics> statistics = {});
 
 /// The `tokens` keys and values of a KV head as a reader understands the cache's bytes, transforms undone:
 /// [tokens, head_dim] each.

@@ -17,7 +17,7 @@ struct Scheme {
   kv::WindowAttr window;
 };
 
-/// One row of the table of presets; the attributes as IR text.
+/// One row of the table of presets; the attributes as IR text, see parseScheme.
 struct SchemePreset {
   llvm::StringLiteral name, key, value, window, source;
 };
@@ -25,9 +25,13 @@ llvm::ArrayRef<SchemePreset> getSchemePresets();
 /// "fp16, innerq-base, ...", for messages.
 std::string getSchemeNames();
 
-/// The preset called `name`, for heads of `headDim` channels; the error offers the names that exist. In the table,
-/// `head` stands for the whole head_dim.
-llvm::Expected<Scheme> parseScheme(llvm::StringRef name, int64_t headDim, mlir::MLIRContext &context);
+/// A preset by name, or with parts changed, or made of parts:
+///   innerq-small
+///   innerq-small; v = <i4, map = asym, group = 1x32, scale = f16>
+///   k = #kv.quant<...>; v = #kv.quant<...>; window = #kv.window<...>
+/// for heads of `headDim` channels. Without a preset the window is that of innerq-small unless it is given. In the IR
+/// text {head} stands for head_dim and {rotation} for the largest power of two that divides it, up to 256.
+llvm::Expected<Scheme> parseScheme(llvm::StringRef text, int64_t headDim, mlir::MLIRContext &context);
 
 } // namespace kvcc
 

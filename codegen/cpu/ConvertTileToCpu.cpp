@@ -7,6 +7,7 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
+#include <cmath>
 #include <limits>
 #include <numbers>
 
@@ -44,6 +45,11 @@ struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
   }
 };
 
+/// A vector of the cache, at a byte offset.
+Value viewVector(CpuBuilder &b, Value bytes, Value offset, int64_t extent) {
+  return memref::ViewOp::create(b, MemRefType::get({extent}, b.getF32Type()), bytes, offset, ValueRange());
+}
+
 struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileScaleChannelsOp op, OpAdaptor in,
@@ -51,13 +57,124 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
     CpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.scratch(shape, b.getF32Type());
-    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()), in.getFactors(),
-                                           in.getOffset(), ValueRange());
+    Value factors = viewVector(b, in.getFactors(), in.getOffset(), shape[1]);
     forEachVector(b, shape, [&](Value head, Value channel) {
       Value product = b.mul(b.loadF32(in.getTile(), {head, channel}), b.loadF32(factors, channel));
       b.store(product, result, {head, channel});
     });
     rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+/// Multiplies every `size` of the first `columns` columns of a row of a buffer by the normalized Hadamard matrix.
+void rotateRow(CpuBuilder &b, Value buffer, Value row, int64_t columns, int64_t size) {
+  // Butterflies inside a vector: lane i gets lane i^half, plus or minus itself.
+  int64_t inside = std::min(size, kLanes);
+  b.loop(0, columns, kLanes, [&](Value column) {
+    Value vector = b.loadF32(buffer, {row, column});
+    for (int64_t half = 1; half < inside; half *= 2) {
+      SmallVector<int64_t> partner;
+      SmallVector<float> signs;
+      for (int64_t i = 0; i < kLanes; ++i) {
+        partner.push_back(i ^ half);
+        signs.push_back(i & half ? -1.0f : 1.0f);
+      }
+      Value sign = arith::ConstantOp::create(b, DenseElementsAttr::get(b.f32Vector(), ArrayRef(signs)));
+      vector = b.fma(vector, sign, vector::ShuffleOp::create(b, vector, vector, partner));
+    }
+    b.store(b.mul(vector, b.f32Splat(float(1 / std::sqrt(double(size))))), buffer, {row, column});
+  });
+  // And between vectors.
+  for (int64_t half = kLanes; half < size; half *= 2)
+    b.loop(0, columns, 2 * half, [&](Value first) {
+      b.loop(0, half, kLanes, [&](Value i) {
+        Value at[] = {row, b.addIndex(first, i)}, other[] = {row, b.addIndex(at[1], b.index(half))};
+        Value x = b.loadF32(buffer, at), y = b.loadF32(buffer, other);
+        b.store(b.add(x, y), buffer, at);
+        b.store(arith::SubFOp::create(b, x, y), buffer, other);
+      });
+    });
+}
+
+struct RotatePattern : OpConversionPattern<TileRotateOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileRotateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getResult());
+    Value result = b.scratch(shape, b.getF32Type());
+    b.loop(0, shape[0], 1, [&](Value head) {
+      b.loop(0, shape[1], kLanes,
+             [&](Value channel) { b.store(b.loadF32(in.getTile(), {head, channel}), result, {head, channel}); });
+      rotateRow(b, result, head, shape[1], int64_t(op.getSize()));
+    });
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct DotChannelsPattern : OpConversionPattern<TileDotChannelsOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileDotChannelsOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getTile());
+    Value result = b.scratch({shape[0], 1}, b.getF32Type());
+    Value vector = viewVector(b, in.getVector(), in.getOffset(), shape[1]);
+    b.loop(0, shape[0], 1, [&](Value head) {
+      Value sum = b.loop(0, shape[1] / kLanes, b.f32Splat(0.0f), [&](Value i, ValueRange sums) {
+        Value channel = b.mulIndex(i, kLanes);
+        return SmallVector<Value>{b.fma(b.loadF32(in.getTile(), {head, channel}), b.loadF32(vector, channel), sums[0])};
+      })[0];
+      memref::StoreOp::create(b, b.reduceAdd(sum), result, ValueRange{head, b.index(0)});
+    });
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct ShiftStatePattern : OpConversionPattern<TileShiftStateOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileShiftStateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateColumns columns(op.getState().getType());
+    b.loop(0, op.getState().getType().getHeads(), 1, [&](Value head) {
+      Value at[] = {head, b.index(columns.max)};
+      Value amount = memref::LoadOp::create(b, in.getAmounts(), ValueRange{head, b.index(0)});
+      memref::StoreOp::create(b, b.add(memref::LoadOp::create(b, in.getState(), at), amount), in.getState(), at);
+    });
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
+struct RestorePattern : OpConversionPattern<TileRestoreOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileRestoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    StateColumns columns(type);
+    Value means, factors;
+    if (in.getMeans())
+      means = viewVector(b, in.getMeans(), in.getMeansOffset(), type.getHeadDim());
+    if (in.getFactors())
+      factors = viewVector(b, in.getFactors(), in.getFactorsOffset(), type.getHeadDim());
+    b.loop(0, type.getHeads(), 1, [&](Value head) {
+      if (op.getSize())
+        rotateRow(b, in.getState(), head, type.getHeadDim(), int64_t(*op.getSize()));
+      if (!means && !factors)
+        return;
+      Value sum = b.splat(b.reduceAdd(b.loadF32(in.getState(), {head, b.index(columns.sum)})));
+      b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
+        Value out = b.loadF32(in.getState(), {head, channel});
+        if (means)
+          out = b.fma(sum, b.loadF32(means, channel), out);
+        if (factors)
+          out = b.mul(out, b.loadF32(factors, channel));
+        b.store(out, in.getState(), {head, channel});
+      });
+    });
+    rewriter.eraseOp(op);
     return success();
   }
 };
@@ -293,7 +410,11 @@ void populateTypes(TypeConverter &converter) {
   converter.addConversion([](BlockType type) -> Type {
     if (type.isCodes()) // with the bytes after it that a vector load may touch, see unpackCodes
       return MemRefType::get({type.getBytes() + kCodes}, IntegerType::get(type.getContext(), 8));
-    return MemRefType::get({type.getTokens() * type.getChannels()}, type.getElement());
+    // Scales of eight bits are decoded by what loads them.
+    Type element = type.getElement();
+    if (element.getIntOrFloatBitWidth() == 8)
+      element = IntegerType::get(type.getContext(), 8);
+    return MemRefType::get({type.getTokens() * type.getChannels()}, element);
   });
   converter.addConversion([](StateType type) -> Type {
     return MemRefType::get({type.getHeads(), StateColumns(type).total}, Float32Type::get(type.getContext()));
@@ -318,7 +439,8 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
+    patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
+                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
                  SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter, *isa);
     ConversionTarget legality(getContext());

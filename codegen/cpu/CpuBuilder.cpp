@@ -63,10 +63,48 @@ SmallVector<Value> CpuBuilder::loop(int64_t from, int64_t to, ValueRange initial
   return SmallVector<Value>(op.getResults());
 }
 
-Value CpuBuilder::loadF32(Value memory, ValueRange at) {
-  Type element = cast<MemRefType>(memory.getType()).getElementType();
-  Value loaded = vector::LoadOp::create(*this, VectorType::get({kLanes}, element), memory, at);
-  return element.isF32() ? loaded : arith::ExtFOp::create(*this, f32Vector(), loaded);
+Value CpuBuilder::loadF32(Value memory, ValueRange at, Type element) {
+  Type stored = cast<MemRefType>(memory.getType()).getElementType();
+  Value loaded = vector::LoadOp::create(*this, VectorType::get({kLanes}, stored), memory, at);
+  if (stored.isF32())
+    return loaded;
+  if (stored.isBF16()) {
+    // Shifted by hand: LLVM lowers some uses of bf16 to calls that a process need not have.
+    Value bits = arith::BitcastOp::create(*this, VectorType::get({kLanes}, getI16Type()), loaded);
+    Value words = arith::ShLIOp::create(*this, arith::ExtUIOp::create(*this, i32Vector(), bits), i32Splat(16));
+    return arith::BitcastOp::create(*this, f32Vector(), words);
+  }
+  if (!stored.isInteger(8))
+    return arith::ExtFOp::create(*this, f32Vector(), loaded);
+  Value lanes = arith::ExtUIOp::create(*this, i32Vector(), loaded);
+  if (llvm::isa<Float8E8M0FNUType>(element)) // the exponent of an f32
+    return arith::BitcastOp::create(*this, f32Vector(), arith::ShLIOp::create(*this, lanes, i32Splat(23)));
+  return mul(decodeE4m3(lanes), f32Splat(kE4m3Scale));
+}
+Value CpuBuilder::decodeE4m3(Value lanes) {
+  // An f16 with the same exponent field and the fraction's bits on top: f16 conversions keep subnormal numbers
+  // whatever the mode of the processor.
+  Value magnitude = arith::ShLIOp::create(*this, arith::AndIOp::create(*this, lanes, i32Splat(0x7f)), i32Splat(7));
+  Value sign = arith::ShLIOp::create(*this, arith::AndIOp::create(*this, lanes, i32Splat(0x80)), i32Splat(8));
+  Value bits = arith::TruncIOp::create(*this, VectorType::get({kLanes}, getI16Type()),
+                                       arith::OrIOp::create(*this, magnitude, sign));
+  Value halves = arith::BitcastOp::create(*this, VectorType::get({kLanes}, getF16Type()), bits);
+  return arith::ExtFOp::create(*this, f32Vector(), halves);
+}
+Value CpuBuilder::decodeE2m1(Value codes) {
+  auto bytes = [&](int8_t value) -> Value {
+    return arith::ConstantOp::create(*this, DenseElementsAttr::get(byteVector(), value));
+  };
+  // Twice the magnitudes 0 .. 7 are 0 1 2 3 4 6 8 12: m + (m over 4) + 2 (m over 6).
+  Value magnitude = arith::AndIOp::create(*this, codes, bytes(7));
+  auto over = [&](int8_t limit) {
+    return arith::SubIOp::create(*this, arith::MaxUIOp::create(*this, magnitude, bytes(limit)), bytes(limit));
+  };
+  Value top = over(6), twice = add(add(magnitude, over(4)), add(top, top));
+  Value isNegative =
+      arith::CmpIOp::create(*this, arith::CmpIPredicate::ugt, arith::AndIOp::create(*this, codes, bytes(8)), bytes(0));
+  return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, bytes(12), twice),
+                                 add(bytes(12), twice));
 }
 Value CpuBuilder::loadSplat(Value memory, ValueRange at) { return splat(memref::LoadOp::create(*this, memory, at)); }
 void CpuBuilder::store(Value vector, Value memory, ValueRange at) {

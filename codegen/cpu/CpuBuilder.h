@@ -20,6 +20,9 @@ constexpr int64_t kLanes = 16;
 /// Codes of a vector of bytes, and of the tile 16 x 4 of a packing.
 constexpr int64_t kCodes = 64;
 
+/// What decodeE4m3 leaves to be multiplied.
+constexpr float kE4m3Scale = 256;
+
 /// Instructions that lowerings may choose.
 enum class Isa { Generic, Avx512Vnni };
 
@@ -55,8 +58,12 @@ public:
   loop(int64_t from, int64_t to, mlir::ValueRange initial,
        llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::ValueRange)> body);
 
-  /// 16 numbers from `at` on as f32.
-  mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at);
+  /// 16 numbers from `at` on as f32. Of bytes, `element` says what they are (f8E4M3FN, f8E8M0FNU).
+  mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at, mlir::Type element = {});
+  /// f8E4M3FN bytes (as i32 lanes) as f32, divided by kE4m3Scale.
+  mlir::Value decodeE4m3(mlir::Value lanes);
+  /// f4E2M1FN codes, one per byte, as integers: twice the number, plus 12.
+  mlir::Value decodeE2m1(mlir::Value codes);
   /// One element, in every lane.
   mlir::Value loadSplat(mlir::Value memory, mlir::ValueRange at);
   void store(mlir::Value vector, mlir::Value memory, mlir::ValueRange at);

@@ -2,7 +2,7 @@
 // Object code from the LLVM dialect, and its loading by ORC.
 #include "codegen/cpu/Jit.h"
 
-#include "dialect/Float16.h"
+#include "dialect/SmallFloat.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"

@@ -28,7 +28,7 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
         SmallVector<Value> sum = b.loop(0, columns / kLanes, b.f32Splat(0.0f), [&](Value i, ValueRange sums) {
           Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
           Value numbers = b.loadF32(in.getTile(), {b.index(h), column});
-          b.store(b.mul(numbers, b.loadF32(in.getScales(), at)), result, {row, column});
+          b.store(b.mul(numbers, b.loadF32(in.getScales(), at, op.getScales().getType().getElement())), result, {row, column});
           return SmallVector<Value>{offsets ? b.fma(numbers, b.loadF32(in.getZeros(), at), sums[0]) : sums[0]};
         });
         if (offsets)
@@ -51,6 +51,10 @@ struct Product {
   int64_t heads, group;                         // group: reduced elements that share a scale
   int64_t freeGroup;                            // free indices that share rows of a folded operand, else 0
   bool hybrid;
+  Type scaleType;
+
+  bool isE4m3() const { return isa<Float8E4M3FNType>(block.getElement()); }
+  bool isE2m1() const { return isa<Float4E2M1FNType>(block.getElement()); }
 };
 
 /// Lowers `heads` dot products of a free tile (16 free indices) with one block of codes.
@@ -67,7 +71,8 @@ public:
       firstRow = b.mulIndex(arith::DivUIOp::create(b, b.mulIndex(tile, kLanes), b.index(p.freeGroup)), p.heads);
   }
 
-  /// The sums over `group`, times the scales, added to `sums` (f32, one per head).
+  /// The sums over `group`, times the scales, added to `sums` (f32, one per head). Floating-point codes count in
+  /// units of their own, see `unit`.
   SmallVector<Value> run(Value group, ValueRange sums) {
     int64_t perGroup = p.group / 4, tilesInRow = p.block.getReduceExtent() / 4;
     Value firstTile = b.addIndex(b.mulIndex(tile, tilesInRow), b.mulIndex(group, perGroup));
@@ -81,6 +86,8 @@ public:
       acc.append(size_t(p.heads), b.i32Splat(0));
     for (int64_t v = 0; v < perGroup; ++v) {
       Value codes = b.unpackCodes(p.data, b.addIndex(byte, b.index(v * 8 * bits)), bits);
+      if (p.isE2m1())
+        codes = b.decodeE2m1(codes);
       if (biased)
         codes = arith::XOrIOp::create(
             b, codes, arith::ConstantOp::create(b, DenseElementsAttr::get(b.byteVector(), int8_t(-128))));
@@ -94,6 +101,8 @@ public:
         sum = b.add(sum, arith::ShLIOp::create(b, acc[p.heads + h], b.i32Splat(8)));
       if (integer)
         sum = b.mul(arith::SIToFPOp::create(b, b.f32Vector(), sum), b.loadSplat(p.smallScales, {row(h), group}));
+      if (!scales.scale && unit() != 1)
+        sum = b.mul(sum, b.f32Splat(unit()));
       sum = scales.scale ? b.fma(sum, scales.scale, sums[h]) : b.add(sum, sums[h]);
       if (scales.zero) {
         Value small = b.loadSplat(p.smallSums, {row(h), group});
@@ -112,7 +121,9 @@ private:
   Value row(int64_t head) { return firstRow ? b.addIndex(firstRow, b.index(head)) : b.index(head); }
   /// Whether codes count from 0 rather than from their zero code.
   bool hasZeros() const { return p.zeros || p.offsets; }
-  float zeroCode() const { return float(int64_t(1) << (bits - 1)); }
+  float zeroCode() const { return p.isE4m3() ? 0 : p.isE2m1() ? 12 : float(int64_t(1) << (bits - 1)); }
+  /// What a decoded code counts in.
+  float unit() const { return p.isE4m3() ? kE4m3Scale : p.isE2m1() ? 0.5f : 1; }
 
   /// What multiplies a group's sum of codes, and what multiplies the sum of the small operand.
   struct GroupScales {
@@ -122,7 +133,9 @@ private:
     // Scales and zeros lie as [free tile][group][16].
     int64_t groups = p.block.getReduceExtent() / p.group;
     Value at = b.mulIndex(b.addIndex(b.mulIndex(tile, groups), group), kLanes);
-    GroupScales scales{b.loadF32(p.scales, at), {}};
+    GroupScales scales{b.loadF32(p.scales, at, p.scaleType), {}};
+    if (unit() != 1)
+      scales.scale = b.mul(scales.scale, b.f32Splat(unit()));
     if (!p.zeros)
       return scales;
     scales.zero = b.loadF32(p.zeros, at);
@@ -156,7 +169,7 @@ private:
     }
     for (unsigned e = 0; e < 4; ++e) {
       Value lanes = b.codeLanes(codes, e, biased);
-      lanes = arith::SIToFPOp::create(b, b.f32Vector(), lanes);
+      lanes = p.isE4m3() ? b.decodeE4m3(lanes) : arith::SIToFPOp::create(b, b.f32Vector(), lanes).getResult();
       Value at = b.addIndex(element, b.index(e));
       for (int64_t h = 0; h < p.heads; ++h)
         acc[h] = b.fma(lanes, b.loadSplat(p.small, {row(h), at}), acc[h]);
@@ -213,6 +226,9 @@ LogicalResult checkProduct(Operation *op, BlockType block) {
   int64_t reduceTile = block.isCodes() ? 4 : 1;
   if (packing.getFreeTile() != kLanes || packing.getReduceTile() != reduceTile || packing.getLanes() != 1)
     return op->emitError() << "expected packing <16x" << reduceTile << "> for a cpu target, but got " << packing;
+  Type element = cast<VectorType>(op->getOperand(isa<TileScoreOp>(op) ? 0 : 1).getType()).getElementType();
+  if (isa<Float8E4M3FNType>(block.getElement()) && !element.isF32())
+    return op->emitError() << "expected compute f32 with codes of f8E4M3FN, but got " << element;
   return success();
 }
 
@@ -221,7 +237,9 @@ template <typename Op, typename Adaptor>
 Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small, Value sums, Value smallScales,
                     int64_t heads) {
   Product product{block, data,        in.getScales(), in.getZeros(),           small,
-                  sums,  smallScales, in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid()};
+                  sums,  smallScales, in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid(), {}};
+  if (op.getScales())
+    product.scaleType = op.getScales().getType().getElement();
   if (op.getPlacement() == Placement::Operand)
     product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
   else if (op.getScales())

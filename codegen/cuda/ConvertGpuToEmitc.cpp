@@ -83,9 +83,14 @@ struct ExtFPattern : OpConversionPattern<arith::ExtFOp> {
 struct BitcastPattern : OpConversionPattern<arith::BitcastOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(arith::BitcastOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
-    if (!op.getIn().getType().isF32() || !op.getType().isSignlessInteger(32))
-      return rewriter.notifyMatchFailure(op, "only f32 to i32 is known");
     Type word = rewriter.getIntegerType(32, /*isSigned=*/false);
+    if (op.getIn().getType().isSignlessInteger(32) && op.getType().isF32()) {
+      Value bits = emitc::CastOp::create(rewriter, op.getLoc(), word, in.getIn());
+      rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, op.getType(), "kv_bits_to_f32", bits);
+      return success();
+    }
+    if (!op.getIn().getType().isF32() || !op.getType().isSignlessInteger(32))
+      return rewriter.notifyMatchFailure(op, "only between f32 and i32 is known");
     Value bits = emitc::CallOpaqueOp::create(rewriter, op.getLoc(), word, "kv_f32_to_bits", in.getIn()).getResult(0);
     rewriter.replaceOpWithNewOp<emitc::CastOp>(op, op.getType(), bits);
     return success();

@@ -6,6 +6,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
+#include <cmath>
 #include <limits>
 #include <numbers>
 
@@ -44,6 +45,11 @@ struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
   }
 };
 
+/// A vector of the cache, at a byte offset.
+Value viewVector(GpuBuilder &b, Value bytes, Value offset, int64_t extent) {
+  return memref::ViewOp::create(b, MemRefType::get({extent}, b.getF32Type()), bytes, offset, ValueRange());
+}
+
 struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileScaleChannelsOp op, OpAdaptor in,
@@ -51,13 +57,132 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
     GpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.shared(shape);
-    Value factors = memref::ViewOp::create(b, MemRefType::get({shape[1]}, b.getF32Type()), in.getFactors(),
-                                           in.getOffset(), ValueRange());
+    Value factors = viewVector(b, in.getFactors(), in.getOffset(), shape[1]);
     forEachOwn(b, shape, [&](Value head, Value channel) {
       b.store(b.mul(b.load(in.getTile(), {head, channel}), b.load(factors, channel)), result, {head, channel});
     });
     b.barrier();
     rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+/// Multiplies blocks of `size` channels of a buffer in workgroup memory, which has been written before a barrier, by
+/// the normalized Hadamard matrix.
+void rotateRows(GpuBuilder &b, Value buffer, ArrayRef<int64_t> shape, int64_t size) {
+  int64_t pairs = shape[1] / 2;
+  auto scale = float(1 / std::sqrt(double(size)));
+  for (int64_t half = 1; half < size; half *= 2) {
+    Value factor = b.f32(2 * half == size ? scale : 1.0f); // in the last stage
+    b.loop(b.index(0), shape[0], 1, false, [&](Value row) {
+      b.loop(b.lane(), pairs, kWarp, false, [&](Value pair) {
+        Value block = arith::DivUIOp::create(b, pair, b.index(half));
+        Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
+        Value at[] = {row, first}, other[] = {row, b.addIndex(first, half)};
+        Value x = b.load(buffer, at), y = b.load(buffer, other);
+        b.store(b.mul(b.add(x, y), factor), buffer, at);
+        b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
+      });
+    });
+    b.barrier();
+  }
+}
+
+struct RotatePattern : OpConversionPattern<TileRotateOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileRotateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getResult());
+    Value result = b.shared(shape);
+    forEachOwn(b, shape, [&](Value head, Value channel) {
+      b.store(b.load(in.getTile(), {head, channel}), result, {head, channel});
+    });
+    b.barrier();
+    rotateRows(b, result, shape, int64_t(op.getSize()));
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct DotChannelsPattern : OpConversionPattern<TileDotChannelsOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileDotChannelsOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    auto shape = shapeOf(op.getTile());
+    Value result = b.shared({shape[0], 1}), lane = b.lane();
+    Value vector = viewVector(b, in.getVector(), in.getOffset(), shape[1]);
+    for (int64_t h = 0; h < shape[0]; ++h) {
+      Value sum = b.loop(0, shape[1] / kWarp, b.f32(0.0f), [&](Value i, ValueRange sums) {
+        Value channel = b.add(b.mulIndex(i, kWarp), lane);
+        Value number = b.load(in.getTile(), {b.index(h), channel});
+        return SmallVector<Value>{b.fma(number, b.load(vector, channel), sums[0])};
+      })[0];
+      // Every lane has the sum, and stores the same.
+      sum = b.reduce(sum, [&](Value x, Value y) { return b.add(x, y); });
+      b.store(sum, result, {b.index(h), b.index(0)});
+    }
+    b.barrier();
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
+struct ShiftStatePattern : OpConversionPattern<TileShiftStateOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileShiftStateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    StateColumns columns(op.getState().getType());
+    for (int64_t h = 0; h < op.getState().getType().getHeads(); ++h) {
+      Value at[] = {b.index(h), b.index(columns.max)};
+      Value amount = b.load(in.getAmounts(), {b.index(h), b.index(0)});
+      b.store(b.add(b.load(in.getState(), at), amount), in.getState(), at);
+    }
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
+struct RestorePattern : OpConversionPattern<TileRestoreOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileRestoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    StateColumns columns(type);
+    Value lane = b.lane(), means, factors, rotated;
+    if (in.getMeans())
+      means = viewVector(b, in.getMeans(), in.getMeansOffset(), type.getHeadDim());
+    if (in.getFactors())
+      factors = viewVector(b, in.getFactors(), in.getFactorsOffset(), type.getHeadDim());
+    // Calls `body(head, index in the state, channel)` for the outputs of this lane.
+    auto forEachOutput = [&](function_ref<void(Value, ArrayRef<Value>, Value)> body) {
+      for (int64_t h = 0; h < type.getHeads(); ++h)
+        for (int64_t i = 0; i < columns.channels; ++i)
+          body(b.index(h), {b.index(h), b.index(i)}, b.addIndex(lane, i * kWarp));
+    };
+    if (op.getSize()) {
+      int64_t shape[] = {type.getHeads(), type.getHeadDim()};
+      rotated = b.shared(shape);
+      forEachOutput([&](Value head, ArrayRef<Value> at, Value channel) {
+        b.store(b.load(in.getState(), at), rotated, {head, channel});
+      });
+      b.barrier();
+      rotateRows(b, rotated, shape, int64_t(*op.getSize()));
+    }
+    SmallVector<Value> sums;
+    for (int64_t h = 0; means && h < type.getHeads(); ++h)
+      sums.push_back(b.reduce(b.load(in.getState(), {b.index(h), b.index(columns.sum)}),
+                              [&](Value x, Value y) { return b.add(x, y); }));
+    int64_t seen = 0;
+    forEachOutput([&](Value head, ArrayRef<Value> at, Value channel) {
+      Value out = rotated ? b.load(rotated, {head, channel}) : b.load(in.getState(), at);
+      if (means)
+        out = b.fma(sums[size_t(seen++ / columns.channels)], b.load(means, channel), out);
+      if (factors)
+        out = b.mul(out, b.load(factors, channel));
+      b.store(out, in.getState(), at);
+    });
+    rewriter.eraseOp(op);
     return success();
   }
 };
@@ -236,7 +361,11 @@ void populateTypes(TypeConverter &converter) {
   converter.addConversion([](BlockType type) -> Type {
     if (type.isCodes())
       return MemRefType::get({type.getBytes() / 4}, IntegerType::get(type.getContext(), 32));
-    return MemRefType::get({type.getTokens() * type.getChannels()}, type.getElement());
+    // Scales of eight bits are decoded by what loads them.
+    Type element = type.getElement();
+    if (element.getIntOrFloatBitWidth() == 8)
+      element = IntegerType::get(type.getContext(), 8);
+    return MemRefType::get({type.getTokens() * type.getChannels()}, element);
   });
 }
 
@@ -279,7 +408,8 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns.add<LoadQueryPattern, ScaleChannelsPattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
+    patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
+                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
                  SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter);
     ConversionTarget legality(getContext());

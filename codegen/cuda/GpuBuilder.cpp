@@ -40,9 +40,35 @@ static Value allocate(GpuBuilder &b, ArrayRef<int64_t> shape, gpu::AddressSpace 
 Value GpuBuilder::shared(ArrayRef<int64_t> shape) { return allocate(*this, shape, gpu::AddressSpace::Workgroup); }
 Value GpuBuilder::registers(ArrayRef<int64_t> shape) { return allocate(*this, shape, gpu::AddressSpace::Private); }
 
-Value GpuBuilder::loadF32(Value memory, ValueRange at) {
+Value GpuBuilder::loadF32(Value memory, ValueRange at, Type element) {
   Value value = load(memory, at);
-  return value.getType().isF32() ? value : arith::ExtFOp::create(*this, getF32Type(), value).getResult();
+  if (value.getType().isF32())
+    return value;
+  if (!value.getType().isInteger(8))
+    return arith::ExtFOp::create(*this, getF32Type(), value);
+  Value byte = arith::ExtUIOp::create(*this, getI32Type(), value);
+  if (isa<Float8E8M0FNUType>(element)) // the exponent of an f32
+    return arith::BitcastOp::create(*this, getF32Type(), arith::ShLIOp::create(*this, byte, i32(23)));
+  return decodeE4m3(byte);
+}
+
+Value GpuBuilder::decodeE4m3(Value code) {
+  // An f32 with the same exponent field (whose bias is 120 more) and the fraction's bits on top.
+  Value magnitude = arith::ShLIOp::create(*this, arith::AndIOp::create(*this, code, i32(0x7f)), i32(20));
+  Value sign = arith::ShLIOp::create(*this, arith::AndIOp::create(*this, code, i32(0x80)), i32(24));
+  Value bits = arith::OrIOp::create(*this, magnitude, sign);
+  return mul(arith::BitcastOp::create(*this, getF32Type(), bits), f32(0x1p120f));
+}
+
+Value GpuBuilder::decodeE2m1(Value code) {
+  // Nibble m of the word is twice magnitude m: 0 1 2 3 4 6 8 12.
+  Value magnitude = arith::AndIOp::create(*this, code, i32(7));
+  Value shift = arith::ShLIOp::create(*this, magnitude, i32(2));
+  Value twice = arith::AndIOp::create(
+      *this, arith::ShRUIOp::create(*this, i32(int32_t(0xc8643210)), shift), i32(15));
+  Value isNegative = arith::CmpIOp::create(*this, arith::CmpIPredicate::ugt, code, i32(7));
+  return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, i32(12), twice),
+                                 add(i32(12), twice));
 }
 
 void GpuBuilder::loop(Value from, int64_t to, int64_t step, bool unroll, function_ref<void(Value)> body) {

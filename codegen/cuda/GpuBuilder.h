@@ -41,8 +41,12 @@ public:
   mlir::Value registers(llvm::ArrayRef<int64_t> shape);
 
   mlir::Value load(mlir::Value memory, mlir::ValueRange at) { return mlir::memref::LoadOp::create(*this, memory, at); }
-  /// One number as f32.
-  mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at);
+  /// One number as f32. Of bytes, `element` says what they are (f8E4M3FN, f8E8M0FNU).
+  mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at, mlir::Type element = {});
+  /// A f8E4M3FN code (an i32) as f32.
+  mlir::Value decodeE4m3(mlir::Value code);
+  /// A f4E2M1FN code (an i32) as an integer: twice the number, plus 12.
+  mlir::Value decodeE2m1(mlir::Value code);
   void store(mlir::Value value, mlir::Value memory, mlir::ValueRange at) {
     mlir::memref::StoreOp::create(*this, value, memory, at);
   }

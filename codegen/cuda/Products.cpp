@@ -28,7 +28,8 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
         SmallVector<Value> sum = b.loop(0, columns / kWarp, b.f32(0.0f), [&](Value i, ValueRange sums) {
           Value column = b.add(b.mulIndex(i, kWarp), lane), at = b.add(b.mulIndex(f, columns), column);
           Value number = b.load(in.getTile(), {b.index(h), column});
-          b.store(b.mul(number, b.loadF32(in.getScales(), at)), result, {row, column});
+          Value scale = b.loadF32(in.getScales(), at, op.getScales().getType().getElement());
+          b.store(b.mul(number, scale), result, {row, column});
           return SmallVector<Value>{offsets ? b.fma(number, b.loadF32(in.getZeros(), at), sums[0]) : sums[0]};
         });
         if (offsets)
@@ -52,6 +53,10 @@ struct Product {
   int64_t heads, group;            // group: reduced elements that share a scale
   int64_t freeGroup;               // free indices that share rows of a folded operand, else 0
   bool hybrid;
+  Type scaleType;
+
+  bool isE4m3() const { return isa<Float8E4M3FNType>(block.getElement()); }
+  bool isE2m1() const { return isa<Float4E2M1FNType>(block.getElement()); }
 };
 
 /// The part of a product that one lane computes: a free index of tile `tile`.
@@ -103,13 +108,17 @@ private:
   }
 
   void multiply(Value code, Value element, SmallVector<Value> &acc) {
-    Value number = arith::UIToFPOp::create(b, b.getF32Type(), code);
+    if (p.isE2m1())
+      code = b.decodeE2m1(code);
+    Value number = p.isE4m3() ? b.decodeE4m3(code) : arith::UIToFPOp::create(b, b.getF32Type(), code).getResult();
     for (int64_t h = 0; h < p.heads; ++h)
       acc[h] = b.fma(number, b.load(p.small, {row(h), element}), acc[h]);
   }
 
   Value row(int64_t head) { return firstRow ? b.addIndex(firstRow, head) : b.index(head); }
-  float zeroCode() const { return float(int64_t(1) << (bits - 1)); }
+  float zeroCode() const { return p.isE4m3() ? 0 : p.isE2m1() ? 12 : float(int64_t(1) << (bits - 1)); }
+  /// What a decoded code counts in.
+  float unit() const { return p.isE2m1() ? 0.5f : 1; }
 
   /// The accumulators before their products: what the zero codes would add, negated.
   SmallVector<Value> initial(Value group) {
@@ -123,7 +132,7 @@ private:
   void finish(Value group, ArrayRef<Value> acc, SmallVector<Value> &sums) {
     if (p.freeGroup) {
       for (int64_t h = 0; h < p.heads; ++h) {
-        sums[h] = b.add(acc[h], sums[h]);
+        sums[h] = unit() == 1 ? b.add(acc[h], sums[h]) : b.fma(acc[h], b.f32(unit()), sums[h]);
         if (p.offsets)
           sums[h] = b.add(sums[h], b.load(p.offsets, {row(h), b.index(0)}));
       }
@@ -132,7 +141,9 @@ private:
     // Scales and zeros lie as [free tile][group][32].
     int64_t groups = p.block.getReduceExtent() / p.group;
     Value at = b.add(b.mulIndex(b.add(b.mulIndex(tile, groups), group), kWarp), lane);
-    Value scale = b.loadF32(p.scales, at), zero;
+    Value scale = b.loadF32(p.scales, at, p.scaleType), zero;
+    if (unit() != 1)
+      scale = b.mul(scale, b.f32(unit()));
     if (p.zeros)
       zero = b.loadF32(p.zeros, at);
     if (p.hybrid) {
@@ -190,14 +201,13 @@ FailureOr<Product> makeProduct(Op op, Adaptor in, BlockType block, Value data, V
   if (!cast<VectorType>(smallType).getElementType().isF32())
     return op->emitError() << "expected compute f32 for a cuda target, but got " << smallType;
   Product product{block, data,  in.getScales(), in.getZeros(),           small,
-                  sums,  in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid()};
+                  sums,  in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid(), {}};
+  if (op.getScales())
+    product.scaleType = op.getScales().getType().getElement();
   if (op.getPlacement() == Placement::Operand)
     product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
   else if (op.getScales())
     product.group /= op.getScales().getType().getReduceExtent();
-  if (block.isCodes() && product.group % kWarp && kWarp % product.group)
-    return op->emitError() << "expected groups of 16 or a multiple of 32 along the reduction for a cuda target, but got "
-                           << product.group;
   return product;
 }
 

@@ -15,8 +15,13 @@ using namespace kvcc::test;
 
 namespace {
 
-constexpr const char *kSchemes[] = {"fp16",   "bf16",   "int8-token",  "int4-token",  "q8_0",         "q4_0",         "q4_1",
-                                    "kivi-2", "kivi-4", "kivi-2-sink", "innerq-base", "innerq-small", "innerq-hybrid"};
+/// Every preset.
+std::vector<std::string> getPresetNames() {
+  std::vector<std::string> names;
+  for (const SchemePreset &preset : getSchemePresets())
+    names.push_back(preset.name.str());
+  return names;
+}
 
 /// Executors and arithmetics; the emulator is slow, so it gets the smaller problems.
 struct Machine {
@@ -24,9 +29,9 @@ struct Machine {
   double bound;
 };
 std::vector<Machine> getCpuMachines() {
-  std::vector<Machine> machines = {{"cpu:generic", "int8", 1e-2}, {"cpu:generic", "f32", 1e-3}};
+  std::vector<Machine> machines = {{"cpu:generic", "auto", 1e-2}, {"cpu:generic", "f32", 1e-3}};
   if (cpu::hostHasAvx512Vnni()) {
-    machines.push_back({"cpu:avx512_vnni", "int8", 1e-2});
+    machines.push_back({"cpu:avx512_vnni", "auto", 1e-2});
     machines.push_back({"cpu:avx512_vnni", "f32", 1e-3});
   }
   return machines;
@@ -43,7 +48,7 @@ Problem on(const Machine &machine, Problem problem) {
   return problem;
 }
 
-class SchemeTest : public testing::TestWithParam<const char *> {};
+class SchemeTest : public testing::TestWithParam<std::string> {};
 
 TEST_P(SchemeTest, AgreesOnRandomTensors) {
   Problem problem;
@@ -178,11 +183,71 @@ TEST_P(SchemeTest, AgreesOnCapturedTensors) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Presets, SchemeTest, testing::ValuesIn(kSchemes), [](const auto &info) {
+INSTANTIATE_TEST_SUITE_P(Presets, SchemeTest, testing::ValuesIn(getPresetNames()), [](const auto &info) {
   std::string name = info.param;
-  std::replace(name.begin(), name.end(), '-', '_');
+  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(c); }, '_');
   return name;
 });
+
+/// Formats that no preset has: every map, element, scale type, axis and transform on either side.
+constexpr const char *kCombinations[] = {
+    "k = <i5, map = hybrid, group = 1x64, scale = bf16>; v = <i6, map = sym_full, group = 16x1, scale = f16>",
+    "k = <i7, map = sym_signed, group = 16x1, scale = f8E4M3FN>; v = <i3, map = asym, group = 1x64, scale = bf16>",
+    "k = <f4E2M1FN, map = sym, group = 32x1, scale = f16>; v = <f4E2M1FN, map = sym, group = 16x1, scale = bf16>",
+    "k = <f8E4M3FN, map = sym, group = 32x1, scale = bf16>; v = <f8E4M3FN, map = sym, group = 32x1, scale = f16>",
+    "k = <i8, map = sym_full, group = 1x32, scale = f8E8M0FNU>; v = <i8, map = sym, group = 1x64, scale = f8E8M0FNU>",
+    "k = <i4, map = asym, group = 1x32, scale = f16, transforms = [#kv.diag<rms, strength = 0.3>, #kv.center, "
+    "#kv.hadamard<32>, #kv.token_norm<f16>], search = 4>; v = <i4, map = asym, group = 32x1, scale = f16, transforms = "
+    "[#kv.diag<sqrt_max>, #kv.center, #kv.hadamard<64>, #kv.token_norm<f8E8M0FNU>]>",
+    "k = <f16, transforms = [#kv.center, #kv.hadamard<64>]>; v = <bf16, transforms = [#kv.token_norm<f16>]>",
+    "k = <i4, map = asym, group = 32x1, scale = f16, transforms = [#kv.center]>; v = <i4, map = asym, group = 1x64, "
+    "scale = f16, transforms = [#kv.token_norm<f16>]>; window = <sink = 64, recent = 0, flush = 64>",
+    "k = <i4, map = sym_signed, group = 1x64, scale = f16, transforms = [#kv.hadamard<16>, "
+    "#kv.token_norm<f8E8M0FNU>]>; v = <i2, map = hybrid, group = 32x1, scale = f16, transforms = [#kv.center]>; window "
+    "= <sink = 0, recent = 64, flush = 32>",
+};
+
+class CombinationTest : public testing::TestWithParam<const char *> {};
+
+TEST_P(CombinationTest, Agrees) {
+  Problem problem;
+  problem.scheme = GetParam();
+  problem.lens = {300, 0, 1, 161};
+  Tensors tensors = makeRandomTensors(problem);
+  for (const Machine &machine : getAllMachines())
+    for (int64_t splits : {1, 5}) {
+      Problem split = on(machine, problem);
+      split.splits = splits;
+      expectAgrees(split, tensors, machine.bound);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Schemes, CombinationTest, testing::ValuesIn(kCombinations));
+
+/// With numbers instead of codes a transform changes nothing: the output is that of the tensors themselves.
+class TransformTest : public testing::TestWithParam<const char *> {};
+
+TEST_P(TransformTest, IsExactInTheLimit) {
+  Problem problem;
+  std::string list = GetParam();
+  problem.scheme = "k = <f32, transforms = [" + list + "]>; v = <f32, transforms = [" + list + "]>";
+  problem.lens = {300, 161};
+  Tensors tensors = makeRandomTensors(problem);
+  for (const Machine &machine : getAllMachines()) {
+    Problem here = on(machine, problem);
+    auto program = loadProgram(here);
+    ASSERT_TRUE(bool(program)) << toString(program.takeError());
+    auto step = runStep(**program, here, tensors);
+    ASSERT_TRUE(bool(step)) << toString(step.takeError());
+    EXPECT_LT(step->totalError, 2e-5) << machine.target;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Transforms, TransformTest,
+                         testing::Values("#kv.diag<sqrt_max>", "#kv.diag<rms, strength = 0.5, tied>",
+                                         "#kv.diag<tensor>", "#kv.center", "#kv.hadamard<16>", "#kv.hadamard<64>",
+                                         "#kv.token_norm<f16>", "#kv.token_norm<f8E8M0FNU>",
+                                         "#kv.diag<sqrt_max>, #kv.center, #kv.hadamard<32>, #kv.token_norm<f16>"));
 
 TEST(KernelTest, LongContexts) {
   Problem problem;

@@ -51,8 +51,8 @@ json::Object toJson(const Plan &plan, const LayerGroup &group) {
                       {"schedule", print(plan.schedule)},
                       {"key_scales", kv::stringifyPlacement(plan.keyPlacement)},
                       {"value_scales", kv::stringifyPlacement(plan.valuePlacement)},
-                      {"key_bits", plan.cache.getKey().getBitsPerElement()},
-                      {"value_bits", plan.cache.getValue().getBitsPerElement()},
+                      {"key_bits", plan.cache.getKey().getBitsPerElement(plan.shape.headDim)},
+                      {"value_bits", plan.cache.getValue().getBitsPerElement(plan.shape.headDim)},
                       {"bytes_per_token", bytesPerToken(plan)},
                       {"share_of_fp16", bytesPerToken(plan) / plainBytesPerToken(plan)},
                       {"page_bytes", layout.pageBytes},
@@ -66,9 +66,9 @@ void printGroup(const Plan &plan, const LayerGroup &group) {
   auto row = [](StringRef name, const Twine &value) { outs() << formatv("  {0,-16} ", name) << value << "\n"; };
   outs() << "layers " << formatLayerRanges(group.layers) << ": " << plan.shape.qHeads << " query heads on "
          << plan.shape.kvHeads << " KV heads of " << plan.shape.headDim << " channels\n";
-  row("keys", print(plan.cache.getKey()) + formatv(" ({0:f2} bits)", plan.cache.getKey().getBitsPerElement()).str());
+  row("keys", print(plan.cache.getKey()) + formatv(" ({0:f2} bits)", plan.cache.getKey().getBitsPerElement(plan.shape.headDim)).str());
   row("values",
-      print(plan.cache.getValue()) + formatv(" ({0:f2} bits)", plan.cache.getValue().getBitsPerElement()).str());
+      print(plan.cache.getValue()) + formatv(" ({0:f2} bits)", plan.cache.getValue().getBitsPerElement(plan.shape.headDim)).str());
   row("full precision", "the first " + Twine(window.getSink()) + " and the last " + Twine(window.getRecent()) + " to " +
                             Twine(window.getRecent() + window.getFlush() - 1) + " tokens");
   row("scales", "keys at " + kv::stringifyPlacement(plan.keyPlacement) + ", values at " +
