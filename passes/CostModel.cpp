@@ -19,194 +19,122 @@ constexpr double kGpuBandwidthShare = 0.9;
 /// Attention and merge are two launches of about 3 us. A pool's worker that sleeps is woken by a futex.
 constexpr double kGpuFixedSeconds = 6e-6, kCpuFixedSeconds = 5e-6;
 
-/// A count for small operands (query, weights) of one byte or f32, and for those of two bytes.
+/// A count where small operands (query, weights) are of one byte or f32, and where they are of two bytes.
 struct Pair {
   double one, two;
   double get(bool twoBytes) const { return twoBytes ? two : one; }
 };
 
-/// Instructions of the lowerings, as issued: of a 512-bit vector (CPU) or a warp (GPU). Each counts what a compiler
-/// emits for the named function of codegen/<target>/Products.cpp, with loads that fold into arithmetic as part of it.
+/// Instructions as issued: of a 512-bit vector (CPU) or of a warp (GPU). Every count follows a function of
+/// codegen/<target>/Products.cpp or ConvertTileTo*.cpp and was read off what compilers make of it: LLVM 22 for
+/// avx512_vnni and for AVX2, ptxas 13.0 for sm_90, at 4 heads and head_dim 128. Loads that fold into arithmetic are
+/// part of it.
 struct Row {
-  TargetKind kind;
-  llvm::StringLiteral arch; ///< empty for all
-  Compute compute;
-  int64_t lanes;      ///< free indices of a tile; numbers of a vector
-  int64_t chunk;      ///< codes that one unpackCodes makes
-  double width;       ///< native vectors of a 512-bit one
-  double unpackFixed; ///< unpackCodes ...
-  double unpackBits;  ///< ... and per bit of a code
-  double unpack8;     ///< the same for 8 bits, where codes are bytes already
-  double decode;      ///< multiply(), per chunk: codes to lanes or floats, once for all heads
-  Pair product;       ///< multiply(), per chunk and head
-  double group;       ///< run(), per group: the scale, addresses, the loop
-  double groupZero;   ///< ... the zero point
-  double groupHybrid; ///< ... the choice by the sign
-  Pair groupHead;     ///< initial() and the end of run(), per group and head
-  double zeroHead;    ///< ... with a zero point
-  double tileHead;    ///< the epilogue, per free tile and head
-  double number;      ///< floatProduct(), per vector: load, convert, loop
-  double numberHead;  ///< ... and head
-  double fold;        ///< FoldPattern, per vector of a row
-  double foldZero;    ///< ... with zero points
-  Pair prepare;       ///< PreparePattern, per vector of a row
-  double prepareRow;  ///< ... per row and group: reductions, the scale
-  double prepareOnce; ///< ... per block
-  double softmaxHead; ///< SoftmaxStepPattern, per block and head
-  double maskHead;    ///< MaskPattern, per block and head
-  double block;       ///< addresses and the loop over blocks
+  int64_t lanes = 16;       ///< free indices of a tile; numbers of a vector
+  int64_t chunk = 64;       ///< codes that one unpackCodes makes
+  double width = 1;         ///< native vectors of a 512-bit one
+  double unpack = 0;        ///< unpackCodes ...
+  double unpackBit = 0;     ///< ... and per bit of a code
+  double unpack8 = 2;       ///< the same for 8 bits: a load, a sign
+  double decode = 0;        ///< CodeProduct::multiply, per chunk: codes to lanes or floats, once for all heads
+  Pair product = {0, 0};    ///< ... per chunk and head
+  double group = 0;         ///< CodeProduct::run, per group: addresses, the loop
+  double scale = 2;         ///< ... the scale, where it is not folded: address, load and conversion
+  double zero = 1;          ///< ... the zero point
+  double hybrid = 4;        ///< ... the choice by the sign: compare, absolute value, multiply, blend
+  Pair groupHead = {0, 0};  ///< ... per head: initial value, conversion, scales
+  double zeroHead = 3;      ///< ... with a zero point
+  double tileHead = 2;      ///< the epilogue, per free tile and head
+  double number = 0;        ///< floatProduct, per vector: load, conversion, loop
+  double numberHead = 0;    ///< ... and head
+  double fold = 4;          ///< FoldPattern, per vector of a row: two loads, multiply, store
+  double foldZero = 6;      ///< ... the product with zeros and its reduction
+  Pair prepare = {0, 0};    ///< PreparePattern, per vector of a row
+  double prepareRow = 0;    ///< ... per row and group: reductions of 16 lanes, a division
+  double prepareColumn = 0; ///< ... per column: where a lane adds up a row
+  double softmaxHead = 73;  ///< SoftmaxStepPattern, per block and head
+  double maskHead = 8;      ///< MaskPattern, per block and head
+  double block = 50;        ///< addresses and the loop over blocks
 };
 
-constexpr Row kRows[] = {
-    // avx512_vnni, int8. unpack: vmovdqu, vpermb, vpmultishiftqb, vpandd. product: two vpdpbusd that broadcast the
-    // query's low and high bytes from memory; vpbroadcastd and vpdpbusd for weights, whose codes are the signed side.
-    // group: vcvtph2ps, addresses and branch. groupHead: vmulss, vcvttss2si, vpbroadcastd, vcvtdq2ps, vmulps,
-    // vfmadd; two bytes add vpxor, vpslld, vpaddd. softmax: exp2 is 14 instructions for each of two vectors, the
-    // maximum
-    // 10, loads, stores and sums the rest. prepare: abs, max, mul, 2 rounding, convert, vpmovdb, sum; vpsrad, vpaddd,
-    // vpmovdb for high bytes. prepareRow: two reductions of 16 lanes, a division.
-    {TargetKind::Cpu,
-     "avx512_vnni",
-     Compute::Int8,
-     16,
-     64,
-     1,
-     4,
-     0,
-     1,
-     0,
-     {2, 2},
-     5,
-     1,
-     4,
-     {6, 9},
-     3,
-     2,
-     4,
-     1,
-     4,
-     2,
-     {8, 11},
-     28,
-     0,
-     56,
-     8,
-     30},
-    // avx512_vnni, f32. decode: shifts left and right and a conversion for each of four lanes of codes. product: four
-    // vfmadd that broadcast from memory. groupHead: vmulss, vpbroadcastd, vfmadd.
-    {TargetKind::Cpu,
-     "avx512_vnni",
-     Compute::F32,
-     16,
-     64,
-     1,
-     4,
-     0,
-     1,
-     11,
-     {4, 4},
-     5,
-     1,
-     4,
-     {3, 3},
-     2,
-     2,
-     4,
-     1,
-     4,
-     2,
-     {2, 2},
-     10,
-     0,
-     56,
-     8,
-     30},
-    // generic, int8: 256-bit vectors, so two for one. unpack: a shuffle of about 4, then shift, and, shift, or for each
-    // of
-    // eight codes of a 64-bit lane. decode: the codes' 32-bit lanes, two shifts for each of four. product: per byte of
-    // the
-    // small operand and lane, broadcast and two shifts (which compilers keep as vectors), vpmulld, vpaddd.
-    {TargetKind::Cpu,
-     "generic",
-     Compute::Int8,
-     16,
-     64,
-     2,
-     35,
-     0,
-     1,
-     8,
-     {17, 34},
-     5,
-     1,
-     4,
-     {6, 9},
-     3,
-     2,
-     4,
-     1,
-     4,
-     2,
-     {8, 11},
-     28,
-     0,
-     56,
-     8,
-     30},
-    // generic, f32: as avx512_vnni but for the unpacking.
-    {TargetKind::Cpu,
-     "generic",
-     Compute::F32,
-     16,
-     64,
-     2,
-     35,
-     0,
-     1,
-     11,
-     {4, 4},
-     5,
-     1,
-     4,
-     {3, 3},
-     2,
-     2,
-     4,
-     1,
-     4,
-     2,
-     {2, 2},
-     10,
-     0,
-     56,
-     8,
-     30},
-    // cuda, f32: a chunk is 32 codes in each of 32 lanes. unpack: a word's load per bit, shift and mask per code.
-    // decode:
-    // I2F per code. product: FFMA per code, an LDS.128 for four. group: LDG of the scale, conversion, address, loop.
-    // groupHead: LDS, FMUL, FFMA. number: LDG, conversion, address, loop; numberHead: LDS, FFMA. softmax: five SHFL and
-    // FMNMX, two exp2 of three, head_dim / 32 + 1 rescaled sums (5 at head_dim 128), LDS, STS. prepareOnce: a lane adds
-    // up
-    // the 32 weights of one head and group.
-    {TargetKind::Cuda, "", Compute::F32, 32, 1024, 1, 64, 1, 72, 32, {40, 40}, 8, 3, 4, {3, 3}, 2, 1, 6, 2, 8, 4,
-     {0, 0},           0,  80,           30, 4,    40},
-};
+Row makeCpuRow(bool isVnni, bool bytes) {
+  Row row;
+  row.number = isVnni ? 3 : 4;
+  row.numberHead = isVnni ? 1.5 : 2.25; // a broadcast serves two vectors; AVX2 also runs out of registers
+  // vmovdqu, vpermd, vpshufb, vpmultishiftqb, vpandq. Else shift, and, shift, or for each of eight codes of a 64-bit
+  // lane, after a shuffle; of 256-bit vectors.
+  row.unpack = isVnni ? 5 : 35;
+  row.width = isVnni ? 1 : 2;
+  if (!bytes) {
+    // Shift, mask and conversion for each of four codes of a 32-bit lane, then an FMA per head that broadcasts from
+    // memory; AVX2 broadcasts first.
+    row.decode = isVnni ? 11 : 18;
+    row.product = isVnni ? Pair{4, 4} : Pair{6, 6};
+    row.group = 4;
+    row.groupHead = {2, 2}; // vmulss, vfmadd
+    row.prepare = {2, 2};
+    row.prepareRow = 10;
+    return row;
+  }
+  row.group = 8;
+  // vcvtdq2ps, vmulps, vfmadd; a query starts at a value of its own (vmulss, vcvttss2si, vpbroadcastd) and adds its
+  // high sums (vpxor, vpslld, vpaddd).
+  row.groupHead = {3, 9};
+  if (isVnni) {
+    // Two vpdpbusd that broadcast the query's bytes from memory; one for weights, and a move: they are the side that
+    // does not take memory, so their broadcasts are made before the loop.
+    row.product = {2, 2};
+    row.prepare = {22, 14};
+    row.prepareRow = 20;
+  } else {
+    // Without a byte product: the lanes of the codes, then broadcast, multiply and add for each.
+    row.decode = 8;
+    row.product = {14, 34};
+    row.prepare = {10, 10};
+    row.prepareRow = 17;
+  }
+  return row;
+}
 
-const Row &findRow(const TargetInfo &target, Compute compute) {
-  // The only GPU arithmetic is f32; a CPU of another name runs the portable code.
-  const Row *found = &kRows[target.kind == TargetKind::Cuda ? 4 : compute == Compute::Int8 ? 2 : 3];
-  for (const Row &row : kRows)
-    if (row.kind == target.kind && row.compute == compute && (row.arch.empty() || row.arch == target.arch))
-      found = &row;
-  return *found;
+Row makeGpuRow() {
+  Row row;
+  row.lanes = 32;
+  row.chunk = 1024;  // 32 codes in each of 32 lanes
+  row.unpack = 64;   // SHF and LOP3 per code
+  row.unpackBit = 1; // LDG of a word
+  row.unpack8 = 72;
+  row.decode = 32;        // I2FP
+  row.product = {40, 40}; // 32 FFMA, 8 LDS.128
+  row.group = 7;
+  row.scale = 18;
+  row.zero = 5;
+  row.groupHead = {3, 3}; // LDS, FMUL, FFMA
+  row.zeroHead = 2;       // LDS, FFMA
+  row.tileHead = 1;
+  row.number = 12;
+  row.numberHead = 2; // LDS, FFMA
+  row.fold = 14;
+  row.prepareColumn = 8;
+  row.softmaxHead = 62; // five SHFL and as many maxima of four, two exp2
+  row.maskHead = 4;
+  row.block = 30;
+  return row;
+}
+
+/// A CPU that is not known by its name runs the portable code; the only GPU arithmetic is f32.
+Row getRow(const TargetInfo &target, Compute compute) {
+  if (target.kind == TargetKind::Cuda)
+    return makeGpuRow();
+  return makeCpuRow(target.arch == "avx512_vnni", compute == Compute::Int8);
 }
 
 /// Counts the instructions of one block of 32 tokens of one KV head.
 class BlockCounter {
 public:
   BlockCounter(CacheType cache, ScheduleAttr schedule, const TargetInfo &target)
-      : cache(cache), heads(double(schedule.getHeads())), rounds(schedule.getCompute() == Compute::Int8),
-        row(findRow(target, schedule.getCompute())) {}
+      : cache(cache), heads(double(schedule.getHeads())),
+        rounds(target.kind == TargetKind::Cpu && schedule.getCompute() == Compute::Int8),
+        row(getRow(target, schedule.getCompute())) {}
 
   /// A block of a page, one pass over it.
   double countPage() const {
@@ -228,9 +156,11 @@ private:
     return elements() / lanes * (row.number + heads * row.numberHead);
   }
 
-  /// Rounding and summing the small operand of a product, `rows` of `columns` in groups.
-  double countPrepare(double rows, double columns, double groups, bool twoBytes) const {
-    return row.prepareOnce + rows * (columns / double(row.lanes) * row.prepare.get(twoBytes) + groups * row.prepareRow);
+  /// Rounding and summing the small operand of a product, `rows` of `columns` in groups. Folded zero points leave
+  /// the sums without a use.
+  double countPrepare(double rows, double columns, double groups, bool twoBytes, bool needsSums = true) const {
+    double perRow = columns / double(row.lanes) * row.prepare.get(twoBytes) + groups * row.prepareRow;
+    return rows * perRow + (needsSums ? columns * row.prepareColumn : 0);
   }
 
   double countSide(QuantAttr quant, Role role) const {
@@ -244,25 +174,29 @@ private:
     // A query and a folded operand have two bytes, weights one.
     bool twoBytes = rounds && (isKey || folds);
 
-    double unpack = quant.getBits() == 8 ? row.unpack8 : row.unpackFixed + row.unpackBits * quant.getBits();
+    double unpack = quant.getBits() == 8 ? row.unpack8 : row.unpack + row.unpackBit * quant.getBits();
     double chunks = elements() / double(row.chunk);
     double count = chunks * (unpack + row.decode + heads * row.product.get(twoBytes));
 
     double tiles = free / double(row.lanes);
     double groups = folds ? 1 : reduced / double(quant.getReducedExtent(role));
-    double perGroup = folds ? row.group - 1 : row.group, perGroupHead = row.groupHead.get(twoBytes);
-    if (quant.hasZeros()) {
-      perGroup += folds ? 0 : row.groupZero + (quant.getMap() == Map::Hybrid ? row.groupHybrid : 0);
-      perGroupHead += folds ? 1 : row.zeroHead;
+    double perGroup = row.group, perGroupHead = row.groupHead.get(twoBytes);
+    if (!folds) {
+      perGroup += row.scale;
+      if (quant.hasZeros()) {
+        perGroup += row.zero + (quant.getMap() == Map::Hybrid ? row.hybrid : 0);
+        perGroupHead += row.zeroHead;
+      }
     }
     count += tiles * (groups * (perGroup + heads * perGroupHead) + heads * row.tileHead);
 
+    // The query is prepared once per step, weights for each block; an operand is folded and prepared for each block,
+    // in as many rows as free indices have scales of their own.
     if (folds) {
-      // A row for each free index that has scales of its own.
       double rows = heads * free / double(isKey ? quant.getGroupTokens() : quant.getGroupChannels());
       count += rows * reduced / double(row.lanes) * (row.fold + (quant.hasZeros() ? row.foldZero : 0)) +
-               countPrepare(rows, reduced, /*groups=*/1, twoBytes);
-    } else if (!isKey) { // the query is prepared once per step
+               countPrepare(rows, reduced, /*groups=*/1, twoBytes, /*needsSums=*/!quant.hasZeros());
+    } else if (!isKey) {
       count += countPrepare(heads, reduced, groups, twoBytes);
     }
     return count;
@@ -271,7 +205,7 @@ private:
   CacheType cache;
   double heads;
   bool rounds;
-  const Row &row;
+  Row row;
 };
 
 } // namespace

@@ -36,8 +36,8 @@ const TargetInfo *findGpu(llvm::StringRef name);
 const TargetInfo *getDefaultGpu(llvm::StringRef arch);
 
 /// The host, from values that the caller knows or has measured: `cores` that run kernels, what they read together
-/// from memory in bytes per second, and their clock. Two vector instructions start per cycle: x86 cores
-/// have two ports for full vectors, and loads have ports of their own.
+/// from memory in bytes per second, and their clock. Two vector instructions start per cycle: x86 cores have two ports
+/// for 512-bit arithmetic, or execute it in halves on four of 256 bits.
 TargetInfo makeHostTarget(llvm::StringRef isa, int64_t cores, double clockHz, int64_t cacheBytes, double bandwidth);
 
 } // namespace kvcc
