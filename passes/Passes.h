@@ -37,6 +37,11 @@ namespace kvcc {
 /// Where the scale of a group of `quant` is multiplied in (see kv-place-scales).
 kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDim);
 
+/// The schedule that kv-plan-schedule would write for `queryHeads` heads over a cache, or null after an error. Without
+/// `allowsRounding` the arithmetic is exact; `page` 0 stands for the default.
+kv::ScheduleAttr planSchedule(llvm::function_ref<mlir::InFlightDiagnostic()> emitError, kv::CacheType cache,
+                              int64_t queryHeads, kv::TargetKind kind, bool allowsRounding = true, int64_t page = 0);
+
 /// The target of a module, or an error at the module naming what is missing.
 mlir::FailureOr<kv::TargetAttr> getTarget(mlir::ModuleOp module);
 

@@ -27,6 +27,32 @@ static int64_t chooseHeads(int64_t group, int64_t limit) {
   return 1;
 }
 
+/// Codes that no product of integers takes.
+static bool hasFloatBytes(CacheType cache) {
+  return llvm::any_of(ArrayRef{cache.getKey(), cache.getValue()},
+                      [](QuantAttr quant) { return isa<Float8E4M3FNType>(quant.getElement()); });
+}
+
+ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, CacheType cache, int64_t queryHeads,
+                                TargetKind kind, bool allowsRounding, int64_t page) {
+  MLIRContext *context = cache.getContext();
+  bool cpu = kind == TargetKind::Cpu;
+  // A CPU keeps one int32 accumulator per head beside an unpacked code vector. A GPU lane keeps
+  // heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
+  // heads ptxas spills the partial sums.
+  int64_t limit = cpu ? 8 : 4;
+  Compute arithmetic = cpu && allowsRounding && !hasFloatBytes(cache) ? Compute::Int8 : Compute::F32;
+  // CPU: four codes along the reduction make one 32-bit lane of a dot product, sixteen free indices a
+  // vector. GPU: a lane owns a free index and reads its 32 codes as words beside its neighbours'.
+  auto packing = [&](int64_t freeTile, int64_t reduceTile, int64_t lanes) {
+    return PackingAttr::get(context, freeTile, reduceTile, lanes);
+  };
+  PackingAttr codes = cpu ? packing(16, 4, 1) : packing(32, 32, 32);
+  PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
+  return ScheduleAttr::getChecked(emitError, context, chooseHeads(queryHeads / cache.getKvHeads(), limit),
+                                  page ? page : 128, arithmetic, codes, codes, floats);
+}
+
 namespace {
 struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
   using PlanSchedulePassBase::PlanSchedulePassBase;
@@ -46,7 +72,13 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();
-      ScheduleAttr schedule = plan(attend, *target);
+      if (compute == "int8" && hasFloatBytes(attend.getCache().getType())) {
+        attend.emitError() << "expected compute auto or f32 with elements of f8E4M3FN, but got int8";
+        return WalkResult::interrupt();
+      }
+      auto query = cast<RankedTensorType>(attend.getQuery().getType());
+      ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
+                                                 query.getDimSize(1), target->getKind(), compute != "f32", page);
       if (!schedule)
         return WalkResult::interrupt();
       attend.setScheduleAttr(schedule);
@@ -61,37 +93,6 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     });
     if (result.wasInterrupted())
       signalPassFailure();
-  }
-
-  ScheduleAttr plan(AttendOp attend, TargetAttr target) {
-    MLIRContext *context = &getContext();
-    CacheType cache = attend.getCache().getType();
-    auto query = cast<RankedTensorType>(attend.getQuery().getType());
-    int64_t group = query.getDimSize(1) / cache.getKvHeads();
-    bool cpu = target.getKind() == TargetKind::Cpu;
-    // A CPU keeps one int32 accumulator per head beside an unpacked code vector. A GPU lane keeps
-    // heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
-    // heads ptxas spills the partial sums.
-    int64_t limit = cpu ? 8 : 4;
-    bool bytes = llvm::none_of(ArrayRef{cache.getKey(), cache.getValue()},
-                               [](QuantAttr quant) { return isa<Float8E4M3FNType>(quant.getElement()); });
-    if (!bytes && compute == "int8") {
-      attend.emitError() << "expected compute auto or f32 with elements of f8E4M3FN, but got int8";
-      return {};
-    }
-    Compute arithmetic = cpu && bytes && compute != "f32" ? Compute::Int8 : Compute::F32;
-    // CPU: four codes along the reduction make one 32-bit lane of a dot product, sixteen free indices a
-    // vector. GPU: a lane owns a free index and reads its 32 codes as words beside its neighbours'.
-    auto packing = [&](int64_t freeTile, int64_t reduceTile, int64_t lanes) {
-      return PackingAttr::get(context, freeTile, reduceTile, lanes);
-    };
-    PackingAttr codes = cpu ? packing(16, 4, 1) : packing(32, 32, 32);
-    PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
-    int64_t heads = chooseHeads(group, limit), tokens = page.getValue() ? page.getValue() : 128;
-    if (failed(
-            ScheduleAttr::verify([&] { return attend.emitError(); }, heads, tokens, arithmetic, codes, codes, floats)))
-      return {};
-    return ScheduleAttr::get(context, heads, tokens, arithmetic, codes, codes, floats);
   }
 };
 } // namespace
