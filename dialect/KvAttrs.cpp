@@ -305,6 +305,102 @@ LogicalResult TokenNormAttr::verify(function_ref<InFlightDiagnostic()> emitError
   return success();
 }
 
+//===-- selection ---------------------------------------------------------------------------===//
+
+Attribute MeasuredAttr::parse(AsmParser &parser, Type) {
+  SMLoc start = parser.getCurrentLocation();
+  Role role;
+  QuantAttr quant;
+  double damage;
+  if (parser.parseLess() || parseEnum(parser, role) || parser.parseComma() ||
+      parser.parseCustomAttributeWithFallback(quant) || parser.parseComma() || parser.parseKeyword("damage") ||
+      parser.parseEqual() || parser.parseFloat(damage) || parser.parseGreater())
+    return {};
+  return parser.getChecked<MeasuredAttr>(start, parser.getContext(), role, quant, llvm::APFloat(damage));
+}
+
+void MeasuredAttr::print(AsmPrinter &printer) const {
+  printer << "<" << stringifyRole(getRole()) << ", ";
+  printer.printStrippedAttrOrType(getQuant());
+  printer << ", damage = " << llvm::formatv("{0:e6}", getDamage().convertToDouble()).str() << ">";
+}
+
+LogicalResult MeasuredAttr::verify(function_ref<InFlightDiagnostic()> emitError, Role, QuantAttr,
+                                   llvm::APFloat damage) {
+  // measured_c1
+  if (!damage.isFinite() || damage.isNegative())
+    return emitError() << "expected damage that is not negative, but got " << damage.convertToDouble();
+  return success();
+}
+
+Attribute ObjectiveAttr::parse(AsmParser &parser, Type) {
+  SMLoc start = parser.getCurrentLocation();
+  double budget = 0, maxKl = 0;
+  int64_t memory = 0, context = 32768, batch = 1, specs = 8;
+  Prefer prefer = Prefer::Quality;
+  if (parser.parseLess())
+    return {};
+  bool first = true;
+  while (failed(parser.parseOptionalGreater())) {
+    SMLoc loc = parser.getCurrentLocation();
+    StringRef key;
+    if ((!first && parser.parseComma()) || parser.parseKeyword(&key) || parser.parseEqual())
+      return {};
+    first = false;
+    // Numbers may be written without a fraction.
+    auto parseNumber = [&](double &value) -> ParseResult {
+      int64_t integer;
+      OptionalParseResult whole = parser.parseOptionalInteger(integer);
+      if (!whole.has_value())
+        return parser.parseFloat(value);
+      value = double(integer);
+      return *whole;
+    };
+    ParseResult parsed = key == "budget"    ? parseNumber(budget)
+                         : key == "max_kl"  ? parseNumber(maxKl)
+                         : key == "memory"  ? parser.parseInteger(memory)
+                         : key == "context" ? parser.parseInteger(context)
+                         : key == "batch"   ? parser.parseInteger(batch)
+                         : key == "specs"   ? parser.parseInteger(specs)
+                         : key == "prefer"  ? parseEnum(parser, prefer)
+                                            : ParseResult(parser.emitError(loc)
+                                                         << "expected budget, memory, max_kl, context, batch, prefer or "
+                                                            "specs, but got "
+                                                         << key);
+    if (parsed)
+      return {};
+  }
+  return parser.getChecked<ObjectiveAttr>(start, parser.getContext(), llvm::APFloat(budget), memory,
+                                          llvm::APFloat(maxKl), context, batch, prefer, specs);
+}
+
+void ObjectiveAttr::print(AsmPrinter &printer) const {
+  printer << "<";
+  if (double budget = getBudget().convertToDouble())
+    printer << "budget = " << llvm::formatv("{0:f3}", budget).str() << ", ";
+  if (getMemory())
+    printer << "memory = " << getMemory() << ", ";
+  if (double maxKl = getMaxKl().convertToDouble())
+    printer << "max_kl = " << llvm::formatv("{0:e6}", maxKl).str() << ", ";
+  printer << "context = " << getTokens() << ", batch = " << getBatch() << ", prefer = "
+          << stringifyPrefer(getPrefer()) << ", specs = " << getSpecs() << ">";
+}
+
+LogicalResult ObjectiveAttr::verify(function_ref<InFlightDiagnostic()> emitError, llvm::APFloat budget, int64_t memory,
+                                    llvm::APFloat maxKl, int64_t context, int64_t batch, Prefer, int64_t specs) {
+  // objective_c1
+  for (auto [name, value] : {std::pair("budget", budget.convertToDouble()), std::pair("max_kl", maxKl.convertToDouble()),
+                             std::pair("memory", double(memory))})
+    if (!(value >= 0))
+      return emitError() << "expected " << name << " that is not negative, but got " << value;
+  // objective_c2
+  for (auto [name, value, limit] : {std::tuple("context", context, int64_t(INT32_MAX)),
+                                    std::tuple("batch", batch, int64_t(65536)), std::tuple("specs", specs, int64_t(64))})
+    if (value < 1 || value > limit)
+      return emitError() << "expected " << name << " from 1 to " << limit << ", but got " << value;
+  return success();
+}
+
 //===-- #kv.window --------------------------------------------------------------------------===//
 
 int64_t WindowAttr::getQuantizedTokens(int64_t tokens) const {

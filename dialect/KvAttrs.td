@@ -237,6 +237,45 @@ def Kv_TargetAttr : Kv_Attr<"Target", "target"> {
   let assemblyFormat = "`<` custom<Enum>($kind) `,` $arch `>`";
 }
 
+def Kv_MeasuredAttr : Kv_Attr<"Measured", "measured"> {
+  let summary = "what a format does to one layer, from a profile";
+  let description = [{
+    `#kv.measured<key, <i3, ...>, damage = 1.2e-3>`: with the layer's keys (or values) in this format and all else
+    exact, the mean squared relative change of the attention output, times the layer's weight in the profile.
+    Constraint: (C1) damage is a number that is not negative.
+  }];
+  let parameters = (ins EnumParameter<Kv_Role>:$role, "::kvcc::kv::QuantAttr":$quant, APFloatParameter<"">:$damage);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+}
+
+def Kv_ObjectiveAttr : Kv_Attr<"Objective", "objective"> {
+  let summary = "what the selection passes aim at";
+  let description = [{
+    Stands on the module as `kv.objective`. All parts are optional:
+    - `budget`: bits per cached element, on average over the keys and values of all layers at `context`, scales
+      included and windows not; 0: none;
+    - `memory`: bytes for `batch` sequences of `context` tokens, windows included; 0: none;
+    - `max_kl`: the damage that is accepted, as an estimate of KL(exact || quantized) of next-token logits; 0: none;
+    - `prefer`: the least damage (`quality`), time per step (`speed`) or bytes (`memory`) within these;
+    - `specs`: how many distinct pairs of formats a model may have, so many kernels per shape.
+
+    Constraints:
+    - (C1) budget and max_kl are not negative; memory is not negative;
+    - (C2) context is 1 to 2^31-1, batch 1 to 65536, specs 1 to 64.
+
+    Example: `#kv.objective<budget = 3.5, context = 32768>`.
+  }];
+  let parameters = (ins APFloatParameter<"">:$budget, "int64_t":$memory, APFloatParameter<"">:$maxKl,
+                        "int64_t":$tokens, "int64_t":$batch, EnumParameter<Kv_Prefer>:$prefer, "int64_t":$specs);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+}
+
+def Kv_ReachAttr : EnumAttr<Kv_Dialect, Kv_Reach, "reach"> {
+  let assemblyFormat = "`<` custom<Enum>($value) `>`";
+}
+
 def Kv_PlacementAttr : EnumAttr<Kv_Dialect, Kv_Placement, "placement"> {
   let assemblyFormat = "`<` custom<Enum>($value) `>`";
 }

@@ -39,6 +39,14 @@ def Kv_Role : Kv_Enum<"Role", "which side of attention a tile belongs to", [
 def Kv_Compute : Kv_Enum<"Compute", "the arithmetic of products with codes", [
   I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int8", 1, "int8">]>;
 
+def Kv_Reach : Kv_Enum<"Reach", "which earlier tokens a layer attends to", [
+  I32EnumAttrCase<"Full", 0, "full">, I32EnumAttrCase<"Sliding", 1, "sliding">,
+  I32EnumAttrCase<"Chunked", 2, "chunked">]>;
+
+def Kv_Prefer : Kv_Enum<"Prefer", "what a choice among schemes should be best at", [
+  I32EnumAttrCase<"Quality", 0, "quality">, I32EnumAttrCase<"Speed", 1, "speed">,
+  I32EnumAttrCase<"Memory", 2, "memory">]>;
+
 def Kv_TargetKind : Kv_Enum<"TargetKind", "the kind of a target", [
   I32EnumAttrCase<"Cpu", 0, "cpu">, I32EnumAttrCase<"Cuda", 1, "cuda">]>;
 

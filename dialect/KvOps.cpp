@@ -2,10 +2,78 @@
 // Verifiers of the level 1 operations.
 #include "dialect/Kv.h"
 
+#include "mlir/IR/Builders.h"
+
 #include <cmath>
 
 using namespace mlir;
 using namespace kvcc::kv;
+
+LogicalResult LayerOp::verify() {
+  // layer_c1
+  if (int64_t(getIndex()) < 0)
+    return emitOpError("expected an index of at least 0, but got ") << int64_t(getIndex());
+  // layer_c2
+  int facts = bool(getQHeads()) + bool(getKvHeads()) + bool(getHeadDim()) + bool(getDtype());
+  if (facts != 0 && facts != 4)
+    return emitOpError("expected q_heads, kv_heads, head_dim and dtype, or none of them, but got ")
+           << facts << " of them";
+  // layer_c3
+  if (facts && (*getKvHeads() < 1 || *getQHeads() < 1 || *getQHeads() % *getKvHeads()))
+    return emitOpError("expected q_heads a multiple of kv_heads = ") << *getKvHeads() << ", but got " << *getQHeads();
+  // layer_c4
+  if (facts && getKey() && getValue() && getWindow() &&
+      !CacheType::getChecked([&] { return emitOpError(); }, getContext(), int64_t(*getKvHeads()),
+                              int64_t(*getHeadDim()), Type(*getDtype()),
+                             *getKey(), *getValue(), *getWindow()))
+    return failure();
+  // layer_c5
+  bool full = !getReach() || *getReach() == Reach::Full;
+  if (full == bool(getWindowTokens()) || (getWindowTokens() && int64_t(*getWindowTokens()) < 1))
+    return emitOpError("expected positive window_tokens exactly with reach sliding or chunked, but got ")
+           << (getWindowTokens() ? int64_t(*getWindowTokens()) : 0);
+  // layer_c6
+  if (getMeasured() && !llvm::all_of(*getMeasured(), llvm::IsaPred<MeasuredAttr>))
+    return emitOpError("expected measured to be a list of #kv.measured, but got ") << *getMeasured();
+  if (getOpen())
+    for (StringRef side : getOpen()->getAsValueRange<StringAttr>())
+      if (side != "key" && side != "value")
+        return emitOpError("expected open \"key\" or \"value\", but got ") << side;
+  return success();
+}
+
+int64_t LayerOp::getHeldTokens(int64_t context) {
+  return getWindowTokens() ? std::min<int64_t>(context, int64_t(*getWindowTokens())) : context;
+}
+
+CacheType LayerOp::getCacheType() {
+  return CacheType::get(getContext(), int64_t(*getKvHeads()), int64_t(*getHeadDim()), *getDtype(), *getKey(),
+                        *getValue(), *getWindow());
+}
+
+bool LayerOp::isOpen(Role role) {
+  return getOpen() && llvm::is_contained(getOpen()->getAsValueRange<StringAttr>(), stringifyRole(role));
+}
+
+QuantAttr LayerOp::getQuant(Role role) {
+  return (role == Role::Key ? getKey() : getValue()).value_or(QuantAttr());
+}
+
+void LayerOp::setQuant(Role role, QuantAttr quant) {
+  if (role == Role::Key)
+    setKeyAttr(quant);
+  else
+    setValueAttr(quant);
+}
+
+void LayerOp::addReason(StringRef pass, const Twine &reason) {
+  Builder b(getContext());
+  NamedAttrList reasons;
+  if (getReasons())
+    reasons.append(*getReasons());
+  reasons.set(pass, b.getStringAttr(reason));
+  setReasonsAttr(reasons.getDictionary(getContext()));
+}
 
 LogicalResult AttendOp::verify() {
   auto query = cast<RankedTensorType>(getQuery().getType());

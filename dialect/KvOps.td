@@ -9,6 +9,50 @@ include "dialect/KvTypes.td"
 
 class Kv_Op<string mnemonic, list<Trait> traits = []> : Op<Kv_Dialect, mnemonic, traits>;
 
+def Kv_LayerOp : Kv_Op<"layer"> {
+  let summary = "one attention layer of a model: facts, and how its cache is stored";
+  let description = [{
+    Stands in a module, one for each layer with keys and values. What passes need to know is there as attributes, and
+    what they decide is written down as attributes: `key`, `value` and `window` by `kv-choose-layout`,
+    `kv-choose-windows` and `kv-choose-modes`, with the `reasons`. What is there already stays. A table of schemes
+    for a model is a module of layers with these three and, if one likes, without the facts.
+
+    `reach` says which earlier tokens count: all (`full`), the last `window_tokens` ones (`sliding`), or those of the
+    current chunk (`chunked`). `key_bias`: the projection of keys has a bias; `qk_norm`: queries and keys are
+    normalized; `unserved`: why the decode kernels do not compute this layer. `measured` comes from a profile.
+    `open` lists the sides whose modes are still to be chosen.
+
+    Constraints:
+    - (C1) index is not negative;
+    - (C2) q_heads, kv_heads, head_dim and dtype are all there or none of them is;
+    - (C3) q_heads is a multiple of kv_heads;
+    - (C4) facts, key, value and window together make a valid cache, see `!kv.cache`;
+    - (C5) window_tokens are there and positive exactly if reach is not full;
+    - (C6) measured is a list of `#kv.measured`, open of "key" and "value".
+
+    Example: `kv.layer 0 {q_heads = 9, kv_heads = 3, head_dim = 64, dtype = f16}`.
+  }];
+  let arguments = (ins I64Attr:$index, OptionalAttr<I64Attr>:$q_heads, OptionalAttr<I64Attr>:$kv_heads,
+                       OptionalAttr<I64Attr>:$head_dim, OptionalAttr<TypeAttr>:$dtype,
+                       OptionalAttr<Kv_ReachAttr>:$reach, OptionalAttr<I64Attr>:$window_tokens, UnitAttr:$key_bias,
+                       UnitAttr:$qk_norm, OptionalAttr<StrAttr>:$unserved, OptionalAttr<ArrayAttr>:$measured,
+                       OptionalAttr<Kv_QuantAttr>:$key, OptionalAttr<Kv_QuantAttr>:$value,
+                       OptionalAttr<Kv_WindowAttr>:$window, OptionalAttr<StrArrayAttr>:$open,
+                       OptionalAttr<DictionaryAttr>:$reasons);
+  let assemblyFormat = "$index attr-dict";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    /// The tokens that the cache of the layer holds at a context.
+    int64_t getHeldTokens(int64_t context);
+    /// The cache of the layer once everything is chosen.
+    ::kvcc::kv::CacheType getCacheType();
+    bool isOpen(::kvcc::kv::Role role);
+    ::kvcc::kv::QuantAttr getQuant(::kvcc::kv::Role role);
+    void setQuant(::kvcc::kv::Role role, ::kvcc::kv::QuantAttr quant);
+    void addReason(::llvm::StringRef pass, const ::llvm::Twine &reason);
+  }];
+}
+
 def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
   let summary = "one decode step of attention over a cache";
   let description = [{

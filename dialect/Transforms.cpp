@@ -87,11 +87,9 @@ SideTransform::SideTransform(QuantAttr quant, int64_t headDim, const float *numb
         given.factors.empty() ? computeFactors(quant, diag, numbers, tokens, headDim) : given.factors;
   if (vectors.means.empty() || !tokens)
     return;
-  if (!given.means.empty()) {
+  if (!given.means.empty())
     vectors.means = given.means;
-    return;
-  }
-  for (int64_t c = 0; c < headDim; ++c) {
+  for (int64_t c = 0; given.means.empty() && c < headDim; ++c) {
     double sum = 0;
     for (int64_t t = 0; t < tokens; ++t)
       sum += double(numbers[t * headDim + c]);

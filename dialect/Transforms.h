@@ -13,7 +13,7 @@ namespace kvcc::kv {
 void rotate(float *numbers, int64_t count, int64_t size);
 
 /// The vectors that transforms of one side of one KV head need; empty where there are none, or for the writer to
-/// measure on the tokens it gets.
+/// measure on the tokens it gets. Means are those of what the diagonal leaves.
 struct TransformVectors {
   std::vector<float> factors, means;
 };
@@ -24,7 +24,8 @@ public:
   /// With the vectors that a cache holds. `factors` and `means` have head_dim numbers each and are read where the
   /// format has such a transform.
   SideTransform(QuantAttr quant, int64_t headDim, const float *factors, const float *means);
-  /// With vectors from `tokens` tokens, numbers[tokens][head_dim]; those in `given` are taken as they are.
+  /// With vectors from `tokens` tokens, numbers[tokens][head_dim]; those in `given` are taken instead, the means before
+  /// the diagonal.
   SideTransform(QuantAttr quant, int64_t headDim, const float *numbers, int64_t tokens, const TransformVectors &given);
 
   const TransformVectors &getVectors() const { return vectors; }

@@ -42,11 +42,27 @@ kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDi
 kv::ScheduleAttr planSchedule(llvm::function_ref<mlir::InFlightDiagnostic()> emitError, kv::CacheType cache,
                               int64_t queryHeads, kv::TargetKind kind, bool allowsRounding = true, int64_t page = 0);
 
+/// The objective of a module, or an error at the module.
+mlir::FailureOr<kv::ObjectiveAttr> getObjective(mlir::ModuleOp module);
+/// The windows that a layer gets unless it says otherwise: sink 32, recent 96, flush 32.
+kv::WindowAttr getDefaultWindow(mlir::MLIRContext *context);
+/// Whether a layer sees no more tokens than its windows keep in full precision.
+bool fitsWindows(kv::LayerOp layer, kv::WindowAttr window);
+/// Bytes for one sequence of what kv-choose-layout does not choose: windows, and layers that are decided (taken as
+/// unquantized).
+double getOtherBytes(mlir::ModuleOp module, kv::ObjectiveAttr objective);
+/// The predicted time of a step of one layer, on the default GPU of an architecture or a host of two cores.
+double estimateSeconds(kv::LayerOp layer, kv::QuantAttr key, kv::QuantAttr value, kv::TargetAttr target,
+                       kv::ObjectiveAttr objective);
+/// The estimated KL that is accepted if nobody says anything.
+constexpr double kAcceptedKl = 5e-3;
+
 /// The target of a module, or an error at the module naming what is missing.
 mlir::FailureOr<kv::TargetAttr> getTarget(mlir::ModuleOp module);
 
 /// Discardable attributes that passes agree on.
 constexpr llvm::StringLiteral kTargetAttrName = "kv.target";
+constexpr llvm::StringLiteral kObjectiveAttrName = "kv.objective";
 /// On a tile function: how many trailing index arguments name the work item.
 constexpr llvm::StringLiteral kItemArgsAttrName = "kv.item_args";
 /// On a GPU function: threads of a block.
@@ -64,6 +80,8 @@ enum class Level { Plan, Tile, Target, Out };
 /// order of passes is written. `Plan` is level 1 with every decision written down; decisions that are there
 /// already stay. `Out` is the LLVM dialect for a CPU and EmitC for CUDA.
 void buildPipeline(mlir::OpPassManager &manager, kv::TargetKind kind, Level level, const PipelineOptions &options);
+/// Adds the passes that choose how the layers of a module (`kv.layer`) are stored.
+void buildSelectionPipeline(mlir::OpPassManager &manager);
 void registerPipelines();
 
 /// Everything that any tool or test of kvcc needs: dialects, interfaces, translations.

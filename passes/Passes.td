@@ -5,6 +5,54 @@
 
 include "mlir/Pass/PassBase.td"
 
+def ChooseLayoutPass : Pass<"kv-choose-layout", "::mlir::ModuleOp"> {
+  let summary = "decides bits, map, group and axis of the keys and values of each kv.layer";
+  let description = [{
+    Reads `kv.objective` and `kv.target` from the module. A layer's candidates are the formats of its `measured`, or, as
+    a prior, those of recipe T. All layers are assigned together: least damage, time or bytes (`prefer`) within the
+    budget or the memory, with at most `specs` distinct pairs of layouts. What only the modes decide is left open, and
+    `reasons` get what the runner-up would have cost. Layers that see no more tokens than their windows keep are left
+    to kv-choose-windows. Fails if nothing fits the objective.
+
+    ```mlir
+    kv.layer 0 {q_heads = 9, kv_heads = 3, head_dim = 64, dtype = f16}
+    // becomes
+    kv.layer 0 {..., key = #kv.quant<i4, map = sym_full, group = 1x64, scale = f16>, value = #kv.quant<i3, ...>,
+                open = ["key", "value"], reasons = {layout = "..."}}
+    ```
+  }];
+}
+
+def ChooseModesPass : Pass<"kv-choose-modes", "::mlir::ModuleOp"> {
+  let summary = "decides the map, the transforms and the writer of each open kv.layer";
+  let description = [{
+    For the sides in `open`: the candidate of the side's layout, that is of the same bytes, with the least damage, summed
+    over all layers of equal layout and shape, so that these share a kernel: symmetric, signed, asymmetric or hybrid map,
+    diagonal, centring, rotation, search, feedback.
+
+    ```mlir
+    kv.layer 0 {..., key = #kv.quant<i4, map = sym_full, group = 1x64, scale = f16>, open = ["key"]}
+    // becomes
+    kv.layer 0 {..., key = #kv.quant<i4, map = sym_signed, group = 1x64, scale = f16, transforms = [#kv.center,
+                #kv.hadamard<64>], feedback>, reasons = {"key modes" = "..."}}
+    ```
+  }];
+}
+
+def ChooseWindowsPass : Pass<"kv-choose-windows", "::mlir::ModuleOp"> {
+  let summary = "decides which tokens of each kv.layer stay in full precision";
+  let description = [{
+    Sinks, recent tokens and flush block for layers without `window`. A sliding or chunked layer that sees no more tokens
+    than its windows keep stays unquantized, whatever its formats were.
+
+    ```mlir
+    kv.layer 0 {..., key = #kv.quant<i4, ...>, value = #kv.quant<i3, ...>}
+    // becomes
+    kv.layer 0 {..., window = #kv.window<sink = 32, recent = 96, flush = 32>}
+    ```
+  }];
+}
+
 def ConvertGpuToEmitcPass : Pass<"kv-convert-gpu-to-emitc", "::mlir::ModuleOp"> {
   let summary = "gpu, memref, scf, arith and math to EmitC that prints as header-free CUDA C++";
   let description = [{

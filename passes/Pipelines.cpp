@@ -48,6 +48,12 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
   manager.addPass(createReconcileUnrealizedCastsPass());
 }
 
+void kvcc::buildSelectionPipeline(OpPassManager &manager) {
+  manager.addPass(createChooseLayoutPass());
+  manager.addPass(createChooseWindowsPass());
+  manager.addPass(createChooseModesPass());
+}
+
 namespace {
 struct CommandLineOptions : PassPipelineOptions<CommandLineOptions> {
   Option<std::string> compute{*this, "compute", llvm::cl::desc("auto, f32 or int8"), llvm::cl::init("auto")};
@@ -56,6 +62,7 @@ struct CommandLineOptions : PassPipelineOptions<CommandLineOptions> {
 } // namespace
 
 void kvcc::registerPipelines() {
+  PassPipelineRegistration<> selection("kv-choose", "how the layers of a model are stored", buildSelectionPipeline);
   struct Entry {
     const char *name, *description;
     kv::TargetKind kind;

@@ -25,11 +25,8 @@ uint32_t loadBits(const uint8_t *data, unsigned bytes) {
 /// block or of a window block.
 class BlockSide {
 public:
-  BlockSide(Role role, QuantAttr quant, ScheduleAttr schedule, int64_t headDim)
-      : isKey(role == Role::Key), quant(quant), packing(!quant.isQuantized() ? schedule.getFloats()
-                                                        : isKey              ? schedule.getKey()
-                                                                             : schedule.getValue()),
-        headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {
+  BlockSide(Role role, QuantAttr quant, PackingAttr packing, int64_t headDim)
+      : isKey(role == Role::Key), quant(quant), packing(packing), headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {
     if (quant.isQuantized()) {
       quantizer.emplace(quant);
       scaleBytes = quant.getScale().getIntOrFloatBitWidth() / 8;
@@ -169,8 +166,9 @@ public:
         slot(memory.slot + kvHead * layout.slotHeadBytes) {
     QuantAttr plain = QuantAttr::getPlain(cache.getDtype());
     for (auto [role, quant] : {std::pair(Role::Key, cache.getKey()), std::pair(Role::Value, cache.getValue())}) {
-      pageSides.emplace_back(role, quant, schedule, cache.getHeadDim());
-      windowSides.emplace_back(role, plain, schedule, cache.getHeadDim());
+      PackingAttr codes = role == Role::Key ? schedule.getKey() : schedule.getValue();
+      pageSides.emplace_back(role, quant, quant.isQuantized() ? codes : schedule.getFloats(), cache.getHeadDim());
+      windowSides.emplace_back(role, plain, schedule.getFloats(), cache.getHeadDim());
     }
   }
 
@@ -224,6 +222,16 @@ private:
   SmallVector<BlockSide, 2> pageSides, windowSides;
 };
 
+/// The feedback of a format's writer, if it has one and the queries are known.
+std::optional<Feedback> makeFeedback(QuantAttr quant, const SideTransform &transform,
+                                     const WriterStatistics *statistics, int64_t headDim) {
+  if (!quant.getFeedback() || !statistics || statistics->queryMoment.empty())
+    return std::nullopt;
+  std::vector<double> moment = statistics->queryMoment;
+  transform.transformMoment(moment);
+  return Feedback(std::move(moment), headDim);
+}
+
 class HeadWriter {
 public:
   HeadWriter(CacheType cache, int64_t kvHead, int64_t tokens)
@@ -255,12 +263,7 @@ public:
         llvm::copy(transform.getVectors().factors, factors);
       if (means)
         llvm::copy(transform.getVectors().means, means);
-      std::optional<Feedback> feedback;
-      if (quant.getFeedback() && statistics && !statistics->queryMoment.empty()) {
-        std::vector<double> moment = statistics->queryMoment;
-        transform.transformMoment(moment);
-        feedback.emplace(std::move(moment), headDim);
-      }
+      std::optional<Feedback> feedback = makeFeedback(quant, transform, statistics, headDim);
       if (Error error = writeSide(memory, isKey, source, transform, feedback ? &*feedback : nullptr))
         return error;
     }
@@ -345,5 +348,23 @@ void kvcc::readSequence(CacheType cache, ScheduleAttr schedule, const SequenceMe
         at.sides[isKey ? 0 : 1].decode(t, at.quantized ? &transform : nullptr, at.getMemory(isKey),
                                        numbers + (at.first + t) * headDim);
     });
+  }
+}
+
+void kvcc::roundTrip(Role role, QuantAttr quant, int64_t headDim, ArrayRef<float> numbers, int64_t tokens,
+                     const WriterStatistics &statistics, float *result) {
+  SideTransform transform(quant, headDim, numbers.data(), tokens, {});
+  std::optional<Feedback> feedback = makeFeedback(quant, transform, &statistics, headDim);
+  BlockSide side(role, quant, PackingAttr::get(quant.getContext(), 1, 1, 1), headDim);
+  std::vector<float> block(size_t(kBlockTokens * headDim));
+  // Enough for any format: 4 bytes for a number, its scale, its zero and a norm each.
+  std::vector<uint8_t> memory(size_t(4 * 4 * kBlockTokens * headDim));
+  uint8_t *quarter = memory.data() + memory.size() / 4;
+  BlockSide::Memory at{memory.data(), quarter, quarter + memory.size() / 4, quarter + memory.size() / 2};
+  for (int64_t t = 0; t < tokens; t += kBlockTokens) {
+    std::copy_n(numbers.begin() + t * headDim, block.size(), block.begin());
+    side.encode(block, kBlockTokens, &transform, feedback ? &*feedback : nullptr, at);
+    for (int64_t i = 0; i < kBlockTokens; ++i)
+      side.decode(i, &transform, at, result + (t + i) * headDim);
   }
 }

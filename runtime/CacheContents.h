@@ -45,6 +45,11 @@ llvm::Error writePrefill(kv::CacheType cache, kv::ScheduleAttr schedule, const S
 void readSequence(kv::CacheType cache, kv::ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead,
                   int64_t tokens, float *keys, float *values);
 
+/// What one side of one KV head becomes when `tokens` tokens, numbers[tokens][head_dim], are quantized, all of them: as
+/// writePrefill and readSequence would have it. `tokens` is a multiple of 32. Transforms measure on these tokens.
+void roundTrip(kv::Role role, kv::QuantAttr quant, int64_t headDim, llvm::ArrayRef<float> numbers, int64_t tokens,
+               const WriterStatistics &statistics, float *result);
+
 } // namespace kvcc
 
 #endif

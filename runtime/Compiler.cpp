@@ -57,6 +57,18 @@ Expected<Emit> kvcc::parseEmit(StringRef name, const Target &target) {
 
 Compiler::Compiler(CacheOptions options) : context(createContext()), cache(KernelCache::open(std::move(options))) {}
 
+Expected<ModelSchemes> Compiler::chooseSchemes(const ModelConfig &model, StringRef dtype, const Target &target,
+                                               StringRef scheme) {
+  std::lock_guard lock(mutex);
+  return kvcc::chooseSchemes(*context, model, dtype, target, scheme);
+}
+
+Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, const Scheme &scheme, const Target &target,
+                              const PlanOptions &options) {
+  std::lock_guard lock(mutex);
+  return makePlan(*context, shape, dtype, scheme, target, options);
+}
+
 Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, StringRef schemeName, const Target &target,
                               const PlanOptions &options) {
   std::lock_guard lock(mutex);

@@ -4,6 +4,7 @@
 #define KVCC_RUNTIME_COMPILER_H
 
 #include "runtime/KernelCache.h"
+#include "runtime/ModelSchemes.h"
 #include "runtime/Nvrtc.h"
 #include "runtime/Plan.h"
 
@@ -34,7 +35,13 @@ public:
   mlir::MLIRContext &getContext() { return *context; }
   KernelCache &getCache() { return cache; }
 
-  /// parseScheme, parseTarget and makePlan under the lock.
+  /// chooseSchemes under the lock. What it returns belongs to this compiler's context.
+  llvm::Expected<ModelSchemes> chooseSchemes(const ModelConfig &model, llvm::StringRef dtype, const Target &target,
+                                             llvm::StringRef scheme);
+  /// makePlan under the lock.
+  llvm::Expected<Plan> plan(const AttentionShape &shape, llvm::StringRef dtype, const Scheme &scheme,
+                            const Target &target, const PlanOptions &options = {});
+  /// The same for a scheme as parseScheme reads it.
   llvm::Expected<Plan> plan(const AttentionShape &shape, llvm::StringRef dtype, llvm::StringRef scheme,
                             const Target &target, const PlanOptions &options = {});
   /// Compiles unless the cache has it. Objects, CUDA text, cubins and PTX are cached; the other forms are

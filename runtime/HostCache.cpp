@@ -50,9 +50,11 @@ SequenceMemory HostCache::getSequence(int64_t sequence) {
           slots.data() + slotIds[size_t(sequence)] * program.getLayout().slotBytes};
 }
 
-Error HostCache::prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool) {
+Error HostCache::prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
+                         ArrayRef<WriterStatistics> statistics) {
   const Plan &plan = program.getPlan();
-  if (Error error = writePrefill(plan.cache, plan.schedule, getSequence(sequence), keys, values, tokens, pool))
+  if (Error error = writePrefill(plan.cache, plan.schedule, getSequence(sequence), keys, values, tokens, pool,
+                                 statistics))
     return error;
   lens[size_t(sequence)] = int32_t(tokens);
   return Error::success();

@@ -32,7 +32,8 @@ public:
   /// The same contents in other memory.
   std::unique_ptr<HostCache> clone() const;
 
-  llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool);
+  llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
+                      llvm::ArrayRef<WriterStatistics> statistics = {});
   int64_t getTokens(int64_t sequence) const { return lens[size_t(sequence)]; }
   SequenceMemory getSequence(int64_t sequence);
   /// A call over this cache; query, out, lse and the rest are the caller's.

@@ -5,15 +5,19 @@
 using namespace llvm;
 using namespace kvcc;
 
-std::vector<LayerGroup> kvcc::groupLayers(const ModelConfig &model) {
+std::vector<LayerGroup> kvcc::groupLayers(const ModelConfig &model, const ModelSchemes &schemes) {
   std::vector<LayerGroup> groups;
   for (size_t i = 0; i < model.layers.size(); ++i) {
     if (!model.layers[i].unsupported.empty())
       continue;
     AttentionShape shape = AttentionShape::of(model.layers[i]);
-    auto group = find_if(groups, [&](const LayerGroup &g) { return g.shape == shape; });
+    Scheme scheme = schemes.getScheme(i);
+    auto group = find_if(groups, [&](const LayerGroup &g) {
+      return g.shape == shape && g.scheme.key == scheme.key && g.scheme.value == scheme.value &&
+             g.scheme.window == scheme.window;
+    });
     if (group == groups.end())
-      group = groups.insert(group, {shape, {}});
+      group = groups.insert(group, {shape, scheme, {}});
     group->layers.push_back(i);
   }
   return groups;
@@ -26,11 +30,15 @@ Expected<std::unique_ptr<ModelProgram>> ModelProgram::load(Compiler &compiler, M
   auto target = parseTarget(request.target);
   if (!target)
     return target.takeError();
+  StringRef dtype = request.dtype.empty() ? model.dtype : request.dtype;
+  auto schemes = compiler.chooseSchemes(model, dtype, *target, request.scheme);
+  if (!schemes)
+    return schemes.takeError();
   auto result = std::make_unique<ModelProgram>();
   result->byLayer.resize(model.layers.size());
-  for (const LayerGroup &group : groupLayers(model)) {
-    auto plan = compiler.plan(group.shape, request.dtype.empty() ? model.dtype : request.dtype, request.scheme, *target,
-                              request.options);
+  result->statistics = std::move(schemes->statistics);
+  for (const LayerGroup &group : groupLayers(model, *schemes)) {
+    auto plan = compiler.plan(group.shape, dtype, group.scheme, *target, request.options);
     if (!plan)
       return plan.takeError();
     auto program = Program::load(compiler, std::move(*plan), pool);

@@ -8,17 +8,20 @@
 namespace kvcc {
 
 struct ModelRequest {
-  std::string scheme, target;
+  std::string scheme; ///< see chooseSchemes
+  std::string target;
   std::string dtype; ///< empty: the model's
   PlanOptions options;
 };
 
-/// The distinct shapes among the served layers of a model, each with its layers.
+/// Layers that share a kernel: the same shape, stored alike.
 struct LayerGroup {
   AttentionShape shape;
+  Scheme scheme;
   std::vector<size_t> layers;
 };
-std::vector<LayerGroup> groupLayers(const ModelConfig &model);
+/// The groups of the layers that are served.
+std::vector<LayerGroup> groupLayers(const ModelConfig &model, const ModelSchemes &schemes);
 
 class ModelProgram {
 public:
@@ -29,11 +32,16 @@ public:
   /// Null for a layer that is not served.
   const Program *getProgram(size_t layer) const { return byLayer[layer]; }
   llvm::ArrayRef<std::unique_ptr<Program>> getVariants() const { return variants; }
+  /// What the writer of a layer may know, by KV head; empty without a profile.
+  llvm::ArrayRef<WriterStatistics> getStatistics(size_t layer) const {
+    return statistics.empty() ? llvm::ArrayRef<WriterStatistics>() : llvm::ArrayRef<WriterStatistics>(statistics[layer]);
+  }
 
 private:
   ModelConfig model;
   std::vector<std::unique_ptr<Program>> variants;
   std::vector<const Program *> byLayer;
+  std::vector<std::vector<WriterStatistics>> statistics;
 };
 
 } // namespace kvcc

@@ -54,6 +54,19 @@ Error runPipeline(ModuleOp module, kv::TargetKind kind, Level level, const Pipel
   return succeeded(manager.run(module)) ? Error::success() : diagnostics.takeError();
 }
 
+/// Calls `run` and keeps the remarks of the deciding passes.
+Error collectRemarks(MLIRContext &context, std::vector<std::string> &remarks, function_ref<Error()> run) {
+  mlir::remark::RemarkCategories categories;
+  categories.passed = "kv-.*";
+  if (failed(mlir::remark::enableOptimizationRemarks(context, std::make_unique<RemarkCollector>(remarks),
+                                                     std::make_unique<mlir::remark::RemarkEmittingPolicyAll>(),
+                                                     categories)))
+    return createStringError("cannot collect remarks");
+  Error error = run();
+  context.setRemarkEngine(nullptr);
+  return error;
+}
+
 /// func @name(arguments) that returns the results of the one operation that `create` makes.
 template <typename Create>
 void addFunction(mlir::OpBuilder &b, StringRef name, ArrayRef<mlir::Type> arguments, ArrayRef<mlir::Type> results,
@@ -126,15 +139,9 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   if (failed(mlir::verify(plan.module.get())))
     return diagnostics.takeError();
 
-  mlir::remark::RemarkCategories categories;
-  categories.passed = "kv-.*";
-  if (failed(mlir::remark::enableOptimizationRemarks(context, std::make_unique<RemarkCollector>(plan.remarks),
-                                                     std::make_unique<mlir::remark::RemarkEmittingPolicyAll>(),
-                                                     categories)))
-    return createStringError("cannot collect remarks");
-  Error error = runPipeline(plan.module.get(), target.kind, Level::Plan, {options.compute, options.page});
-  context.setRemarkEngine(nullptr);
-  if (error)
+  if (Error error = collectRemarks(context, plan.remarks, [&] {
+        return runPipeline(plan.module.get(), target.kind, Level::Plan, {options.compute, options.page});
+      }))
     return std::move(error);
 
   plan.module->walk([&](kv::AttendOp attend) {
@@ -143,6 +150,15 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
     plan.valuePlacement = *attend.getValueScales();
   });
   return plan;
+}
+
+Error kvcc::runSelection(ModuleOp module, std::vector<std::string> &remarks) {
+  Diagnostics diagnostics(*module.getContext());
+  return collectRemarks(*module.getContext(), remarks, [&]() -> Error {
+    mlir::PassManager manager(module.getContext());
+    buildSelectionPipeline(manager);
+    return succeeded(manager.run(module)) ? Error::success() : diagnostics.takeError();
+  });
 }
 
 Expected<OwningOpRef<ModuleOp>> kvcc::lowerPlan(const Plan &plan, Level level) {

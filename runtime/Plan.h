@@ -53,6 +53,9 @@ std::unique_ptr<mlir::MLIRContext> createContext();
 llvm::Expected<Plan> makePlan(mlir::MLIRContext &context, const AttentionShape &shape, llvm::StringRef dtype,
                               const Scheme &scheme, const Target &target, const PlanOptions &options = {});
 
+/// Runs the passes that choose how the layers of a module (kv.layer) are stored.
+llvm::Error runSelection(mlir::ModuleOp module, std::vector<std::string> &remarks);
+
 /// The module of a plan, lowered to `level`.
 llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>> lowerPlan(const Plan &plan, Level level);
 

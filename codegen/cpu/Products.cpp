@@ -57,6 +57,9 @@ struct Product {
   bool isE2m1() const { return isa<Float4E2M1FNType>(block.getElement()); }
 };
 
+/// Vectors of 64 codes whose products are unrolled: 32 reduced indices.
+constexpr int64_t kUnrolledVectors = 8;
+
 /// Lowers `heads` dot products of a free tile (16 free indices) with one block of codes.
 class CodeProduct {
 public:
@@ -84,15 +87,23 @@ public:
       acc.push_back(initial(h, group));
     if (twoBytes)
       acc.append(size_t(p.heads), b.i32Splat(0));
-    for (int64_t v = 0; v < perGroup; ++v) {
-      Value codes = b.unpackCodes(p.data, b.addIndex(byte, b.index(v * 8 * bits)), bits);
-      if (p.isE2m1())
-        codes = b.decodeE2m1(codes);
-      if (biased)
-        codes = arith::XOrIOp::create(
-            b, codes, arith::ConstantOp::create(b, DenseElementsAttr::get(b.byteVector(), int8_t(-128))));
-      multiply(codes, b.addIndex(element, b.index(4 * v)), acc);
-    }
+    // Groups of 32 are unrolled, longer ones loop over as many codes.
+    int64_t vectors = std::min<int64_t>(perGroup, kUnrolledVectors);
+    auto multiplyVectors = [&](Value first, SmallVector<Value> &sums) {
+      for (int64_t v = 0; v < vectors; ++v) {
+        Value vector = b.addIndex(first, b.index(v));
+        multiply(loadCodes(b.addIndex(byte, b.mulIndex(vector, 8 * bits))), b.addIndex(element, b.mulIndex(vector, 4)),
+                 sums);
+      }
+    };
+    if (vectors == perGroup)
+      multiplyVectors(b.index(0), acc);
+    else
+      acc = b.loop(0, perGroup / vectors, acc, [&](Value i, ValueRange sums) {
+        SmallVector<Value> next(sums);
+        multiplyVectors(b.mulIndex(i, vectors), next);
+        return next;
+      });
     GroupScales scales = p.freeGroup ? GroupScales() : loadScales(group);
     SmallVector<Value> result;
     for (int64_t h = 0; h < p.heads; ++h) {
@@ -155,6 +166,17 @@ private:
     float zero = (biased ? 128.0f : 0.0f) - (hasZeros() ? 0.0f : zeroCode());
     Value sum = b.mul(memref::LoadOp::create(b, p.smallSums, ValueRange{row(head), group}), b.f32(zero));
     return b.splat(integer ? arith::FPToSIOp::create(b, b.getI32Type(), sum).getResult() : sum);
+  }
+
+  /// 64 codes from a byte on, decoded to bytes but for f8E4M3FN.
+  Value loadCodes(Value byte) {
+    Value codes = b.unpackCodes(p.data, byte, bits);
+    if (p.isE2m1())
+      codes = b.decodeE2m1(codes);
+    if (biased)
+      codes = arith::XOrIOp::create(
+          b, codes, arith::ConstantOp::create(b, DenseElementsAttr::get(b.byteVector(), int8_t(-128))));
+    return codes;
   }
 
   void multiply(Value codes, Value element, SmallVector<Value> &acc) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // kvcc bench: the time of a decode step, schemes interleaved in one run, beside the bandwidth of that run.
-#include "tools/kvcc/Bandwidth.h"
 #include "tools/kvcc/Commands.h"
 
 #include "dialect/Quantization.h"
+#include "runtime/Bandwidth.h"
 #include "runtime/Check.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -19,8 +19,8 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::benchCommand("bench", "measure the time of a decode step");
 static KernelOptions kernelOptions(benchCommand);
-static cl::list<std::string> schemes("scheme", cl::desc("quantization schemes"), cl::CommaSeparated,
-                                     cl::sub(benchCommand));
+static cl::list<std::string> schemeLists("scheme", cl::desc("quantization schemes, separated by commas"),
+                                         cl::sub(benchCommand));
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, ..."), cl::init("cpu"), cl::sub(benchCommand));
 static cl::list<int64_t> contexts("ctx", cl::desc("tokens of each sequence"), cl::CommaSeparated,
                                   cl::sub(benchCommand));
@@ -74,14 +74,32 @@ public:
   std::vector<uint8_t> queryBytes, keyBytes, valueBytes;
 };
 
+/// The schemes of all lists; commas inside <...> belong to a scheme.
+std::vector<std::string> getSchemes() {
+  std::vector<std::string> schemes;
+  for (const std::string &list : schemeLists) {
+    int depth = 0;
+    schemes.emplace_back();
+    for (char c : list) {
+      depth += (c == '<') - (c == '>');
+      if (c == ',' && depth == 0)
+        schemes.emplace_back();
+      else
+        schemes.back() += c;
+    }
+  }
+  return schemes;
+}
+
 /// One scheme at one context and batch: a program, and copies of its cache.
 class Subject {
 public:
   static Expected<std::unique_ptr<Subject>> create(Compiler &compiler, const ModelConfig &model, size_t layer,
                                                    StringRef scheme, int64_t tokens, int64_t batch, ThreadPool &pool) {
-    auto plan = kernelOptions.plan(compiler, model, layer, scheme, target, model.dtype);
-    if (!plan)
-      return plan.takeError();
+    auto planned = kernelOptions.plan(compiler, model, layer, scheme, target, model.dtype);
+    if (!planned)
+      return planned.takeError();
+    Plan *plan = &planned->plan;
     if (plan->target.executor != Executor::Cpu)
       return createStringError("expected a cpu target for bench, but got " + plan->target.name);
     auto subject = std::make_unique<Subject>();
@@ -166,6 +184,7 @@ double median(std::vector<double> numbers) {
 Expected<std::vector<Row>> measure(Compiler &compiler, const ModelConfig &model, size_t layer, ThreadPool &pool,
                                    ReadBandwidth &bandwidth, int64_t ctx, int64_t batch) {
   std::vector<std::unique_ptr<Subject>> subjects;
+  std::vector<std::string> schemes = getSchemes();
   for (const std::string &scheme : schemes) {
     auto subject = Subject::create(compiler, model, layer, scheme, ctx, batch, pool);
     if (!subject)
@@ -274,7 +293,7 @@ Error checkRange(const cl::list<int64_t> &list, int64_t low, int64_t high) {
 } // namespace
 
 Error tool::runBench() {
-  if (Error error = requireOptions({std::addressof(schemes), std::addressof(contexts)}))
+  if (Error error = requireOptions({std::addressof(schemeLists), std::addressof(contexts)}))
     return error;
   if (outputFormat != "table" && outputFormat != "md" && outputFormat != "csv" && outputFormat != "json")
     return usageError("expected -o table, md, csv or json, but got '" + outputFormat + "'");

@@ -8,13 +8,15 @@
 
 namespace kvcc::tool {
 
-extern llvm::cl::SubCommand benchCommand, cacheCommand, compileCommand, doctorCommand, explainCommand, runCommand;
+extern llvm::cl::SubCommand benchCommand, cacheCommand, compileCommand, doctorCommand, explainCommand, profileCommand,
+    runCommand;
 
 llvm::Error runBench();
 llvm::Error runCache();
 llvm::Error runCompile();
 llvm::Error runDoctor();
 llvm::Error runExplain();
+llvm::Error runProfile();
 llvm::Error runRun();
 
 /// A wrong way to call the tool: exit code 2.
@@ -23,6 +25,29 @@ bool isUsageError(const llvm::Error &error);
 /// A usage error that names those of `options` that were not given. (cl::Required prints by itself.)
 llvm::Error requireOptions(std::initializer_list<const llvm::cl::Option *> options);
 
+/// The options that say how caches are stored, as the one text that chooseSchemes reads.
+class SchemeOptions {
+public:
+  /// `totals`: the command has a use for --context and --batch whatever the scheme.
+  explicit SchemeOptions(llvm::cl::SubCommand &command, bool totals = false);
+  /// Fails if nothing is given, or parts that do not go together.
+  llvm::Expected<std::string> getText() const;
+  int64_t getContext() const { return context; }
+  int64_t getBatch() const { return batch; }
+
+private:
+  llvm::cl::opt<std::string> scheme, key, value, window, memory, prefer, profile;
+  llvm::cl::opt<double> budget, maxKl;
+  llvm::cl::opt<int64_t> context, batch, specs;
+  bool totals;
+};
+
+/// A plan of one layer, and what its writer may know.
+struct LayerPlan {
+  Plan plan;
+  std::vector<WriterStatistics> statistics;
+};
+
 /// The options that say which kernel is meant. Every command that needs them has its own, beside its
 /// subcommand: objects of other files may not be constructed yet when options register themselves.
 class KernelOptions {
@@ -30,12 +55,16 @@ public:
   explicit KernelOptions(llvm::cl::SubCommand &command);
 
   /// The model, named by position or by --model.
+  llvm::Expected<ModelConfig> loadModelFacts() const;
+  /// The same; fails if no layer is served.
   llvm::Expected<ModelConfig> loadModel() const;
   /// The layer of --layer, else the first one that is served.
   llvm::Expected<size_t> chooseLayer(const ModelConfig &model) const;
-  /// Plans a layer for queries and windows of `dtype`.
-  llvm::Expected<Plan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
+  /// Plans a layer for queries and windows of `dtype`; `scheme` is for chooseSchemes.
+  llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
                             llvm::StringRef target, llvm::StringRef dtype) const;
+
+  const PlanOptions getPlanOptions() const { return {compute, page}; }
 
 private:
   llvm::cl::opt<std::string> position, model, compute;

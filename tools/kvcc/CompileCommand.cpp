@@ -12,8 +12,7 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::compileCommand("compile", "compile a model's kernel and write one of its forms");
 static KernelOptions kernelOptions(compileCommand);
-static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"),
-                                   cl::sub(compileCommand));
+static SchemeOptions schemeOptions(compileCommand);
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda:sm_90, ..."), cl::sub(compileCommand));
 static cl::opt<std::string>
     form("emit",
@@ -25,8 +24,11 @@ static cl::opt<std::string> output("o", cl::desc("where to write; default: stand
                                    cl::init("-"), cl::sub(compileCommand));
 
 Error tool::runCompile() {
-  if (Error error = requireOptions({&scheme, &target}))
+  if (Error error = requireOptions({&target}))
     return error;
+  auto scheme = schemeOptions.getText();
+  if (!scheme)
+    return scheme.takeError();
   auto model = kernelOptions.loadModel();
   if (!model)
     return model.takeError();
@@ -39,9 +41,10 @@ Error tool::runCompile() {
 
   auto start = std::chrono::steady_clock::now();
   Compiler compiler;
-  auto plan = kernelOptions.plan(compiler, *model, *layer, scheme, target, dtype.empty() ? model->dtype : dtype);
-  if (!plan)
-    return plan.takeError();
+  auto planned = kernelOptions.plan(compiler, *model, *layer, *scheme, target, dtype.empty() ? model->dtype : dtype);
+  if (!planned)
+    return planned.takeError();
+  Plan *plan = &planned->plan;
   auto emit = form.empty() ? Expected<Emit>(Compiler::getExecutableForm(*plan)) : parseEmit(form, plan->target);
   if (!emit)
     return emit.takeError();

@@ -16,7 +16,7 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::runCommand("run", "prefill a cache from tensors, decode one step and write its results");
 static KernelOptions kernelOptions(runCommand);
-static cl::opt<std::string> scheme("scheme", cl::desc("quantization scheme, such as innerq-base"), cl::sub(runCommand));
+static SchemeOptions schemeOptions(runCommand);
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda, cuda-host, ..."), cl::init("cpu"),
                                    cl::sub(runCommand));
 static cl::opt<std::string> input("input", cl::desc("tensors q, k, v and, optional, seq_lens"),
@@ -181,8 +181,11 @@ double millisecondsSince(std::chrono::steady_clock::time_point start) {
 } // namespace
 
 Error tool::runRun() {
-  if (Error error = requireOptions({&scheme, &input}))
+  if (Error error = requireOptions({&input}))
     return error;
+  auto scheme = schemeOptions.getText();
+  if (!scheme)
+    return scheme.takeError();
   if (threads < 0 || threads > 1024)
     return usageError("expected --threads from 0 to 1024, but got " + Twine(threads));
   if (splits < 0 || splits > 1024)
@@ -203,10 +206,10 @@ Error tool::runRun() {
   ThreadPool pool{unsigned(threads)};
   auto start = std::chrono::steady_clock::now();
   Compiler compiler;
-  auto plan = kernelOptions.plan(compiler, *model, *layer, scheme, target, in->dtype);
-  if (!plan)
-    return plan.takeError();
-  auto program = Program::load(compiler, std::move(*plan), pool);
+  auto planned = kernelOptions.plan(compiler, *model, *layer, *scheme, target, in->dtype);
+  if (!planned)
+    return planned.takeError();
+  auto program = Program::load(compiler, std::move(planned->plan), pool);
   if (!program)
     return program.takeError();
   double loadTime = millisecondsSince(start);
@@ -220,7 +223,8 @@ Error tool::runRun() {
   for (int64_t b = 0; b < in->batch; ++b)
     if (Error error =
             cache.prefill(b, {in->keys.data() + size_t(b) * sequenceBytes, headElements},
-                          {in->values.data() + size_t(b) * sequenceBytes, headElements}, in->lens[size_t(b)], pool))
+                          {in->values.data() + size_t(b) * sequenceBytes, headElements}, in->lens[size_t(b)], pool,
+                          planned->statistics))
       return createStringError(input + ": sequence " + Twine(b) + ": " + toString(std::move(error)));
   std::vector<float> out, lse;
   start = std::chrono::steady_clock::now();

@@ -46,11 +46,15 @@ KernelOptions::KernelOptions(cl::SubCommand &command)
       layer("layer", cl::desc("the layer of the model; default: the first that is served"), cl::init(-1),
             cl::sub(command)) {}
 
-Expected<ModelConfig> KernelOptions::loadModel() const {
+Expected<ModelConfig> KernelOptions::loadModelFacts() const {
   if (position.empty() == model.empty())
     return usageError(model.empty() ? "expected a model (MODEL.json or --model MODEL.json), but got none"
                                     : "expected one model, but got '" + position + "' and '" + model + "'");
-  auto config = loadModelConfig(position.empty() ? model : position);
+  return loadModelConfig(position.empty() ? model : position);
+}
+
+Expected<ModelConfig> KernelOptions::loadModel() const {
+  auto config = loadModelFacts();
   if (!config)
     return config.takeError();
   if (Error error = checkServable(*config))
@@ -72,12 +76,74 @@ Expected<size_t> KernelOptions::chooseLayer(const ModelConfig &config) const {
   return size_t(layer);
 }
 
-Expected<Plan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config, size_t index, StringRef scheme,
-                                   StringRef targetName, StringRef dtype) const {
+Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config, size_t index, StringRef scheme,
+                                        StringRef targetName, StringRef dtype) const {
   auto target = parseTarget(targetName);
   if (!target)
     return target.takeError();
-  return compiler.plan(AttentionShape::of(config.layers[index]), dtype, scheme, *target, {compute, page});
+  auto schemes = compiler.chooseSchemes(config, dtype, *target, scheme);
+  if (!schemes)
+    return schemes.takeError();
+  auto plan = compiler.plan(AttentionShape::of(config.layers[index]), dtype, schemes->getScheme(index), *target,
+                            getPlanOptions());
+  if (!plan)
+    return plan.takeError();
+  LayerPlan result{std::move(*plan), {}};
+  if (!schemes->statistics.empty())
+    result.statistics = std::move(schemes->statistics[index]);
+  return result;
+}
+
+SchemeOptions::SchemeOptions(cl::SubCommand &command, bool totals)
+    : scheme("scheme", cl::desc("a preset such as innerq-base, 'auto', or a table of layers (FILE.mlir)"),
+             cl::sub(command)),
+      key("k", cl::desc("format of the keys as IR, #kv.quant<...>"), cl::sub(command)),
+      value("v", cl::desc("format of the values as IR, #kv.quant<...>"), cl::sub(command)),
+      window("window", cl::desc("tokens in full precision as IR, #kv.window<...>"), cl::sub(command)),
+      memory("memory", cl::desc("auto: bytes for all sequences, such as 8GiB"), cl::sub(command)),
+      prefer("prefer", cl::desc("auto: quality, speed or memory"), cl::sub(command)),
+      profile("profile", cl::desc("auto: what 'kvcc profile' measured"), cl::value_desc("P.json"), cl::sub(command)),
+      budget("budget", cl::desc("auto: average bits per cached element; default 4"), cl::sub(command)),
+      maxKl("max-kl", cl::desc("auto: the estimated KL that is accepted"), cl::sub(command)),
+      context("context", cl::desc("auto: tokens of a sequence; default 32768"), cl::init(32768), cl::sub(command)),
+      batch("batch", cl::desc("auto: sequences; default 1"), cl::init(1), cl::sub(command)),
+      specs("specs", cl::desc("auto: the most distinct pairs of formats; default 8"), cl::sub(command)), totals(totals) {}
+
+Expected<std::string> SchemeOptions::getText() const {
+  std::string text = scheme;
+  auto add = [&](const cl::Option &option, StringRef name, const Twine &given) {
+    if (option.getNumOccurrences())
+      text += (text.empty() ? "" : "; ") + (name + " = " + given).str();
+  };
+  bool isAuto = StringRef(scheme).trim().starts_with("auto");
+  const cl::Option *parts[] = {&key, &value, &window};
+  const cl::Option *limits[] = {&budget, &memory, &maxKl, &context, &batch, &prefer, &specs, &profile};
+  for (const cl::Option *option : limits)
+    if (option->getNumOccurrences() && !isAuto && !(totals && (option == &context || option == &batch)))
+      return usageError("expected --" + option->ArgStr + " with --scheme auto, but got " +
+                        (scheme.empty() ? "no scheme" : "--scheme " + scheme.getValue()));
+  for (const cl::Option *option : parts)
+    if (option->getNumOccurrences() && (isAuto || StringRef(scheme).ends_with(".mlir")))
+      return usageError("expected --" + option->ArgStr + " with a preset or alone, but got --scheme " +
+                        scheme.getValue());
+  add(key, "k", key);
+  add(value, "v", value);
+  add(window, "window", window);
+  if (budget.getNumOccurrences())
+    add(budget, "budget", std::to_string(budget));
+  add(memory, "memory", memory);
+  if (maxKl.getNumOccurrences())
+    add(maxKl, "max_kl", std::to_string(maxKl));
+  if (isAuto) {
+    add(context, "context", Twine(context));
+    add(batch, "batch", Twine(batch));
+  }
+  add(prefer, "prefer", prefer);
+  add(specs, "specs", Twine(specs));
+  add(profile, "profile", profile);
+  if (text.empty())
+    return usageError("expected --scheme, or --k and --v, but got none");
+  return text;
 }
 
 Error tool::writeOutput(StringRef path, StringRef bytes) {
@@ -137,7 +203,8 @@ int main(int argc, char **argv) {
     Error (*run)();
   };
   const Command commands[] = {{benchCommand, runBench},   {cacheCommand, runCache},     {compileCommand, runCompile},
-                              {doctorCommand, runDoctor}, {explainCommand, runExplain}, {runCommand, runRun}};
+                              {doctorCommand, runDoctor}, {explainCommand, runExplain},
+                              {profileCommand, runProfile}, {runCommand, runRun}};
   // LLVM brings options of its own; users of kvcc have no use for them.
   for (auto &entry : cl::getRegisteredOptions())
     entry.second->setHiddenFlag(cl::ReallyHidden);
@@ -163,7 +230,7 @@ int main(int argc, char **argv) {
     errs() << "kvcc: error: " << toString(std::move(error)) << "\n";
     return usage ? 2 : 1;
   }
-  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain or run), but got none; "
+  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile or run), but got none; "
             "see kvcc --help\n";
   return 2;
 }

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What was measured on real keys, values and queries of a model: what each format does to each layer, and statistics
+// for the writers.
+#ifndef KVCC_RUNTIME_PROFILE_H
+#define KVCC_RUNTIME_PROFILE_H
+
+#include "dialect/Kv.h"
+#include "runtime/CacheContents.h"
+#include "runtime/ModelConfig.h"
+#include "runtime/Safetensors.h"
+
+namespace kvcc {
+
+struct LayerProfile {
+  size_t layer = 0;
+  /// The largest over the median root mean square of the key channels, over all KV heads, and the same for values.
+  double keyImbalance = 1, valueImbalance = 1;
+  /// The largest |mean| of a key channel over the root mean square of the layer's keys: what centring takes away.
+  double keyOffset = 0;
+  std::vector<kv::MeasuredAttr> measured;
+  std::vector<WriterStatistics> statistics; ///< by KV head; key means and query moments
+};
+
+struct Profile {
+  std::string model; ///< as ModelConfig::name
+  int64_t tokens = 0, queries = 0;
+  bool projected = false; ///< damage is of the projected output, relative to the residual stream
+  std::vector<LayerProfile> layers;
+};
+
+/// Measures every layer of `model` for which `capture` has q [q_heads, queries, head_dim] and k, v [kv_heads, tokens,
+/// head_dim] as "layer.N.q" and so on, the queries being those of the last tokens. With "layer.N.o" [hidden, q_heads *
+/// head_dim] and "layer.N.h" [tokens or queries, hidden] damage is that of the projected output relative to the residual
+/// stream. Half of the queries give the statistics, the other half the damage. `progress` is called with the layers
+/// done.
+llvm::Expected<Profile> measureProfile(mlir::MLIRContext &context, const ModelConfig &model,
+                                       const SafetensorsFile &capture, unsigned threads,
+                                       llvm::function_ref<void(size_t, size_t)> progress);
+
+std::string printProfile(const Profile &profile);
+/// Fails, naming the file, for what is no profile, one of another model, or one that lacks layers.
+llvm::Expected<Profile> loadProfile(mlir::MLIRContext &context, llvm::StringRef path, const ModelConfig &model);
+
+/// Whether passes choose how a layer is stored: softmax attention over keys and values of its own.
+bool hasCache(const LayerConfig &layer);
+
+} // namespace kvcc
+
+#endif
