@@ -4,9 +4,9 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
-#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -267,10 +267,20 @@ Attribute DiagAttr::parse(AsmParser &parser, Type) {
   return parser.getChecked<DiagAttr>(start, parser.getContext(), stat, llvm::APFloat(strength), tied, weights);
 }
 
+/// The fewest digits that are parsed as the same number.
+static std::string printShortest(const llvm::APFloat &number) {
+  for (unsigned digits = 1;; ++digits) {
+    SmallString<32> text;
+    number.toString(text, digits, /*FormatMaxPadding=*/3, /*TruncateZero=*/true);
+    if (llvm::APFloat(number.getSemantics(), text) == number)
+      return text.str().str();
+  }
+}
+
 void DiagAttr::print(AsmPrinter &printer) const {
   printer << "<" << stringifyDiagStat(getStat());
-  if (double strength = getStrength().convertToDouble(); strength != 1)
-    printer << ", strength = " << llvm::formatv("{0:f3}", strength).str();
+  if (getStrength().convertToDouble() != 1)
+    printer << ", strength = " << printShortest(getStrength());
   if (getTied())
     printer << ", tied";
   if (getWeights())
