@@ -120,7 +120,7 @@ Expected<Scheme> kvcc::parseScheme(StringRef text, int64_t headDim, mlir::MLIRCo
     auto [left, right] = part.split('=');
     left = left.trim();
     StringRef *target = left == "k" ? &key : left == "v" ? &value : left == "window" ? &window : nullptr;
-    if (part.size() != left.size() && target && target->empty())
+    if (target && target->empty() && !right.trim().empty())
       *target = right.trim();
     else if (i == 0 && part.size() == left.size())
       name = part;
