@@ -100,21 +100,27 @@ Error tool::runExplain() {
   Compiler compiler;
   json::Array groups;
   std::string source;
-  if (auto preset = parseScheme(scheme, groupLayers(*model)[0].shape.headDim, compiler.getContext()))
+  std::vector<LayerGroup> layerGroups = groupLayers(*model);
+  if (auto preset = parseScheme(scheme, layerGroups[0].shape.headDim, compiler.getContext()))
     source = preset->source;
   else
     return preset.takeError();
-  if (outputFormat == "table")
-    outs() << model->name << " (" << model->modelType << "), scheme " << scheme << " (" << source << ") on "
-           << parsed->name << "\n";
-  for (const LayerGroup &group : groupLayers(*model)) {
+  // All plans before the first line: a scheme that does not fit prints nothing but the error.
+  std::vector<Plan> plans;
+  for (const LayerGroup &group : layerGroups) {
     auto plan = kernelOptions.plan(compiler, *model, group.layers[0], scheme, target, model->dtype);
     if (!plan)
       return plan.takeError();
+    plans.push_back(std::move(*plan));
+  }
+  if (outputFormat == "table")
+    outs() << model->name << " (" << model->modelType << "), scheme " << scheme << " (" << source << ") on "
+           << parsed->name << "\n";
+  for (auto [plan, group] : llvm::zip_equal(plans, layerGroups)) {
     if (outputFormat == "table")
-      printGroup(*plan, group);
+      printGroup(plan, group);
     else
-      groups.push_back(toJson(*plan, group));
+      groups.push_back(toJson(plan, group));
   }
   std::string unserved = describeUnservedLayers(*model);
   if (outputFormat == "json") {
