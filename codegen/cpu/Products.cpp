@@ -153,6 +153,8 @@ private:
   /// The accumulator of a head before its products: what the zero codes would add, negated.
   Value initial(int64_t head, Value group) {
     float zero = (biased ? 128.0f : 0.0f) - (hasZeros() ? 0.0f : zeroCode());
+    if (zero == 0)
+      return integer ? b.i32Splat(0) : b.f32Splat(0.0f);
     Value sum = b.mul(memref::LoadOp::create(b, p.smallSums, ValueRange{row(head), group}), b.f32(zero));
     return b.splat(integer ? arith::FPToSIOp::create(b, b.getI32Type(), sum).getResult() : sum);
   }
@@ -221,7 +223,14 @@ void forEachFreeTile(CpuBuilder &b, const Product &p, function_ref<void(Value, V
 }
 
 /// Refuses what these lowerings do not implement.
-LogicalResult checkProduct(Operation *op, BlockType block) {
+LogicalResult checkProduct(Operation *op, Placement placement, TypedValue<BlockType> scales, BlockType block) {
+  if (placement == Placement::Element)
+    return op->emitError("expected scales placed at accumulator, result or operand for a cpu target, but got element");
+  // The free indices of a vector share the rows of a folded operand.
+  int64_t freeGroup = placement == Placement::Operand ? block.getFreeExtent() / scales.getType().getFreeExtent() : kLanes;
+  if (freeGroup % kLanes)
+    return op->emitError() << "expected scales at operand that a multiple of " << kLanes
+                           << " free indices share for a cpu target, but got " << freeGroup;
   PackingAttr packing = block.getPacking();
   int64_t reduceTile = block.isCodes() ? 4 : 1;
   if (packing.getFreeTile() != kLanes || packing.getReduceTile() != reduceTile || packing.getLanes() != 1)
@@ -253,7 +262,7 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
 
   LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType keys = op.getKeys().getType();
-    if (failed(checkProduct(op, keys)))
+    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), keys)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
@@ -276,7 +285,7 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
 
   LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType values = op.getValues().getType();
-    if (failed(checkProduct(op, values)))
+    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), values)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     int64_t heads = op.getState().getType().getHeads();

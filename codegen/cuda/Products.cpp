@@ -193,6 +193,8 @@ SmallVector<Value> computeProduct(GpuBuilder &b, const Product &p, Value tile) {
 template <typename Op, typename Adaptor>
 FailureOr<Product> makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small, Type smallType, Value sums,
                                int64_t heads) {
+  if (op.getPlacement() == Placement::Element)
+    return op->emitError("expected scales placed at accumulator, result or operand for a cuda target, but got element");
   PackingAttr packing = block.getPacking();
   int64_t reduceTile = block.isCodes() ? kWarp : 1, lanes = block.isCodes() ? kWarp : 1;
   if (packing.getFreeTile() != kWarp || packing.getReduceTile() != reduceTile || packing.getLanes() != lanes)
@@ -208,6 +210,10 @@ FailureOr<Product> makeProduct(Op op, Adaptor in, BlockType block, Value data, V
     product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
   else if (op.getScales())
     product.group /= op.getScales().getType().getReduceExtent();
+  if (product.group % kWarp && kWarp % product.group)
+    return op->emitError() << "expected groups along the reduction that divide 32 or are a multiple of it for a cuda "
+                              "target, but got "
+                           << product.group;
   return product;
 }
 
