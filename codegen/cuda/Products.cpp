@@ -202,8 +202,18 @@ FailureOr<Product> makeProduct(Op op, Adaptor in, BlockType block, Value data, V
                            << "> for a cuda target, but got " << packing;
   if (!cast<VectorType>(smallType).getElementType().isF32())
     return op->emitError() << "expected compute f32 for a cuda target, but got " << smallType;
-  Product product{block, data,  in.getScales(), in.getZeros(),           small,
-                  sums,  in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid(), {}};
+  Product product{block,
+                  data,
+                  in.getScales(),
+                  in.getZeros(),
+                  small,
+                  sums,
+                  in.getOffsets(),
+                  heads,
+                  block.getReduceExtent(),
+                  0,
+                  op.getHybrid(),
+                  {}};
   if (op.getScales())
     product.scaleType = op.getScales().getType().getElement();
   if (op.getPlacement() == Placement::Operand)

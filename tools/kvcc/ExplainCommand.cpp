@@ -66,9 +66,10 @@ void printGroup(const Plan &plan, const LayerGroup &group) {
   auto row = [](StringRef name, const Twine &value) { outs() << formatv("  {0,-16} ", name) << value << "\n"; };
   outs() << "layers " << formatLayerRanges(group.layers) << ": " << plan.shape.qHeads << " query heads on "
          << plan.shape.kvHeads << " KV heads of " << plan.shape.headDim << " channels\n";
-  row("keys", print(plan.cache.getKey()) + formatv(" ({0:f2} bits)", plan.cache.getKey().getBitsPerElement(plan.shape.headDim)).str());
-  row("values",
-      print(plan.cache.getValue()) + formatv(" ({0:f2} bits)", plan.cache.getValue().getBitsPerElement(plan.shape.headDim)).str());
+  row("keys", print(plan.cache.getKey()) +
+                  formatv(" ({0:f2} bits)", plan.cache.getKey().getBitsPerElement(plan.shape.headDim)).str());
+  row("values", print(plan.cache.getValue()) +
+                    formatv(" ({0:f2} bits)", plan.cache.getValue().getBitsPerElement(plan.shape.headDim)).str());
   row("full precision", "the first " + Twine(window.getSink()) + " and the last " + Twine(window.getRecent()) + " to " +
                             Twine(window.getRecent() + window.getFlush() - 1) + " tokens");
   row("scales", "keys at " + kv::stringifyPlacement(plan.keyPlacement) + ", values at " +
