@@ -4,9 +4,9 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/ADT/TypeSwitch.h"
-#include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -154,8 +154,8 @@ Attribute QuantAttr::parse(AsmParser &parser, Type) {
     return {};
   if (!scale)
     scale = NoneType::get(parser.getContext());
-  return parser.getChecked<QuantAttr>(start, parser.getContext(), element, map, tokens, channels, scale, transforms, search,
-                                      feedback);
+  return parser.getChecked<QuantAttr>(start, parser.getContext(), element, map, tokens, channels, scale, transforms,
+                                      search, feedback);
 }
 
 void QuantAttr::print(AsmPrinter &printer) const {
@@ -176,8 +176,7 @@ void QuantAttr::print(AsmPrinter &printer) const {
 }
 
 LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Type element, Map map, int64_t tokens,
-                                int64_t channels, Type scale, ArrayAttr transforms, int64_t search,
-                                bool feedback) {
+                                int64_t channels, Type scale, ArrayAttr transforms, int64_t search, bool feedback) {
   // quant_c1
   if (!isStoredElement(element))
     return emitError() << "expected element i2 to i8, f8E4M3FN, f4E2M1FN, f16, bf16 or f32, but got " << element;
@@ -224,8 +223,10 @@ LogicalResult QuantAttr::verify(function_ref<InFlightDiagnostic()> emitError, Ty
   bool zeros = map == Map::Asym || map == Map::Hybrid, powers = map == Map::Sym || map == Map::SymFull;
   if (!scale.isF16() && !scale.isBF16() && !(isa<Float8E4M3FNType>(scale) && !zeros) &&
       !(isa<Float8E8M0FNUType>(scale) && powers))
-    return emitError() << "expected scale f16" << (zeros ? " or bf16" : powers ? ", bf16, f8E4M3FN or f8E8M0FNU"
-                                                                               : ", bf16 or f8E4M3FN")
+    return emitError() << "expected scale f16"
+                       << (zeros    ? " or bf16"
+                           : powers ? ", bf16, f8E4M3FN or f8E8M0FNU"
+                                    : ", bf16 or f8E4M3FN")
                        << " with map " << stringifyMap(map) << ", but got " << scale;
   // quant_c7
   if (!isa<IntegerType>(element) && map != Map::Sym)
@@ -267,10 +268,20 @@ Attribute DiagAttr::parse(AsmParser &parser, Type) {
   return parser.getChecked<DiagAttr>(start, parser.getContext(), stat, llvm::APFloat(strength), tied, weights);
 }
 
+/// The fewest digits that are parsed as the same number.
+static std::string printShortest(const llvm::APFloat &number) {
+  for (unsigned digits = 1;; ++digits) {
+    SmallString<32> text;
+    number.toString(text, digits, /*FormatMaxPadding=*/3, /*TruncateZero=*/true);
+    if (llvm::APFloat(number.getSemantics(), text) == number)
+      return text.str().str();
+  }
+}
+
 void DiagAttr::print(AsmPrinter &printer) const {
   printer << "<" << stringifyDiagStat(getStat());
-  if (double strength = getStrength().convertToDouble(); strength != 1)
-    printer << ", strength = " << llvm::formatv("{0:f3}", strength).str();
+  if (getStrength().convertToDouble() != 1)
+    printer << ", strength = " << printShortest(getStrength());
   if (getTied())
     printer << ", tied";
   if (getWeights())

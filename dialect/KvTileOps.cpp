@@ -87,22 +87,26 @@ static bool isScaleType(Type type) {
   return type.isF16() || type.isBF16() || isa<Float8E4M3FNType, Float8E8M0FNUType>(type);
 }
 
+/// Zero points are signed and as precise as the numbers: the types of eight bits are for scales alone.
+static bool areZerosOf(BlockType zeros, BlockType scales) {
+  return zeros == scales && (zeros.getElement().isF16() || zeros.getElement().isBF16());
+}
 
 LogicalResult TileFoldOp::verify() {
   auto tile = cast<VectorType>(getTile().getType());
   BlockType scales = getScales().getType();
   // fold_c1
   if (!isScaleType(scales.getElement()) || scales.getReduceExtent() != tile.getDimSize(1))
-    return emitOpError("expected scales with ")
-           << tile.getDimSize(1) << " reduced indices, but got " << scales;
+    return emitOpError("expected scales with ") << tile.getDimSize(1) << " reduced indices, but got " << scales;
   // fold_c2
   int64_t rows = scales.getFreeExtent() * tile.getDimSize(0);
   if (!hasShape(getResult().getType(), {rows, tile.getDimSize(1)}) ||
       (getOffsets() && !hasShape(getOffsets().getType(), {rows, 1})))
-    return emitOpError("expected a result of ") << rows << "x" << tile.getDimSize(1) << " and offsets of " << rows << "x1";
+    return emitOpError("expected a result of ")
+           << rows << "x" << tile.getDimSize(1) << " and offsets of " << rows << "x1";
   // fold_c3
-  if (bool(getZeros()) != bool(getOffsets()) || (getZeros() && getZeros().getType() != scales))
-    return emitOpError("expected offsets exactly with zeros, and zeros of the type ") << scales;
+  if (bool(getZeros()) != bool(getOffsets()) || (getZeros() && !areZerosOf(getZeros().getType(), scales)))
+    return emitOpError("expected offsets exactly with zeros, and zeros of f16 or bf16 and the type ") << scales;
   return success();
 }
 
@@ -138,26 +142,30 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
     return op->emitOpError("expected scales of the small operand exactly if it is of integers, but got ") << small;
   bool folded = p.placement == Placement::Operand;
   // score_c7, accumulate_c7
-  if ((p.zeros && (folded || p.zeros.getType() != p.scales.getType())) || (p.hybrid && !p.zeros))
-    return op->emitOpError("expected zeros of the type of scales, and hybrid only with zeros, not with operand");
+  if ((p.zeros && (folded || !p.scales || !areZerosOf(p.zeros.getType(), p.scales.getType()))) ||
+      (p.hybrid && !p.zeros))
+    return op->emitOpError(
+        "expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand");
   if (p.offsets && (!folded || !hasShape(p.offsets.getType(), {small.getDimSize(0), 1})))
     return op->emitOpError("expected offsets of ")
            << small.getDimSize(0) << "x1, with placement operand only, but got " << p.offsets.getType();
-  if (!codes) {
-    if (small.getDimSize(0) != heads)
-      return op->emitOpError("expected a small operand of ") << heads << " rows, but got " << small;
+  // score_c6, accumulate_c6
+  int64_t rows = folded && p.scales ? heads * p.scales.getType().getFreeExtent() : heads;
+  if (small.getDimSize(0) != rows)
+    return op->emitOpError("expected a small operand of ") << rows << " rows, but got " << small;
+  if (!codes)
     return success();
-  }
   // score_c5, accumulate_c5
   BlockType scale = p.scales.getType();
   if (scale.getRole() != p.block.getRole() || !isScaleType(scale.getElement()) ||
       p.block.getTokens() % scale.getTokens() || p.block.getChannels() % scale.getChannels())
     return op->emitOpError("expected scales in the role of, and with extents that divide those of, ")
            << p.block << ", but got " << scale;
-  // score_c6, accumulate_c6
-  int64_t rows = folded ? heads * scale.getFreeExtent() : heads;
-  if (small.getDimSize(0) != rows)
-    return op->emitOpError("expected a small operand of ") << rows << " rows, but got " << small;
+  if (p.placement != Placement::Element && (folded ? scale.getReduceExtent() != p.block.getReduceExtent()
+                                                   : scale.getFreeExtent() != p.block.getFreeExtent()))
+    return op->emitOpError("expected a scale for every ")
+           << (folded ? "reduced" : "free") << " index of " << p.block << " with placement "
+           << stringifyPlacement(p.placement) << ", but got " << scale;
   int64_t shape[] = {rows, folded ? 1 : scale.getReduceExtent()};
   for (Value perGroup : {p.sums, p.smallScales})
     if (perGroup && !hasShape(perGroup.getType(), shape))

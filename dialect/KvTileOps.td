@@ -77,7 +77,7 @@ def Kv_TileFoldOp : Kv_TileOp<"fold", [Pure]> {
     Constraints:
     - (C1) scales are a block of a scale's type with as many reduced indices as the tile has columns;
     - (C2) the result has (free groups * rows) x columns, offsets one column;
-    - (C3) offsets are there exactly if zeros are, and zeros have the type of scales.
+    - (C3) offsets are there exactly if zeros are, and zeros have the type of scales, f16 or bf16.
   }];
   let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$scales, Optional<Kv_BlockType>:$zeros);
   let results = (outs Kv_F32Tile:$result, Optional<Kv_F32Tile>:$offsets);
@@ -135,10 +135,12 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
     - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
     - (C3) query_scales are there exactly if the query is i8 or i16;
     - (C4) the query is f32 or, times codes, i8 or i16;
-    - (C5) scales are a key block of a scale's type whose extents divide those of keys;
-    - (C6) query_sums and query_scales are rows of the query x channels of scales, or x 1 with `operand`;
-    - (C7) zeros have the type of scales, `hybrid` needs zeros, neither goes with `operand`, and only there
-      are offsets (rows of the query x 1).
+    - (C5) scales are a key block of a scale's type whose extents divide those of keys; every token has scales
+      of its own with `accumulator` and `result`, every channel with `operand`;
+    - (C6) the rows of the query are heads, with `operand` (tokens of scales * heads); query_sums and
+      query_scales are rows x channels of scales, or x 1 with `operand`;
+    - (C7) zeros have the type of scales, f16 or bf16, `hybrid` needs zeros, neither goes with `operand`, and
+      only there are offsets (rows of the query x 1).
   }];
   let arguments = (ins Kv_Tile:$query, Kv_BlockType:$keys, Optional<Kv_BlockType>:$scales,
                        Optional<Kv_BlockType>:$zeros,
@@ -195,10 +197,12 @@ def Kv_TileAccumulateOp
     - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
     - (C3) weight_scales are there exactly if the weights are i8 or i16;
     - (C4) the weights are f32 or, times codes, i8 or i16;
-    - (C5) scales are a value block of a scale's type whose extents divide those of values;
-    - (C6) weight_sums and weight_scales are rows of the weights x tokens of scales, or x 1 with `operand`;
-    - (C7) zeros have the type of scales, `hybrid` needs zeros, neither goes with `operand`, and only there
-      are offsets (rows of the weights x 1).
+    - (C5) scales are a value block of a scale's type whose extents divide those of values; every channel has
+      scales of its own with `accumulator` and `result`, every token with `operand`;
+    - (C6) the rows of the weights are heads, with `operand` (channels of scales * heads); weight_sums and
+      weight_scales are rows x tokens of scales, or x 1 with `operand`;
+    - (C7) zeros have the type of scales, f16 or bf16, `hybrid` needs zeros, neither goes with `operand`, and
+      only there are offsets (rows of the weights x 1).
   }];
   let arguments = (ins Kv_StateType:$state, Kv_Tile:$weights, Kv_BlockType:$values,
                        Optional<Kv_BlockType>:$scales, Optional<Kv_BlockType>:$zeros,

@@ -34,7 +34,8 @@ static constexpr StringLiteral kPerToken = "one scale per token and head, as in 
 
 // Keys and values of recipe T: one signed scale per token, rotated; the keys centred and written with feedback.
 #define KVCC_T_KEYS(bits)                                                                                              \
-  "<i" #bits ", map = sym_signed, group = 1x{head}, scale = f16, transforms = [#kv.center, #kv.hadamard<{rotation}>], " \
+  "<i" #bits                                                                                                           \
+  ", map = sym_signed, group = 1x{head}, scale = f16, transforms = [#kv.center, #kv.hadamard<{rotation}>], "           \
   "feedback>"
 #define KVCC_T_VALUES(bits)                                                                                            \
   "<i" #bits ", map = sym_signed, group = 1x{head}, scale = f16, transforms = [#kv.hadamard<{rotation}>]>"
@@ -75,8 +76,8 @@ std::string kvcc::getSchemeNames() {
 /// `text` with the placeholders of the table replaced for heads of `headDim` channels.
 static std::string substitute(StringRef text, int64_t headDim) {
   std::string result = text.str();
-  for (auto [name, value] : {std::pair<std::string, int64_t>("{head}", headDim),
-                             {"{rotation}", std::min<int64_t>(headDim & -headDim, 256)}})
+  for (auto [name, value] :
+       {std::pair<std::string, int64_t>("{head}", headDim), {"{rotation}", std::min<int64_t>(headDim & -headDim, 256)}})
     for (size_t at; (at = result.find(name)) != std::string::npos;)
       result.replace(at, name.size(), std::to_string(value));
   return result;
@@ -100,8 +101,8 @@ static Expected<T> parsePart(StringRef part, StringRef mnemonic, StringRef text,
   mlir::Attribute attribute = mlir::parseAttribute(whole, &context);
   if (auto result = dyn_cast_or_null<T>(attribute))
     return result;
-  return createStringError("in " + part.str() + " '" + whole + "': " +
-                           (message.empty() ? "expected #kv." + mnemonic.str() + "<...>" : message));
+  return createStringError("in " + part.str() + " '" + whole +
+                           "': " + (message.empty() ? "expected #kv." + mnemonic.str() + "<...>" : message));
 }
 
 /// The preset whose name is nearest.
@@ -120,7 +121,7 @@ Expected<Scheme> kvcc::parseScheme(StringRef text, int64_t headDim, mlir::MLIRCo
     auto [left, right] = part.split('=');
     left = left.trim();
     StringRef *target = left == "k" ? &key : left == "v" ? &value : left == "window" ? &window : nullptr;
-    if (part.size() != left.size() && target && target->empty())
+    if (target && target->empty() && !right.trim().empty())
       *target = right.trim();
     else if (i == 0 && part.size() == left.size())
       name = part;
@@ -135,14 +136,17 @@ Expected<Scheme> kvcc::parseScheme(StringRef text, int64_t headDim, mlir::MLIRCo
       return createStringError("expected scheme " + getSchemeNames() + ", but got '" + text.str() + "'" +
                                (name.empty() ? "" : "; the nearest is " + findNearest(name).name.str()));
     if (key.empty() || value.empty())
-      return createStringError("expected a preset, or both k and v, but got only " +
-                               std::string(!key.empty() ? "k" : !value.empty() ? "v" : "a window"));
+      return createStringError("expected a preset, or both k and v, but got only " + std::string(!key.empty() ? "k"
+                                                                                                 : !value.empty()
+                                                                                                     ? "v"
+                                                                                                     : "a window"));
     preset = nullptr;
   }
   auto quantKey = parsePart<kv::QuantAttr>("k", "quant", key.empty() ? StringRef(preset->key) : key, headDim, context);
   if (!quantKey)
     return quantKey.takeError();
-  auto quantValue = parsePart<kv::QuantAttr>("v", "quant", value.empty() ? StringRef(preset->value) : value, headDim, context);
+  auto quantValue =
+      parsePart<kv::QuantAttr>("v", "quant", value.empty() ? StringRef(preset->value) : value, headDim, context);
   if (!quantValue)
     return quantValue.takeError();
   StringRef windowText = !window.empty() ? window : preset ? StringRef(preset->window) : StringRef(kSinkWindow);

@@ -28,7 +28,8 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
         SmallVector<Value> sum = b.loop(0, columns / kLanes, b.f32Splat(0.0f), [&](Value i, ValueRange sums) {
           Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
           Value numbers = b.loadF32(in.getTile(), {b.index(h), column});
-          b.store(b.mul(numbers, b.loadF32(in.getScales(), at, op.getScales().getType().getElement())), result, {row, column});
+          b.store(b.mul(numbers, b.loadF32(in.getScales(), at, op.getScales().getType().getElement())), result,
+                  {row, column});
           return SmallVector<Value>{offsets ? b.fma(numbers, b.loadF32(in.getZeros(), at), sums[0]) : sums[0]};
         });
         if (offsets)
@@ -156,14 +157,15 @@ private:
     Value bits = arith::BitcastOp::create(b, b.i32Vector(), scales.scale);
     Value marked = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bits, b.i32Splat(0));
     scales.scale = math::AbsFOp::create(b, scales.scale);
-    scales.zero =
-        arith::SelectOp::create(b, marked, scales.zero, b.mul(scales.scale, b.f32Splat(-zeroCode())));
+    scales.zero = arith::SelectOp::create(b, marked, scales.zero, b.mul(scales.scale, b.f32Splat(-zeroCode())));
     return scales;
   }
 
   /// The accumulator of a head before its products: what the zero codes would add, negated.
   Value initial(int64_t head, Value group) {
     float zero = (biased ? 128.0f : 0.0f) - (hasZeros() ? 0.0f : zeroCode());
+    if (zero == 0)
+      return integer ? b.i32Splat(0) : b.f32Splat(0.0f);
     Value sum = b.mul(memref::LoadOp::create(b, p.smallSums, ValueRange{row(head), group}), b.f32(zero));
     return b.splat(integer ? arith::FPToSIOp::create(b, b.getI32Type(), sum).getResult() : sum);
   }
@@ -243,7 +245,15 @@ void forEachFreeTile(CpuBuilder &b, const Product &p, function_ref<void(Value, V
 }
 
 /// Refuses what these lowerings do not implement.
-LogicalResult checkProduct(Operation *op, BlockType block) {
+LogicalResult checkProduct(Operation *op, Placement placement, TypedValue<BlockType> scales, BlockType block) {
+  if (placement == Placement::Element)
+    return op->emitError("expected scales placed at accumulator, result or operand for a cpu target, but got element");
+  // The free indices of a vector share the rows of a folded operand.
+  int64_t freeGroup =
+      placement == Placement::Operand ? block.getFreeExtent() / scales.getType().getFreeExtent() : kLanes;
+  if (freeGroup % kLanes)
+    return op->emitError() << "expected scales at operand that a multiple of " << kLanes
+                           << " free indices share for a cpu target, but got " << freeGroup;
   PackingAttr packing = block.getPacking();
   int64_t reduceTile = block.isCodes() ? 4 : 1;
   if (packing.getFreeTile() != kLanes || packing.getReduceTile() != reduceTile || packing.getLanes() != 1)
@@ -258,8 +268,19 @@ LogicalResult checkProduct(Operation *op, BlockType block) {
 template <typename Op, typename Adaptor>
 Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small, Value sums, Value smallScales,
                     int64_t heads) {
-  Product product{block, data,        in.getScales(), in.getZeros(),           small,
-                  sums,  smallScales, in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid(), {}};
+  Product product{block,
+                  data,
+                  in.getScales(),
+                  in.getZeros(),
+                  small,
+                  sums,
+                  smallScales,
+                  in.getOffsets(),
+                  heads,
+                  block.getReduceExtent(),
+                  0,
+                  op.getHybrid(),
+                  {}};
   if (op.getScales())
     product.scaleType = op.getScales().getType().getElement();
   if (op.getPlacement() == Placement::Operand)
@@ -275,12 +296,12 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
 
   LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType keys = op.getKeys().getType();
-    if (failed(checkProduct(op, keys)))
+    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), keys)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
-    Product product = makeProduct(op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(),
-                                  shape[0]);
+    Product product =
+        makeProduct(op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(), shape[0]);
     Value result = b.scratch(shape, b.getF32Type());
     forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < shape[0]; ++h)
@@ -298,12 +319,12 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
 
   LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType values = op.getValues().getType();
-    if (failed(checkProduct(op, values)))
+    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), values)))
       return failure();
     CpuBuilder b(op.getLoc(), rewriter, isa);
     int64_t heads = op.getState().getType().getHeads();
-    Product product = makeProduct(op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(),
-                                  in.getWeightScales(), heads);
+    Product product =
+        makeProduct(op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(), in.getWeightScales(), heads);
     forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < heads; ++h) {
         Value at[] = {b.index(h), first};

@@ -193,6 +193,8 @@ SmallVector<Value> computeProduct(GpuBuilder &b, const Product &p, Value tile) {
 template <typename Op, typename Adaptor>
 FailureOr<Product> makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small, Type smallType, Value sums,
                                int64_t heads) {
+  if (op.getPlacement() == Placement::Element)
+    return op->emitError("expected scales placed at accumulator, result or operand for a cuda target, but got element");
   PackingAttr packing = block.getPacking();
   int64_t reduceTile = block.isCodes() ? kWarp : 1, lanes = block.isCodes() ? kWarp : 1;
   if (packing.getFreeTile() != kWarp || packing.getReduceTile() != reduceTile || packing.getLanes() != lanes)
@@ -200,14 +202,28 @@ FailureOr<Product> makeProduct(Op op, Adaptor in, BlockType block, Value data, V
                            << "> for a cuda target, but got " << packing;
   if (!cast<VectorType>(smallType).getElementType().isF32())
     return op->emitError() << "expected compute f32 for a cuda target, but got " << smallType;
-  Product product{block, data,  in.getScales(), in.getZeros(),           small,
-                  sums,  in.getOffsets(), heads, block.getReduceExtent(), 0, op.getHybrid(), {}};
+  Product product{block,
+                  data,
+                  in.getScales(),
+                  in.getZeros(),
+                  small,
+                  sums,
+                  in.getOffsets(),
+                  heads,
+                  block.getReduceExtent(),
+                  0,
+                  op.getHybrid(),
+                  {}};
   if (op.getScales())
     product.scaleType = op.getScales().getType().getElement();
   if (op.getPlacement() == Placement::Operand)
     product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
   else if (op.getScales())
     product.group /= op.getScales().getType().getReduceExtent();
+  if (product.group % kWarp && kWarp % product.group)
+    return op->emitError() << "expected groups along the reduction that divide 32 or are a multiple of it for a cuda "
+                              "target, but got "
+                           << product.group;
   return product;
 }
 

@@ -67,6 +67,17 @@ func.func @rounding(%x: memref<?xf32>, %i: index) attributes {kv.threads = 32 : 
 
 // -----
 
+func.func @bitcast_of_halves(%x: memref<?xf16>, %n: index) attributes {kv.threads = 32 : i64} {
+  %0 = memref.load %x[%n] : memref<?xf16>
+  // expected-error @below {{failed to legalize operation 'arith.bitcast'}}
+  %1 = arith.bitcast %0 : f16 to i16
+  %2 = arith.bitcast %1 : i16 to f16
+  memref.store %2, %x[%n] : memref<?xf16>
+  return
+}
+
+// -----
+
 func.func @narrow_shuffle(%x: memref<?xf32>, %i: index, %n: i32) attributes {kv.threads = 32 : i64} {
   %c16 = arith.constant 16 : i32
   %0 = memref.load %x[%i] : memref<?xf32>

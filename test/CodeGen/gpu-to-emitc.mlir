@@ -111,6 +111,24 @@ func.func @calls(%floats: memref<?xf32>) attributes {kv.threads = 32 : i64} {
   return
 }
 
+// A bitcast between f32 and a word is a call of the prelude, whose words are unsigned.
+// CHECK-LABEL: emitc.func @bits(
+// CHECK-SAME:    %[[FLOATS:[^:]*]]: !emitc.ptr<f32>
+// CHECK:         %[[FLOAT:.*]] = load %{{.*}} : <f32>
+// CHECK:         %[[UNSIGNED:.*]] = call_opaque "kv_f32_to_bits"(%[[FLOAT]]) : (f32) -> ui32
+// CHECK:         %[[SIGNED:.*]] = cast %[[UNSIGNED]] : ui32 to i32
+// CHECK:         %[[WORD:.*]] = cast %[[SIGNED]] : i32 to ui32
+// CHECK:         %[[BACK:.*]] = call_opaque "kv_bits_to_f32"(%[[WORD]]) : (ui32) -> f32
+// CHECK:         call_opaque "kv_abs"(%[[BACK]]) : (f32) -> f32
+func.func @bits(%floats: memref<?xf32>, %n: index) attributes {kv.threads = 32 : i64} {
+  %0 = memref.load %floats[%n] : memref<?xf32>
+  %1 = arith.bitcast %0 : f32 to i32
+  %2 = arith.bitcast %1 : i32 to f32
+  %3 = math.absf %2 : f32
+  memref.store %3, %floats[%n] : memref<?xf32>
+  return
+}
+
 // CHECK-LABEL: emitc.func @indices(
 // CHECK-SAME:    %{{[^:]*}}: !emitc.ptr<f32>, %[[N:[^:]*]]: !emitc.size_t)
 // CHECK:         %[[FOUR:.*]] = "emitc.constant"() <{value = 4 : index}>

@@ -16,15 +16,15 @@ module {}
 
 // -----
 
+// The 16 keys of a vector share the rows of a folded query.
 !keys = !kv.block<key, 32x32xi4, packing = <16x4>>
-!scales = !kv.block<key, 32x1xf16, packing = <16x1>>
+!scales = !kv.block<key, 4x32xf16, packing = <1x1>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
-  func.func @score_operand(%query: vector<1x32xf32>, %keys: !keys, %scales: !scales,
-                           %sums: vector<1x1xf32>) {
-    // expected-error @below {{expected scales placed at accumulator or result for a cpu target, but got operand}}
+  func.func @narrow_operand(%query: vector<4x32xf32>, %keys: !keys, %scales: !scales, %sums: vector<4x1xf32>) {
+    // expected-error @below {{expected scales at operand that a multiple of 16 free indices share for a cpu target, but got 8}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys scales %scales sums %sums placement <operand>
-      : vector<1x32xf32>, !keys, scales !scales, sums vector<1x1xf32> -> vector<1x32xf32>
+      : vector<4x32xf32>, !keys, scales !scales, sums vector<4x1xf32> -> vector<1x32xf32>
     return
   }
 }
@@ -36,7 +36,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @accumulate_element(%state: !kv.state<1x32>, %weights: vector<1x32xf32>, %values: !values,
                                 %scales: !scales, %sums: vector<1x1xf32>) {
-    // expected-error @below {{expected scales placed at accumulator or result for a cpu target, but got element}}
+    // expected-error @below {{expected scales placed at accumulator, result or operand for a cpu target, but got element}}
     // expected-error @below {{failed to legalize operation 'kv.tile.accumulate'}}
     kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <element>
       : !kv.state<1x32>, vector<1x32xf32>, !values, scales !scales, sums vector<1x1xf32>
@@ -66,6 +66,20 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
     // expected-error @below {{expected packing <16x1> for a cpu target, but got #kv.packing<16x4>}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys placement <none> : vector<1x32xf32>, !keys -> vector<1x32xf32>
+    return
+  }
+}
+
+// -----
+
+!keys = !kv.block<key, 32x32xf8E4M3FN, packing = <16x4>>
+!scales = !kv.block<key, 32x1xf16, packing = <16x1>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @fp8_int8(%query: vector<1x32xi16>, %keys: !keys, %scales: !scales, %sums: vector<1x1xf32>) {
+    // expected-error @below {{expected compute f32 with codes of f8E4M3FN, but got 'i16'}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
+    kv.tile.score %query, %keys scales %scales sums %sums query_scales %sums placement <result>
+      : vector<1x32xi16>, !keys, scales !scales, sums vector<1x1xf32> query_scales vector<1x1xf32> -> vector<1x32xf32>
     return
   }
 }

@@ -60,26 +60,10 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   func.func @score_element(%query: vector<1x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<1x2xf32>,
                            %item: index) attributes {kv.item_args = 1 : i64} {
-    // expected-error @below {{expected scales placed at accumulator or result for a cuda target, but got element}}
+    // expected-error @below {{expected scales placed at accumulator, result or operand for a cuda target, but got element}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys scales %scales sums %sums placement <element>
       : vector<1x64xf32>, !keys, scales !scales, sums vector<1x2xf32> -> vector<1x32xf32>
-    return
-  }
-}
-
-// -----
-
-!values = !kv.block<value, 32x64xi4, packing = <32x32, lanes = 32>>
-!scales = !kv.block<value, 1x64xf16, packing = <32x1>>
-module attributes {kv.target = #kv.target<cuda, "sm_90">} {
-  func.func @accumulate_operand(%state: !kv.state<1x64>, %weights: vector<1x32xf32>, %values: !values,
-                                %scales: !scales, %sums: vector<1x1xf32>, %item: index)
-      attributes {kv.item_args = 1 : i64} {
-    // expected-error @below {{expected scales placed at accumulator or result for a cuda target, but got operand}}
-    // expected-error @below {{failed to legalize operation 'kv.tile.accumulate'}}
-    kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <operand>
-      : !kv.state<1x64>, vector<1x32xf32>, !values, scales !scales, sums vector<1x1xf32>
     return
   }
 }
@@ -114,15 +98,15 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
 
 // -----
 
-!keys = !kv.block<key, 32x64xi4, packing = <32x32, lanes = 32>>
-!scales = !kv.block<key, 32x4xf16, packing = <32x1>>
+!keys = !kv.block<key, 32x96xi4, packing = <32x32, lanes = 32>>
+!scales = !kv.block<key, 32x2xf16, packing = <32x1>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
-  func.func @narrow_group(%query: vector<1x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<1x4xf32>,
-                          %item: index) attributes {kv.item_args = 1 : i64} {
-    // expected-error @below {{expected groups of a multiple of 32 along the reduction for a cuda target, but got 16}}
+  func.func @odd_group(%query: vector<1x96xf32>, %keys: !keys, %scales: !scales, %sums: vector<1x2xf32>,
+                       %item: index) attributes {kv.item_args = 1 : i64} {
+    // expected-error @below {{expected groups along the reduction that divide 32 or are a multiple of it for a cuda target, but got 48}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
-      : vector<1x64xf32>, !keys, scales !scales, sums vector<1x4xf32> -> vector<1x32xf32>
+      : vector<1x96xf32>, !keys, scales !scales, sums vector<1x2xf32> -> vector<1x32xf32>
     return
   }
 }
@@ -137,7 +121,7 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
     // expected-error @below {{expected compute f32 for a cuda target, but got 'vector<1x64xi8>'}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys scales %scales sums %sums query_scales %sums placement <accumulator>
-      : vector<1x64xi8>, !keys, scales !scales, sums vector<1x2xf32>, query_scales vector<1x2xf32>
+      : vector<1x64xi8>, !keys, scales !scales, sums vector<1x2xf32> query_scales vector<1x2xf32>
         -> vector<1x32xf32>
     return
   }

@@ -67,14 +67,14 @@ func.func @one_index(%out: memref<?xf32>, %rows: index, %row: index) attributes 
 // CHECK:         %[[KEYS:.*]] = memref.view %[[BYTES]]{{.*}} : memref<?xi8> to memref<192xi32>
 // CHECK:         %[[SCALES:.*]] = memref.view %[[BYTES]]{{.*}} : memref<?xi8> to memref<64xf16>
 // CHECK:         %{{.*}}:2 = scf.for %[[GROUP:.*]] = %[[C0]] to %[[C2]] step %[[C1]] iter_args(
-// CHECK:           %[[SUM:.*]] = memref.load %[[SUMS]][%[[C0]], %[[GROUP]]]
-// CHECK:           arith.mulf %[[SUM]], %[[ZERO_CODE]]
 // CHECK:           %[[UNIT:.*]] = arith.muli %[[GROUP]], %[[C96]]
 // CHECK:           %[[WORD:.*]] = arith.addi %[[UNIT]], %[[LANE:.*]] :
 // CHECK:           %[[FIRST:.*]] = memref.load %[[KEYS]][%[[WORD]]]
 // CHECK:           %[[NEXT:.*]] = arith.addi %[[WORD]], %[[C32]]
 // CHECK:           memref.load %[[KEYS]][%[[NEXT]]]
 // CHECK:           %[[CODE:.*]] = arith.andi %[[FIRST]], %[[MASK]]
+// CHECK:           %[[SUM:.*]] = memref.load %[[SUMS]][%[[C0]], %[[GROUP]]]
+// CHECK:           arith.mulf %[[SUM]], %[[ZERO_CODE]]
 // CHECK:           arith.uitofp %[[CODE]] : i32 to f32
 // CHECK:           %[[SCALE:.*]] = memref.load %[[SCALES]]
 // CHECK:           arith.extf %[[SCALE]]
@@ -140,6 +140,193 @@ func.func @accumulate_numbers(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: inde
   %values = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x64xbf16, packing = <32x1>>
   kv.tile.accumulate %state, %weights, %values placement <none>
     : !kv.state<2x64>, vector<2x32xf32>, !kv.block<value, 32x64xbf16, packing = <32x1>>
+  return
+}
+
+// A folded operand has a row per group of free indices and head: a lane reads the rows of its channel's group.
+// CHECK-LABEL: func.func @operand(
+// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK-DAG:     %[[C16:.*]] = arith.constant 16 : index
+// CHECK-DAG:     %[[LANE:.*]] = gpu.thread_id x
+// CHECK-DAG:     %[[FOLDED:.*]] = memref.alloca() : memref<4x32xf32, #gpu.address_space<workgroup>>
+// CHECK-DAG:     %[[OFFSETS:.*]] = memref.alloca() : memref<4x1xf32, #gpu.address_space<workgroup>>
+// CHECK:         %[[SCALES:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<64xf16>
+// CHECK:         scf.for
+// CHECK:           memref.load %[[SCALES]]
+// CHECK:           memref.store %{{.*}}, %[[FOLDED]]
+// CHECK:           gpu.shuffle xor
+// CHECK:           memref.store %{{.*}}, %[[OFFSETS]]
+// CHECK:         gpu.barrier
+// CHECK:         %[[GROUP:.*]] = arith.divui %{{.*}}, %[[C16]]
+// CHECK:         %[[ROW:.*]] = arith.muli %[[GROUP]], %[[C2]]
+// CHECK:         memref.load %[[OFFSETS]][%[[ROW]], %{{.*}}]
+func.func @operand(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attributes {kv.item_args = 1 : i64} {
+  %state = kv.tile.init_state : !kv.state<2x32>
+  %weights = kv.tile.load_query %w[%at] scale 1.0 : memref<?xf32> -> vector<2x32xf32>
+  %values = kv.tile.load %bytes[%at]
+    : memref<?xi8> -> !kv.block<value, 32x32xi4, packing = <32x32, lanes = 32>>
+  %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x2xf16, packing = <1x1>>
+  %folded, %offsets = kv.tile.fold %weights, %scales zeros %scales
+    : vector<2x32xf32>, !kv.block<value, 32x2xf16, packing = <1x1>>
+      zeros !kv.block<value, 32x2xf16, packing = <1x1>> -> vector<4x32xf32> offsets vector<4x1xf32>
+  %small:2 = kv.tile.prepare %folded group 32 : vector<4x32xf32> -> vector<4x32xf32>, vector<4x1xf32>
+  kv.tile.accumulate %state, %small#0, %values scales %scales sums %small#1 offsets %offsets placement <operand>
+    : !kv.state<2x32>, vector<4x32xf32>, !kv.block<value, 32x32xi4, packing = <32x32, lanes = 32>>,
+      scales !kv.block<value, 32x2xf16, packing = <1x1>>, sums vector<4x1xf32> offsets vector<4x1xf32>
+  return
+}
+
+// Only where the sign of the scale marks a group does its zero point count. Two groups share a unit of 32 codes.
+// CHECK-LABEL: func.func @score_hybrid(
+// CHECK-DAG:     %[[C0_I32:.*]] = arith.constant 0 : i32
+// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant -2.000000e+00 : f32
+// CHECK-COUNT-16: arith.uitofp
+// CHECK-NOT:     arith.uitofp
+// CHECK:         %[[SCALE:.*]] = arith.extf %{{.*}} : f16 to f32
+// CHECK:         %[[ZERO:.*]] = arith.extf %{{.*}} : f16 to f32
+// CHECK:         %[[BITS:.*]] = arith.bitcast %[[SCALE]] : f32 to i32
+// CHECK:         %[[MARKED:.*]] = arith.cmpi slt, %[[BITS]], %[[C0_I32]]
+// CHECK:         %[[MAGNITUDE:.*]] = math.absf %[[SCALE]]
+// CHECK:         %[[SYMMETRIC:.*]] = arith.mulf %[[MAGNITUDE]], %[[ZERO_CODE]]
+// CHECK:         arith.select %[[MARKED]], %[[ZERO]], %[[SYMMETRIC]]
+// CHECK-COUNT-16: arith.uitofp
+// CHECK-NOT:     arith.uitofp
+// CHECK:         math.absf
+// CHECK:         math.exp2
+func.func @score_hybrid(%q: memref<?xf32>, %bytes: memref<?xi8>, %zeros_at: index, %at: index)
+    attributes {kv.item_args = 1 : i64} {
+  %state = kv.tile.init_state : !kv.state<1x32>
+  %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
+  %small:2 = kv.tile.prepare %query group 16 : vector<1x32xf32> -> vector<1x32xf32>, vector<1x2xf32>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi2, packing = <32x32, lanes = 32>>
+  %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x2xf16, packing = <32x1>>
+  %zeros = kv.tile.load %bytes[%zeros_at] : memref<?xi8> -> !kv.block<key, 32x2xf16, packing = <32x1>>
+  %logits = kv.tile.score %small#0, %keys scales %scales zeros %zeros hybrid sums %small#1 placement <accumulator>
+    : vector<1x32xf32>, !kv.block<key, 32x32xi2, packing = <32x32, lanes = 32>>,
+      scales !kv.block<key, 32x2xf16, packing = <32x1>> zeros !kv.block<key, 32x2xf16, packing = <32x1>>,
+      sums vector<1x2xf32> -> vector<1x32xf32>
+  kv.tile.softmax_step %state, %logits : !kv.state<1x32>, vector<1x32xf32> -> vector<1x32xf32>
+  kv.tile.store_result %state, %q[%at], %q[%at] : !kv.state<1x32>, memref<?xf32>, memref<?xf32>
+  return
+}
+
+// A code of f8E4M3FN becomes an f32 with the same exponent field and, in the end, 2^120 times that.
+// CHECK-LABEL: func.func @score_fp8(
+// CHECK-DAG:     %[[BIAS:.*]] = arith.constant 1.329228E+36 : f32
+// CHECK-DAG:     %[[REST:.*]] = arith.constant 127 : i32
+// CHECK-DAG:     %[[SIGN:.*]] = arith.constant 128 : i32
+// CHECK:         %[[MAGNITUDE:.*]] = arith.andi %[[CODE:.*]], %[[REST]] : i32
+// CHECK:         %[[MOVED:.*]] = arith.shli %[[MAGNITUDE]],
+// CHECK:         %[[NEGATIVE:.*]] = arith.andi %[[CODE]], %[[SIGN]] : i32
+// CHECK:         %[[TOP:.*]] = arith.shli %[[NEGATIVE]],
+// CHECK:         %[[BITS:.*]] = arith.ori %[[MOVED]], %[[TOP]]
+// CHECK:         %[[FLOAT:.*]] = arith.bitcast %[[BITS]] : i32 to f32
+// CHECK:         arith.mulf %[[FLOAT]], %[[BIAS]]
+func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attributes {kv.item_args = 1 : i64} {
+  %state = kv.tile.init_state : !kv.state<1x32>
+  %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
+  %small:2 = kv.tile.prepare %query group 32 : vector<1x32xf32> -> vector<1x32xf32>, vector<1x1xf32>
+  %keys = kv.tile.load %bytes[%at]
+    : memref<?xi8> -> !kv.block<key, 32x32xf8E4M3FN, packing = <32x32, lanes = 32>>
+  %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <32x1>>
+  %logits = kv.tile.score %small#0, %keys scales %scales sums %small#1 placement <result>
+    : vector<1x32xf32>, !kv.block<key, 32x32xf8E4M3FN, packing = <32x32, lanes = 32>>,
+      scales !kv.block<key, 32x1xf16, packing = <32x1>>, sums vector<1x1xf32> -> vector<1x32xf32>
+  kv.tile.softmax_step %state, %logits : !kv.state<1x32>, vector<1x32xf32> -> vector<1x32xf32>
+  kv.tile.store_result %state, %q[%at], %q[%at] : !kv.state<1x32>, memref<?xf32>, memref<?xf32>
+  return
+}
+
+// A code of f4E2M1FN picks a nibble of a word: twice its magnitude. A scale of f8E8M0FNU is the exponent of an f32.
+// CHECK-LABEL: func.func @score_fp4(
+// CHECK-DAG:     %[[TABLE:.*]] = arith.constant -932957680 : i32
+// CHECK-DAG:     %[[TWELVE:.*]] = arith.constant 12 : i32
+// CHECK-DAG:     %[[EXPONENT:.*]] = arith.constant 23 : i32
+// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant -1.200000e+01 : f32
+// CHECK-DAG:     %[[HALF:.*]] = arith.constant 5.000000e-01 : f32
+// CHECK:         arith.mulf %{{.*}}, %[[ZERO_CODE]]
+// CHECK:         %[[SHIFTED:.*]] = arith.shrui %[[TABLE]],
+// CHECK:         %[[TWICE:.*]] = arith.andi %[[SHIFTED]],
+// CHECK:         %[[IS_NEGATIVE:.*]] = arith.cmpi ugt
+// CHECK:         %[[BELOW:.*]] = arith.subi %[[TWELVE]], %[[TWICE]]
+// CHECK:         %[[ABOVE:.*]] = arith.addi %[[TWICE]], %[[TWELVE]]
+// CHECK:         arith.select %[[IS_NEGATIVE]], %[[BELOW]], %[[ABOVE]]
+// CHECK:         %[[BYTE:.*]] = arith.extui %{{.*}} : i8 to i32
+// CHECK:         %[[BITS:.*]] = arith.shli %[[BYTE]], %[[EXPONENT]]
+// CHECK:         %[[SCALE:.*]] = arith.bitcast %[[BITS]] : i32 to f32
+// CHECK:         arith.mulf %[[SCALE]], %[[HALF]]
+func.func @score_fp4(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attributes {kv.item_args = 1 : i64} {
+  %state = kv.tile.init_state : !kv.state<1x32>
+  %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
+  %small:2 = kv.tile.prepare %query group 32 : vector<1x32xf32> -> vector<1x32xf32>, vector<1x1xf32>
+  %keys = kv.tile.load %bytes[%at]
+    : memref<?xi8> -> !kv.block<key, 32x32xf4E2M1FN, packing = <32x32, lanes = 32>>
+  %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf8E8M0FNU, packing = <32x1>>
+  %logits = kv.tile.score %small#0, %keys scales %scales sums %small#1 placement <result>
+    : vector<1x32xf32>, !kv.block<key, 32x32xf4E2M1FN, packing = <32x32, lanes = 32>>,
+      scales !kv.block<key, 32x1xf8E8M0FNU, packing = <32x1>>, sums vector<1x1xf32> -> vector<1x32xf32>
+  kv.tile.softmax_step %state, %logits : !kv.state<1x32>, vector<1x32xf32> -> vector<1x32xf32>
+  kv.tile.store_result %state, %q[%at], %q[%at] : !kv.state<1x32>, memref<?xf32>, memref<?xf32>
+  return
+}
+
+// Rotating takes a stage with a barrier for each power of two; the last stage scales.
+// CHECK-LABEL: func.func @rotate(
+// CHECK-DAG:     %[[NORM:.*]] = arith.constant 2.500000e-01 : f32
+// CHECK:         gpu.barrier
+// CHECK-COUNT-3: arith.subf
+// CHECK:         gpu.barrier
+// CHECK:         scf.for
+// CHECK:           scf.for
+// CHECK:             %[[X:.*]] = memref.load %[[TILE:.*]][
+// CHECK:             %[[Y:.*]] = memref.load %[[TILE]][
+// CHECK:             %[[SUM:.*]] = arith.addf %[[X]], %[[Y]]
+// CHECK:             %[[ROTATED:.*]] = arith.mulf %[[SUM]], %[[NORM]]
+// CHECK:             memref.store %[[ROTATED]], %[[TILE]]
+// CHECK:             %[[DIFFERENCE:.*]] = arith.subf %[[X]], %[[Y]]
+// CHECK:             arith.mulf %[[DIFFERENCE]], %[[NORM]]
+// CHECK:         gpu.barrier
+// CHECK-NEXT:    return
+func.func @rotate(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attributes {kv.item_args = 1 : i64} {
+  %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<2x32xf32>
+  %rotated = kv.tile.rotate %query size 16 : vector<2x32xf32> -> vector<2x32xf32>
+  kv.tile.scale_channels %rotated, %bytes[%at] : vector<2x32xf32>, memref<?xi8> -> vector<2x32xf32>
+  return
+}
+
+// What centred keys lack in every logit moves the maximum, which every lane has. Outputs are rotated in
+// workgroup memory; a lane's share of the sum is that of its tokens.
+// CHECK-LABEL: func.func @restore(
+// CHECK-SAME:    %{{[^:]*}}: memref<?xf32>, %[[BYTES:[^:]*]]: memref<?xi8>, %[[MEANS_AT:[^:]*]]: index, %[[FACTORS_AT:[^:]*]]: index)
+// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK-DAG:     %[[STATE:.*]] = memref.alloca() : memref<1x3xf32, #gpu.address_space<private>>
+// CHECK:         gpu.shuffle xor
+// CHECK:         memref.store %{{.*}}, %[[AMOUNTS:.*]][%{{.*}}] : memref<1x1xf32, #gpu.address_space<workgroup>>
+// CHECK:         gpu.barrier
+// CHECK:         %[[AMOUNT:.*]] = memref.load %[[AMOUNTS]]
+// CHECK:         %[[OLD:.*]] = memref.load %[[STATE]][%{{.*}}, %[[C2]]]
+// CHECK:         %[[NEW:.*]] = arith.addf %[[OLD]], %[[AMOUNT]]
+// CHECK:         memref.store %[[NEW]], %[[STATE]][%{{.*}}, %[[C2]]]
+// CHECK:         %[[MEANS:.*]] = memref.view %[[BYTES]][%[[MEANS_AT]]][] : memref<?xi8> to memref<32xf32>
+// CHECK:         %[[FACTORS:.*]] = memref.view %[[BYTES]][%[[FACTORS_AT]]][] : memref<?xi8> to memref<32xf32>
+// CHECK:         memref.store %{{.*}}, %[[TILE:.*]][%{{.*}}] : memref<1x32xf32, #gpu.address_space<workgroup>>
+// CHECK:         gpu.barrier
+// CHECK:         %[[SHARE:.*]] = memref.load %[[STATE]][%{{.*}}, %[[C1]]]
+// CHECK:         gpu.shuffle xor %[[SHARE]],
+// CHECK:         %[[OUT:.*]] = memref.load %[[TILE]]
+// CHECK:         memref.load %[[MEANS]]
+// CHECK:         memref.load %[[FACTORS]]
+// CHECK:         memref.store %{{.*}}, %[[STATE]]
+func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %means_at: index, %factors_at: index, %at: index)
+    attributes {kv.item_args = 1 : i64} {
+  %state = kv.tile.init_state : !kv.state<1x32>
+  %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
+  %missing = kv.tile.dot_channels %query, %bytes[%at] : vector<1x32xf32>, memref<?xi8> -> vector<1x1xf32>
+  kv.tile.shift_state %state, %missing : !kv.state<1x32>, vector<1x1xf32>
+  kv.tile.restore %state size 16 means %bytes[%means_at] factors %bytes[%factors_at]
+    : !kv.state<1x32> means memref<?xi8> factors memref<?xi8>
   return
 }
 

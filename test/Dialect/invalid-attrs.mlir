@@ -3,22 +3,22 @@
 
 //===-- #kv.quant ---------------------------------------------------------------------------===//
 
-// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'i1'}}
+// expected-error @below {{expected element i2 to i8, f8E4M3FN, f4E2M1FN, f16, bf16 or f32, but got 'i1'}}
 func.func private @quant_c1_narrow() attributes {a = #kv.quant<i1, map = sym, group = 1x32, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'i9'}}
+// expected-error @below {{expected element i2 to i8, f8E4M3FN, f4E2M1FN, f16, bf16 or f32, but got 'i9'}}
 func.func private @quant_c1_wide() attributes {a = #kv.quant<i9, map = sym, group = 1x32, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'si4'}}
+// expected-error @below {{expected element i2 to i8, f8E4M3FN, f4E2M1FN, f16, bf16 or f32, but got 'si4'}}
 func.func private @quant_c1_signed() attributes {a = #kv.quant<si4, map = sym, group = 1x32, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'f64'}}
+// expected-error @below {{expected element i2 to i8, f8E4M3FN, f4E2M1FN, f16, bf16 or f32, but got 'f64'}}
 func.func private @quant_c1_float() attributes {a = #kv.quant<f64>}
 
 // -----
@@ -38,89 +38,148 @@ func.func private @quant_c2_scale() attributes {a = #kv.quant<i3, map = sym, gro
 
 // -----
 
-// expected-error @below {{expected element 'f16' alone, but got a map with it}}
+// expected-error @below {{expected element 'f16' without codes, but got a map with it}}
 func.func private @quant_c3_map() attributes {a = #kv.quant<f16, map = sym>}
 
 // -----
 
-// expected-error @below {{expected element 'bf16' alone, but got a group with it}}
+// expected-error @below {{expected element 'bf16' without codes, but got a group with it}}
 func.func private @quant_c3_group() attributes {a = #kv.quant<bf16, group = 1x32>}
 
 // -----
 
-// expected-error @below {{expected element 'f32' alone, but got a scale with it}}
+// expected-error @below {{expected element 'f32' without codes, but got a scale with it}}
 func.func private @quant_c3_scale() attributes {a = #kv.quant<f32, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected element 'f16' alone, but got a transform with it}}
-func.func private @quant_c3_transform() attributes {a = #kv.quant<f16, transforms = [#kv.diag<sqrt_max>]>}
+// expected-error @below {{expected element 'f16' without codes, but got a search with it}}
+func.func private @quant_c3_search() attributes {a = #kv.quant<f16, search = 8>}
 
 // -----
 
-// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 2x32}}
+// expected-error @below {{expected element 'f16' without codes, but got a feedback with it}}
+func.func private @quant_c3_feedback() attributes {a = #kv.quant<f16, feedback>}
+
+// -----
+
+// expected-error @below {{expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got 2x32}}
 func.func private @quant_c4_square() attributes {a = #kv.quant<i3, map = sym, group = 2x32, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 0x32}}
+// expected-error @below {{expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got 0x32}}
 func.func private @quant_c4_zero() attributes {a = #kv.quant<i3, map = sym, group = 0x32, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 0x0}}
+// expected-error @below {{expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got 0x0}}
 func.func private @quant_c4_none() attributes {a = #kv.quant<i3, map = sym, group = 0x0, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 0x0}}
+// expected-error @below {{expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got 0x0}}
 func.func private @quant_c4_float() attributes {a = #kv.quant<f16, group = 0x0>}
 
 // -----
 
-// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 1x48}}
-func.func private @quant_c4_power() attributes {a = #kv.quant<i3, map = sym, group = 1x48, scale = f16>}
+// expected-error @below {{expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got 1x48}}
+func.func private @quant_c4_multiple() attributes {a = #kv.quant<i3, map = sym, group = 1x48, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 8x1}}
+// expected-error @below {{expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got 8x1}}
 func.func private @quant_c4_small() attributes {a = #kv.quant<i3, map = sym, group = 8x1, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected group 1xN or Nx1 with N = 16, 32, 64, 128 or 256, but got 1x512}}
+// expected-error @below {{expected group 1xN or Nx1 with N = 16 or a multiple of 32 up to 256, but got 1x512}}
 func.func private @quant_c4_large() attributes {a = #kv.quant<i3, map = sym, group = 1x512, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected scale f16, but got 'f32'}}
-func.func private @quant_c5() attributes {a = #kv.quant<i3, map = sym, group = 1x32, scale = f32>}
+// expected-error @below {{expected scale f16, bf16, f8E4M3FN or f8E8M0FNU with map sym, but got 'f32'}}
+func.func private @quant_c5_wide() attributes {a = #kv.quant<i3, map = sym, group = 1x32, scale = f32>}
+
+// -----
+
+// A power of two cannot be the exact -extreme / o of sym_signed, and zero points need a sign and precision.
+// expected-error @below {{expected scale f16, bf16 or f8E4M3FN with map sym_signed, but got 'f8E8M0FNU'}}
+func.func private @quant_c5_power() attributes {a = #kv.quant<i3, map = sym_signed, group = 1x32, scale = f8E8M0FNU>}
+
+// -----
+
+// expected-error @below {{expected scale f16 or bf16 with map asym, but got 'f8E4M3FN'}}
+func.func private @quant_c5_asym() attributes {a = #kv.quant<i3, map = asym, group = 1x32, scale = f8E4M3FN>}
+
+// -----
+
+// expected-error @below {{expected scale f16 or bf16 with map hybrid, but got 'f8E8M0FNU'}}
+func.func private @quant_c5_hybrid() attributes {a = #kv.quant<i3, map = hybrid, group = 1x32, scale = f8E8M0FNU>}
+
+// -----
+
+// expected-error @below {{expected scale f16, bf16, f8E4M3FN or f8E8M0FNU with map sym, but got 'f8E5M2'}}
+func.func private @quant_c5_float() attributes {a = #kv.quant<f4E2M1FN, map = sym, group = 1x32, scale = f8E5M2>}
 
 // -----
 
 func.func private @quant_c6_unknown() attributes {
-  // expected-error @below {{expected transform #kv.diag<sqrt_max>, but got "hadamard"}}
+  // expected-error @below {{expected transform #kv.diag, #kv.center, #kv.hadamard or #kv.token_norm, but got "hadamard"}}
   a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = ["hadamard"]>}
 
 // -----
 
 func.func private @quant_c6_twice() attributes {
-  // expected-error @below {{expected at most one #kv.diag, but got [#kv.diag<sqrt_max>, #kv.diag<sqrt_max>]}}
-  a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.diag<sqrt_max>]>}
+  // expected-error @below {{expected transforms in the order diag, center, hadamard, token_norm, each at most once, but got [#kv.diag<sqrt_max>, #kv.diag<given>]}}
+  a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.diag<given>]>}
 
 // -----
 
-// expected-error @below {{expected map sym, sym_full or sym_signed, but got asym}}
-func.func private @quant_map() attributes {a = #kv.quant<i3, map = asym, group = 1x32, scale = f16>}
+func.func private @quant_c6_order() attributes {
+  // expected-error @below {{expected transforms in the order diag, center, hadamard, token_norm, each at most once, but got [#kv.hadamard<64>, #kv.center]}}
+  a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.hadamard<64>, #kv.center]>}
 
 // -----
 
-// expected-error @below {{expected map sym, sym_full or sym_signed, but got none}}
+// Numbers as they are may be transformed too, by the same rules.
+func.func private @quant_c6_numbers() attributes {
+  // expected-error @below {{expected transforms in the order diag, center, hadamard, token_norm, each at most once, but got [#kv.token_norm<f16>, #kv.diag<rms>]}}
+  a = #kv.quant<f16, transforms = [#kv.token_norm<f16>, #kv.diag<rms>]>}
+
+// -----
+
+// expected-error @below {{expected map sym with element 'f8E4M3FN', but got asym}}
+func.func private @quant_c7_eight() attributes {a = #kv.quant<f8E4M3FN, map = asym, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected map sym with element 'f4E2M1FN', but got sym_signed}}
+func.func private @quant_c7_four() attributes {a = #kv.quant<f4E2M1FN, map = sym_signed, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected search from 0 to 16, but got 17}}
+func.func private @quant_c8_large() attributes {a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, search = 17>}
+
+// -----
+
+// expected-error @below {{expected search from 0 to 16, but got -1}}
+func.func private @quant_c8_negative() attributes {a = #kv.quant<i3, map = sym, group = 1x32, scale = f16, search = -1>}
+
+// -----
+
+// expected-error @below {{expected map sym, sym_full, sym_signed, asym or hybrid, but got affine}}
+func.func private @quant_map() attributes {a = #kv.quant<i3, map = affine, group = 1x32, scale = f16>}
+
+// -----
+
+// expected-error @below {{expected map sym, sym_full, sym_signed, asym or hybrid, but got none}}
 func.func private @quant_map_none() attributes {a = #kv.quant<i3, map = none, group = 1x32, scale = f16>}
 
 // -----
 
-// expected-error @below {{expected map, group, scale or transforms, but got zero_point}}
+// expected-error @below {{expected map, group, scale, transforms, search or feedback, but got zero_point}}
 func.func private @quant_key() attributes {a = #kv.quant<i3, map = sym, zero_point = 4>}
 
 // -----
@@ -146,10 +205,55 @@ func.func private @quant_transforms() attributes {
 
 // -----
 
-//===-- #kv.diag ----------------------------------------------------------------------------===//
+//===-- Transforms --------------------------------------------------------------------------===//
 
-// expected-error @below {{expected sqrt_max, but got mean}}
+// expected-error @below {{expected strength over 0 and at most 1, and 1 with rms, but got 0.000000e+00}}
+func.func private @diag_c1_zero() attributes {a = #kv.diag<rms, strength = 0.0>}
+
+// -----
+
+// expected-error @below {{expected strength over 0 and at most 1, and 1 with rms, but got 1.500000e+00}}
+func.func private @diag_c1_large() attributes {a = #kv.diag<rms, strength = 1.5>}
+
+// -----
+
+// expected-error @below {{expected strength over 0 and at most 1, and 1 with sqrt_max, but got 5.000000e-01}}
+func.func private @diag_c1_statistic() attributes {a = #kv.diag<sqrt_max, strength = 0.5>}
+
+// -----
+
+// expected-error @below {{expected given factors with weights, but got rms}}
+func.func private @diag_c2() attributes {a = #kv.diag<rms, tied, weights>}
+
+// -----
+
+// expected-error @below {{expected sqrt_max, rms, tensor or given, but got mean}}
 func.func private @diag_statistic() attributes {a = #kv.diag<mean>}
+
+// -----
+
+// expected-error @below {{expected strength, tied or weights, but got power}}
+func.func private @diag_key() attributes {a = #kv.diag<rms, power = 0.5>}
+
+// -----
+
+// expected-error @below {{expected hadamard size a power of two from 16 to 256, but got 8}}
+func.func private @hadamard_c1_small() attributes {a = #kv.hadamard<8>}
+
+// -----
+
+// expected-error @below {{expected hadamard size a power of two from 16 to 256, but got 512}}
+func.func private @hadamard_c1_large() attributes {a = #kv.hadamard<512>}
+
+// -----
+
+// expected-error @below {{expected hadamard size a power of two from 16 to 256, but got 96}}
+func.func private @hadamard_c1_power() attributes {a = #kv.hadamard<96>}
+
+// -----
+
+// expected-error @below {{expected token_norm f16 or f8E8M0FNU, but got 'bf16'}}
+func.func private @token_norm_c1() attributes {a = #kv.token_norm<bf16>}
 
 // -----
 
@@ -165,18 +269,28 @@ func.func private @window_c1_recent() attributes {a = #kv.window<sink = 32, rece
 
 // -----
 
-// expected-error @below {{expected flush a multiple of 32 from 32 to 4096, but got 0}}
+// expected-error @below {{expected flush 1 or a multiple of 32 from 32 to 4096, but got 0}}
 func.func private @window_c2_zero() attributes {a = #kv.window<sink = 32, recent = 96, flush = 0>}
 
 // -----
 
-// expected-error @below {{expected flush a multiple of 32 from 32 to 4096, but got 48}}
+// expected-error @below {{expected flush 1 or a multiple of 32 from 32 to 4096, but got 48}}
 func.func private @window_c2_multiple() attributes {a = #kv.window<sink = 32, recent = 96, flush = 48>}
 
 // -----
 
-// expected-error @below {{expected flush a multiple of 32 from 32 to 4096, but got 4128}}
+// expected-error @below {{expected flush 1 or a multiple of 32 from 32 to 4096, but got 4128}}
 func.func private @window_c2_large() attributes {a = #kv.window<sink = 32, recent = 0, flush = 4128>}
+
+// -----
+
+// expected-error @below {{expected flush 1 or a multiple of 32 from 32 to 4096, but got 2}}
+func.func private @window_c2_small() attributes {a = #kv.window<sink = 0, recent = 0, flush = 2>}
+
+// -----
+
+// expected-error @below {{expected recent 0 with flush = 1, but got 32}}
+func.func private @window_c3_every_token() attributes {a = #kv.window<sink = 0, recent = 32, flush = 1>}
 
 // -----
 

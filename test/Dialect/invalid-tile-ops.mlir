@@ -11,6 +11,144 @@ func.func @scale_channels_c1(%tile: vector<2x64xf32>, %bytes: memref<?xi8>, %at:
 
 // -----
 
+//===-- kv.tile.dot_channels ---------------------------------------------------------------===//
+
+func.func @dot_channels_c1_rows(%tile: vector<2x64xf32>, %bytes: memref<?xi8>, %at: index) {
+  // expected-error @below {{expected a result of 2x1, but got 'vector<4x1xf32>'}}
+  kv.tile.dot_channels %tile, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<4x1xf32>
+  return
+}
+
+// -----
+
+func.func @dot_channels_c1_columns(%tile: vector<2x64xf32>, %bytes: memref<?xi8>, %at: index) {
+  // expected-error @below {{expected a result of 2x1, but got 'vector<2x64xf32>'}}
+  kv.tile.dot_channels %tile, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x64xf32>
+  return
+}
+
+// -----
+
+//===-- kv.tile.rotate ---------------------------------------------------------------------===//
+
+func.func @rotate_c1(%tile: vector<2x64xf32>) {
+  // expected-error @below {{expected a result of type 'vector<2x64xf32>', but got 'vector<2x32xf32>'}}
+  kv.tile.rotate %tile size 32 : vector<2x64xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+func.func @rotate_c2_divides(%tile: vector<2x96xf32>) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 96, but got 64}}
+  kv.tile.rotate %tile size 64 : vector<2x96xf32> -> vector<2x96xf32>
+  return
+}
+
+// -----
+
+func.func @rotate_c2_power(%tile: vector<2x96xf32>) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 96, but got 48}}
+  kv.tile.rotate %tile size 48 : vector<2x96xf32> -> vector<2x96xf32>
+  return
+}
+
+// -----
+
+func.func @rotate_c2_small(%tile: vector<2x64xf32>) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 64, but got 8}}
+  kv.tile.rotate %tile size 8 : vector<2x64xf32> -> vector<2x64xf32>
+  return
+}
+
+// -----
+
+func.func @rotate_c2_zero(%tile: vector<2x64xf32>) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 64, but got 0}}
+  kv.tile.rotate %tile size 0 : vector<2x64xf32> -> vector<2x64xf32>
+  return
+}
+
+// -----
+
+//===-- kv.tile.fold -----------------------------------------------------------------------===//
+
+!scales = !kv.block<key, 1x64xf32, packing = <1x1>>
+func.func @fold_c1_element(%tile: vector<2x64xf32>, %scales: !scales) {
+  // expected-error @below {{expected scales with 64 reduced indices, but got '!kv.block<key, 1x64xf32, packing = <1x1>>'}}
+  kv.tile.fold %tile, %scales : vector<2x64xf32>, !scales -> vector<2x64xf32>
+  return
+}
+
+// -----
+
+!scales = !kv.block<key, 1x32xf16, packing = <1x1>>
+func.func @fold_c1_extent(%tile: vector<2x64xf32>, %scales: !scales) {
+  // expected-error @below {{expected scales with 64 reduced indices, but got '!kv.block<key, 1x32xf16, packing = <1x1>>'}}
+  kv.tile.fold %tile, %scales : vector<2x64xf32>, !scales -> vector<2x64xf32>
+  return
+}
+
+// -----
+
+!scales = !kv.block<value, 32x2xf16, packing = <1x1>>
+func.func @fold_c2_result(%tile: vector<2x32xf32>, %scales: !scales) {
+  // expected-error @below {{expected a result of 4x32 and offsets of 4x1}}
+  kv.tile.fold %tile, %scales : vector<2x32xf32>, !scales -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!scales = !kv.block<value, 32x2xf16, packing = <1x1>>
+func.func @fold_c2_offsets(%tile: vector<2x32xf32>, %scales: !scales) {
+  // expected-error @below {{expected a result of 4x32 and offsets of 4x1}}
+  kv.tile.fold %tile, %scales zeros %scales : vector<2x32xf32>, !scales zeros !scales
+    -> vector<4x32xf32> offsets vector<4x32xf32>
+  return
+}
+
+// -----
+
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+func.func @fold_c3_offsets(%tile: vector<2x64xf32>, %scales: !scales) {
+  // expected-error @below {{expected offsets exactly with zeros, and zeros of f16 or bf16 and the type '!kv.block<key, 1x64xf16, packing = <1x1>>'}}
+  kv.tile.fold %tile, %scales : vector<2x64xf32>, !scales -> vector<2x64xf32> offsets vector<2x1xf32>
+  return
+}
+
+// -----
+
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+func.func @fold_c3_zeros(%tile: vector<2x64xf32>, %scales: !scales) {
+  // expected-error @below {{expected offsets exactly with zeros, and zeros of f16 or bf16 and the type }}
+  kv.tile.fold %tile, %scales zeros %scales : vector<2x64xf32>, !scales zeros !scales -> vector<2x64xf32>
+  return
+}
+
+// -----
+
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+!zeros = !kv.block<key, 1x64xbf16, packing = <1x1>>
+func.func @fold_c3_type(%tile: vector<2x64xf32>, %scales: !scales, %zeros: !zeros) {
+  // expected-error @below {{expected offsets exactly with zeros, and zeros of f16 or bf16 and the type }}
+  kv.tile.fold %tile, %scales zeros %zeros : vector<2x64xf32>, !scales zeros !zeros
+    -> vector<2x64xf32> offsets vector<2x1xf32>
+  return
+}
+
+// -----
+
+!scales = !kv.block<key, 1x64xf8E4M3FN, packing = <1x1>>
+func.func @fold_c3_eight_bits(%tile: vector<2x64xf32>, %scales: !scales) {
+  // expected-error @below {{expected offsets exactly with zeros, and zeros of f16 or bf16 and the type }}
+  kv.tile.fold %tile, %scales zeros %scales : vector<2x64xf32>, !scales zeros !scales
+    -> vector<2x64xf32> offsets vector<2x1xf32>
+  return
+}
+
+// -----
+
 //===-- kv.tile.prepare --------------------------------------------------------------------===//
 
 func.func @prepare_c1_shape(%tile: vector<2x64xf32>) {
@@ -142,16 +280,6 @@ func.func @score_c1_channels(%query: vector<2x64xf32>, %keys: !keys) {
 // -----
 
 !keys = !kv.block<key, 32x64xf16, packing = <16x1>>
-func.func @score_c1_heads(%query: vector<2x64xf32>, %keys: !keys) {
-  // expected-error @below {{expected query HxD, keys 32xD and a result Hx32, but got }}
-  kv.tile.score %query, %keys placement <none>
-    : vector<2x64xf32>, !keys -> vector<4x32xf32>
-  return
-}
-
-// -----
-
-!keys = !kv.block<key, 32x64xf16, packing = <16x1>>
 func.func @score_c1_columns(%query: vector<2x64xf32>, %keys: !keys) {
   // expected-error @below {{expected query HxD, keys 32xD and a result Hx32, but got }}
   kv.tile.score %query, %keys placement <none>
@@ -165,7 +293,7 @@ func.func @score_c1_columns(%query: vector<2x64xf32>, %keys: !keys) {
 func.func @score_c2_scales(%query: vector<2x64xf32>, %keys: !keys, %sums: vector<2x2xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got '!kv.block<key, 32x64xi4, packing = <16x4>>' with placement accumulator}}
   "kv.tile.score"(%query, %keys, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 0, 1, 0>, placement = #kv.placement<accumulator>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<accumulator>}>
     : (vector<2x64xf32>, !keys, vector<2x2xf32>) -> vector<2x32xf32>
   return
 }
@@ -210,7 +338,7 @@ func.func @score_c2_numbers_with_scales(%query: vector<2x64xf32>, %keys: !keys, 
 func.func @score_c2_numbers_with_sums(%query: vector<2x64xf32>, %keys: !keys, %sums: vector<2x2xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got }}
   "kv.tile.score"(%query, %keys, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 0, 1, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<none>}>
     : (vector<2x64xf32>, !keys, vector<2x2xf32>) -> vector<2x32xf32>
   return
 }
@@ -245,7 +373,7 @@ func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
                           %scales: !scales, %sums: vector<2x2xf32>, %query_scales: vector<2x2xf32>) {
   // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x64xf32>'}}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %query_scales placement <accumulator>
-    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32>, query_scales vector<2x2xf32> -> vector<2x32xf32>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
   return
 }
 
@@ -255,7 +383,7 @@ func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
 func.func @score_c4_numbers(%query: vector<2x64xi8>, %keys: !keys, %query_scales: vector<2x1xf32>) {
   // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got 'vector<2x64xi8>' and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.score"(%query, %keys, %query_scales)
-    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
     : (vector<2x64xi8>, !keys, vector<2x1xf32>) -> vector<2x32xf32>
   return
 }
@@ -268,7 +396,7 @@ func.func @score_c4_wide(%query: vector<2x64xi32>, %keys: !keys, %scales: !scale
                          %sums: vector<2x2xf32>, %small: vector<2x2xf32>) {
   // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got }}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %small placement <accumulator>
-    : vector<2x64xi32>, !keys, scales !scales, sums vector<2x2xf32>, query_scales vector<2x2xf32> -> vector<2x32xf32>
+    : vector<2x64xi32>, !keys, scales !scales, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
   return
 }
 
@@ -290,7 +418,7 @@ func.func @score_c4_float(%query: vector<2x64xf16>, %keys: !keys, %scales: !scal
 !scales = !kv.block<value, 32x2xf16, packing = <1x1>>
 func.func @score_c5_role(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
                          %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, '!kv.block<key, 32x64xi4, packing = <16x4>>', but got '!kv.block<value, 32x2xf16, packing = <1x1>>'}}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, '!kv.block<key, 32x64xi4, packing = <16x4>>', but got '!kv.block<value, 32x2xf16, packing = <1x1>>'}}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -302,7 +430,7 @@ func.func @score_c5_role(%query: vector<2x64xf32>, %keys: !keys, %scales: !scale
 !scales = !kv.block<key, 32x2xf32, packing = <16x1>>
 func.func @score_c5_element(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
                             %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, }}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -314,7 +442,7 @@ func.func @score_c5_element(%query: vector<2x64xf32>, %keys: !keys, %scales: !sc
 !scales = !kv.block<key, 64x2xf16, packing = <16x1>>
 func.func @score_c5_tokens(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
                            %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, }}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -326,7 +454,7 @@ func.func @score_c5_tokens(%query: vector<2x64xf32>, %keys: !keys, %scales: !sca
 !scales = !kv.block<key, 32x3xf16, packing = <16x1>>
 func.func @score_c5_channels(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales,
                              %sums: vector<2x3xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, }}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x3xf32> -> vector<2x32xf32>
   return
@@ -364,7 +492,129 @@ func.func @score_c6_scales(%query: vector<2x64xi16>, %keys: !keys, %scales: !sca
                            %sums: vector<2x2xf32>, %small: vector<2x1xf32>) {
   // expected-error @below {{expected sums and scales of the small operand of 2x2, but got 'vector<2x1xf32>'}}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %small placement <accumulator>
-    : vector<2x64xi16>, !keys, scales !scales, sums vector<2x2xf32>, query_scales vector<2x1xf32> -> vector<2x32xf32>
+    : vector<2x64xi16>, !keys, scales !scales, sums vector<2x2xf32> query_scales vector<2x1xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xf16, packing = <16x1>>
+func.func @score_c6_numbers(%query: vector<2x64xf32>, %keys: !keys) {
+  // expected-error @below {{expected a small operand of 4 rows, but got 'vector<2x64xf32>'}}
+  kv.tile.score %query, %keys placement <none> : vector<2x64xf32>, !keys -> vector<4x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c6_rows(%query: vector<4x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<4x2xf32>) {
+  // expected-error @below {{expected a small operand of 2 rows, but got 'vector<4x64xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
+    : vector<4x64xf32>, !keys, scales !scales, sums vector<4x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+// Folded, the small operand has its rows once per group of free indices.
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+func.func @score_c6_folded_rows(%query: vector<4x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<4x1xf32>) {
+  // expected-error @below {{expected a small operand of 2 rows, but got 'vector<4x64xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <operand>
+    : vector<4x64xf32>, !keys, scales !scales, sums vector<4x1xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+func.func @score_c6_folded_sums(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<2x64xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 2x1, but got 'vector<2x64xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums placement <operand>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x64xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+!zeros = !kv.block<key, 32x2xbf16, packing = <16x1>>
+func.func @score_c7_type(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales, %zeros: !zeros, %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.score %query, %keys scales %scales zeros %zeros sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales zeros !zeros, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf8E4M3FN, packing = <16x1>>
+func.func @score_c7_eight_bits(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.score %query, %keys scales %scales zeros %scales sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales zeros !scales, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c7_hybrid(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.score %query, %keys scales %scales hybrid sums %sums placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+func.func @score_c7_folded_zeros(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.score %query, %keys scales %scales zeros %scales sums %sums placement <operand>
+    : vector<2x64xf32>, !keys, scales !scales zeros !scales, sums vector<2x1xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xf16, packing = <16x1>>
+!zeros = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c7_numbers(%query: vector<2x64xf32>, %keys: !keys, %zeros: !zeros) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  "kv.tile.score"(%query, %keys, %zeros)
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 1, 0, 0, 0>, placement = #kv.placement<none>}>
+    : (vector<2x64xf32>, !keys, !zeros) -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 1x64xf16, packing = <1x1>>
+func.func @score_c7_offsets(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<2x1xf32>, %offsets: vector<2x64xf32>) {
+  // expected-error @below {{expected offsets of 2x1, with placement operand only, but got 'vector<2x64xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums offsets %offsets placement <operand>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x1xf32> offsets vector<2x64xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c7_offsets_placement(%query: vector<2x64xf32>, %keys: !keys, %scales: !scales, %sums: vector<2x2xf32>, %offsets: vector<2x1xf32>) {
+  // expected-error @below {{expected offsets of 2x1, with placement operand only, but got 'vector<2x1xf32>'}}
+  kv.tile.score %query, %keys scales %scales sums %sums offsets %offsets placement <accumulator>
+    : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> offsets vector<2x1xf32> -> vector<2x32xf32>
   return
 }
 
@@ -407,16 +657,6 @@ func.func @softmax_step_c1_weights(%state: !kv.state<2x64>, %logits: vector<2x32
 // -----
 
 //===-- kv.tile.accumulate -----------------------------------------------------------------===//
-
-!values = !kv.block<value, 32x64xf16, packing = <16x1>>
-func.func @accumulate_c1_heads(%state: !kv.state<2x64>, %weights: vector<4x32xf32>, %values: !values) {
-  // expected-error @below {{expected weights Hx32 and values 32xD for '!kv.state<2x64>', but got 'vector<4x32xf32>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
-  kv.tile.accumulate %state, %weights, %values placement <none>
-    : !kv.state<2x64>, vector<4x32xf32>, !values
-  return
-}
-
-// -----
 
 !values = !kv.block<value, 32x64xf16, packing = <16x1>>
 func.func @accumulate_c1_columns(%state: !kv.state<2x64>, %weights: vector<2x64xf32>, %values: !values) {
@@ -464,7 +704,7 @@ func.func @accumulate_c2_scales(%state: !kv.state<2x64>, %weights: vector<2x32xf
                                 %values: !values, %sums: vector<2x1xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got '!kv.block<value, 32x64xi4, packing = <16x4>>' with placement accumulator}}
   "kv.tile.accumulate"(%state, %weights, %values, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 0>, placement = #kv.placement<accumulator>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<accumulator>}>
     : (!kv.state<2x64>, vector<2x32xf32>, !values, vector<2x1xf32>) -> ()
   return
 }
@@ -512,7 +752,7 @@ func.func @accumulate_c2_numbers_with_sums(%state: !kv.state<2x64>, %weights: ve
                                            %values: !values, %sums: vector<2x1xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got }}
   "kv.tile.accumulate"(%state, %weights, %values, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<none>}>
     : (!kv.state<2x64>, vector<2x32xf32>, !values, vector<2x1xf32>) -> ()
   return
 }
@@ -548,7 +788,7 @@ func.func @accumulate_c3_extra(%state: !kv.state<2x64>, %weights: vector<2x32xf3
                                %scales: !scales, %sums: vector<2x1xf32>, %weight_scales: vector<2x1xf32>) {
   // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x32xf32>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %weight_scales placement <accumulator>
-    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>, weight_scales vector<2x1xf32>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32> weight_scales vector<2x1xf32>
   return
 }
 
@@ -557,9 +797,9 @@ func.func @accumulate_c3_extra(%state: !kv.state<2x64>, %weights: vector<2x32xf3
 !values = !kv.block<value, 32x64xf16, packing = <16x1>>
 func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32xi8>, %values: !values,
                                  %weight_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.accumulate"(%state, %weights, %values, %weight_scales)
-    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
     : (!kv.state<2x64>, vector<2x32xi8>, !values, vector<2x1xf32>) -> ()
   return
 }
@@ -568,11 +808,11 @@ func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32x
 
 !values = !kv.block<value, 32x64xi4, packing = <16x4>>
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
-func.func @accumulate_c4_wide(%state: !kv.state<2x64>, %weights: vector<2x32xi16>, %values: !values,
+func.func @accumulate_c4_wide(%state: !kv.state<2x64>, %weights: vector<2x32xi32>, %values: !values,
                               %scales: !scales, %sums: vector<2x1xf32>, %small: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8, but got 'vector<2x32xi16>' and '!kv.block<value, 32x64xi4, packing = <16x4>>'}}
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got 'vector<2x32xi32>' and '!kv.block<value, 32x64xi4, packing = <16x4>>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %small placement <accumulator>
-    : !kv.state<2x64>, vector<2x32xi16>, !values, scales !scales, sums vector<2x1xf32>, weight_scales vector<2x1xf32>
+    : !kv.state<2x64>, vector<2x32xi32>, !values, scales !scales, sums vector<2x1xf32> weight_scales vector<2x1xf32>
   return
 }
 
@@ -582,7 +822,7 @@ func.func @accumulate_c4_wide(%state: !kv.state<2x64>, %weights: vector<2x32xi16
 !scales = !kv.block<key, 1x64xf16, packing = <1x1>>
 func.func @accumulate_c5_role(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
                               %scales: !scales, %sums: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, }}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
   return
@@ -591,10 +831,10 @@ func.func @accumulate_c5_role(%state: !kv.state<2x64>, %weights: vector<2x32xf32
 // -----
 
 !values = !kv.block<value, 32x64xi4, packing = <16x4>>
-!scales = !kv.block<value, 1x64xbf16, packing = <16x1>>
+!scales = !kv.block<value, 1x64xf32, packing = <16x1>>
 func.func @accumulate_c5_element(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
                                  %scales: !scales, %sums: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, }}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
   return
@@ -606,7 +846,7 @@ func.func @accumulate_c5_element(%state: !kv.state<2x64>, %weights: vector<2x32x
 !scales = !kv.block<value, 3x64xf16, packing = <16x1>>
 func.func @accumulate_c5_tokens(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
                                 %scales: !scales, %sums: vector<2x3xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, }}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x3xf32>
   return
@@ -618,7 +858,7 @@ func.func @accumulate_c5_tokens(%state: !kv.state<2x64>, %weights: vector<2x32xf
 !scales = !kv.block<value, 1x128xf16, packing = <16x1>>
 func.func @accumulate_c5_channels(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
                                   %scales: !scales, %sums: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of f16 in the role of, and with extents that divide those of, }}
+  // expected-error @below {{expected scales in the role of, and with extents that divide those of, }}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
   return
@@ -656,7 +896,183 @@ func.func @accumulate_c6_scales(%state: !kv.state<2x64>, %weights: vector<2x32xi
                                 %scales: !scales, %sums: vector<2x1xf32>, %small: vector<2x2xf32>) {
   // expected-error @below {{expected sums and scales of the small operand of 2x1, but got 'vector<2x2xf32>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %small placement <accumulator>
-    : !kv.state<2x64>, vector<2x32xi8>, !values, scales !scales, sums vector<2x1xf32>, weight_scales vector<2x2xf32>
+    : !kv.state<2x64>, vector<2x32xi8>, !values, scales !scales, sums vector<2x1xf32> weight_scales vector<2x2xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xf16, packing = <16x1>>
+func.func @accumulate_c6_numbers(%state: !kv.state<2x64>, %weights: vector<4x32xf32>, %values: !values) {
+  // expected-error @below {{expected a small operand of 2 rows, but got 'vector<4x32xf32>'}}
+  kv.tile.accumulate %state, %weights, %values placement <none> : !kv.state<2x64>, vector<4x32xf32>, !values
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf16, packing = <16x1>>
+func.func @accumulate_c6_rows(%state: !kv.state<2x64>, %weights: vector<4x32xf32>, %values: !values, %scales: !scales, %sums: vector<4x1xf32>) {
+  // expected-error @below {{expected a small operand of 2 rows, but got 'vector<4x32xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<4x32xf32>, !values, scales !scales, sums vector<4x1xf32>
+  return
+}
+
+// -----
+
+// Folded, the small operand has its rows once per group of free indices.
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 32x2xf16, packing = <1x1>>
+func.func @accumulate_c6_folded_rows(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values, %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected a small operand of 4 rows, but got 'vector<2x32xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <operand>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 32x2xf16, packing = <1x1>>
+func.func @accumulate_c6_folded_sums(%state: !kv.state<2x64>, %weights: vector<4x32xf32>, %values: !values, %scales: !scales, %sums: vector<4x32xf32>) {
+  // expected-error @below {{expected sums and scales of the small operand of 4x1, but got 'vector<4x32xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <operand>
+    : !kv.state<2x64>, vector<4x32xf32>, !values, scales !scales, sums vector<4x32xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf16, packing = <16x1>>
+!zeros = !kv.block<value, 1x64xbf16, packing = <16x1>>
+func.func @accumulate_c7_type(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values, %scales: !scales, %zeros: !zeros, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.accumulate %state, %weights, %values scales %scales zeros %zeros sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales zeros !zeros, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf8E4M3FN, packing = <16x1>>
+func.func @accumulate_c7_eight_bits(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values, %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.accumulate %state, %weights, %values scales %scales zeros %scales sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales zeros !scales, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf16, packing = <16x1>>
+func.func @accumulate_c7_hybrid(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values, %scales: !scales, %sums: vector<2x1xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.accumulate %state, %weights, %values scales %scales hybrid sums %sums placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 32x2xf16, packing = <1x1>>
+func.func @accumulate_c7_folded_zeros(%state: !kv.state<2x64>, %weights: vector<4x32xf32>, %values: !values, %scales: !scales, %sums: vector<4x1xf32>) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  kv.tile.accumulate %state, %weights, %values scales %scales zeros %scales sums %sums placement <operand>
+    : !kv.state<2x64>, vector<4x32xf32>, !values, scales !scales zeros !scales, sums vector<4x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xf16, packing = <16x1>>
+!zeros = !kv.block<value, 1x64xf16, packing = <16x1>>
+func.func @accumulate_c7_numbers(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values, %zeros: !zeros) {
+  // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
+  "kv.tile.accumulate"(%state, %weights, %values, %zeros)
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 0, 0, 0>, placement = #kv.placement<none>}>
+    : (!kv.state<2x64>, vector<2x32xf32>, !values, !zeros) -> ()
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 32x2xf16, packing = <1x1>>
+func.func @accumulate_c7_offsets(%state: !kv.state<2x64>, %weights: vector<4x32xf32>, %values: !values, %scales: !scales, %sums: vector<4x1xf32>, %offsets: vector<4x32xf32>) {
+  // expected-error @below {{expected offsets of 4x1, with placement operand only, but got 'vector<4x32xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums offsets %offsets placement <operand>
+    : !kv.state<2x64>, vector<4x32xf32>, !values, scales !scales, sums vector<4x1xf32> offsets vector<4x32xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<value, 1x64xf16, packing = <16x1>>
+func.func @accumulate_c7_offsets_placement(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values, %scales: !scales, %sums: vector<2x1xf32>, %offsets: vector<2x1xf32>) {
+  // expected-error @below {{expected offsets of 2x1, with placement operand only, but got 'vector<2x1xf32>'}}
+  kv.tile.accumulate %state, %weights, %values scales %scales sums %sums offsets %offsets placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32> offsets vector<2x1xf32>
+  return
+}
+
+// -----
+
+//===-- kv.tile.shift_state ----------------------------------------------------------------===//
+
+func.func @shift_state_c1_rows(%state: !kv.state<2x64>, %amounts: vector<4x1xf32>) {
+  // expected-error @below {{expected amounts of 2x1, but got 'vector<4x1xf32>'}}
+  kv.tile.shift_state %state, %amounts : !kv.state<2x64>, vector<4x1xf32>
+  return
+}
+
+// -----
+
+func.func @shift_state_c1_columns(%state: !kv.state<2x64>, %amounts: vector<2x32xf32>) {
+  // expected-error @below {{expected amounts of 2x1, but got 'vector<2x32xf32>'}}
+  kv.tile.shift_state %state, %amounts : !kv.state<2x64>, vector<2x32xf32>
+  return
+}
+
+// -----
+
+//===-- kv.tile.restore --------------------------------------------------------------------===//
+
+func.func @restore_c1_divides(%state: !kv.state<2x96>) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 96, but got 64}}
+  kv.tile.restore %state size 64 : !kv.state<2x96>
+  return
+}
+
+// -----
+
+func.func @restore_c1_small(%state: !kv.state<2x64>) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 64, but got 8}}
+  kv.tile.restore %state size 8 : !kv.state<2x64>
+  return
+}
+
+// -----
+
+func.func @restore_c2_means(%state: !kv.state<2x64>, %bytes: memref<?xi8>) {
+  // expected-error @below {{expected an offset exactly with each vector}}
+  "kv.tile.restore"(%state, %bytes) <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0>}>
+    : (!kv.state<2x64>, memref<?xi8>) -> ()
+  return
+}
+
+// -----
+
+func.func @restore_c2_factors(%state: !kv.state<2x64>, %at: index) {
+  // expected-error @below {{expected an offset exactly with each vector}}
+  "kv.tile.restore"(%state, %at) <{operandSegmentSizes = array<i32: 1, 0, 0, 0, 1>}>
+    : (!kv.state<2x64>, index) -> ()
   return
 }
 

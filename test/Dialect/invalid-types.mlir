@@ -70,10 +70,59 @@ func.func private @cache_c5_value(
 
 // -----
 
-func.func private @cache_c6(
-  // expected-error @below {{expected values without a diagonal transform, but got #kv.diag<sqrt_max>}}
+// A token that is quantized alone shares its scale with no other.
+func.func private @cache_c5_every_token(
+  // expected-error @below {{expected key groups of one token with flush = 1, but got 32 tokens}}
+  !kv.cache<kv_heads = 1, head_dim = 64, dtype = f16,
+            key = <i4, map = sym, group = 32x1, scale = f16>, value = <f16>,
+            window = <sink = 0, recent = 0, flush = 1>>)
+
+// -----
+
+func.func private @cache_c6_key(
+  // expected-error @below {{expected a key hadamard size that divides head_dim = 96, but got 64}}
+  !kv.cache<kv_heads = 1, head_dim = 96, dtype = f16,
+            key = <i4, map = sym, group = 1x32, scale = f16, transforms = [#kv.hadamard<64>]>, value = <f16>,
+            window = <sink = 0, recent = 0, flush = 32>>)
+
+// -----
+
+func.func private @cache_c6_value(
+  // expected-error @below {{expected a value hadamard size that divides head_dim = 64, but got 128}}
   !kv.cache<kv_heads = 1, head_dim = 64, dtype = f16, key = <f16>,
-            value = <i4, map = sym, group = 32x1, scale = f16, transforms = [#kv.diag<sqrt_max>]>,
+            value = <bf16, transforms = [#kv.hadamard<128>]>,
+            window = <sink = 0, recent = 0, flush = 32>>)
+
+// -----
+
+func.func private @cache_c7(
+  // expected-error @below {{expected a key diagonal that is tied when it is folded into weights, but got #kv.diag<given, weights>}}
+  !kv.cache<kv_heads = 1, head_dim = 64, dtype = f16,
+            key = <i4, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<given, weights>]>, value = <f16>,
+            window = <sink = 0, recent = 0, flush = 32>>)
+
+// -----
+
+func.func private @cache_c8_key(
+  // expected-error @below {{expected key groups along the channels with map hybrid, but got 32x1}}
+  !kv.cache<kv_heads = 1, head_dim = 64, dtype = f16,
+            key = <i4, map = hybrid, group = 32x1, scale = f16>, value = <f16>,
+            window = <sink = 0, recent = 0, flush = 32>>)
+
+// -----
+
+func.func private @cache_c8_value(
+  // expected-error @below {{expected value groups along the tokens with map hybrid, but got 1x32}}
+  !kv.cache<kv_heads = 1, head_dim = 64, dtype = f16, key = <f16>,
+            value = <i4, map = hybrid, group = 1x32, scale = f16>,
+            window = <sink = 0, recent = 0, flush = 32>>)
+
+// -----
+
+func.func private @cache_c9(
+  // expected-error @below {{expected values without feedback, but got #kv.quant<i4, map = sym, group = 32x1, scale = f16, feedback>}}
+  !kv.cache<kv_heads = 1, head_dim = 64, dtype = f16, key = <f16>,
+            value = <i4, map = sym, group = 32x1, scale = f16, feedback>,
             window = <sink = 0, recent = 0, flush = 32>>)
 
 // -----
@@ -126,25 +175,25 @@ func.func private @block_c2_channels(
 // -----
 
 func.func private @block_c3_wide(
-  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'i9'}}
+  // expected-error @below {{expected element i2 to i8, f8E4M3FN, f8E8M0FNU, f4E2M1FN, f16, bf16 or f32, but got 'i9'}}
   !kv.block<key, 32x64xi9, packing = <16x4>>)
 
 // -----
 
 func.func private @block_c3_signed(
-  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'si4'}}
+  // expected-error @below {{expected element i2 to i8, f8E4M3FN, f8E8M0FNU, f4E2M1FN, f16, bf16 or f32, but got 'si4'}}
   !kv.block<key, 32x64xsi4, packing = <16x4>>)
 
 // -----
 
 func.func private @block_c3_float(
-  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'f64'}}
+  // expected-error @below {{expected element i2 to i8, f8E4M3FN, f8E8M0FNU, f4E2M1FN, f16, bf16 or f32, but got 'f64'}}
   !kv.block<key, 32x64xf64, packing = <16x4>>)
 
 // -----
 
 func.func private @block_c3_index(
-  // expected-error @below {{expected element i2 to i8, f16, bf16 or f32, but got 'index'}}
+  // expected-error @below {{expected element i2 to i8, f8E4M3FN, f8E8M0FNU, f4E2M1FN, f16, bf16 or f32, but got 'index'}}
   !kv.block<key, 32x64xindex, packing = <16x4>>)
 
 // -----

@@ -10,7 +10,13 @@
 // CHECK-SAME:    #kv.quant<f32>,
 // CHECK-SAME:    #kv.quant<i2, map = sym, group = 1x16, scale = f16>,
 // CHECK-SAME:    #kv.quant<i4, map = sym_full, group = 256x1, scale = f16>,
-// CHECK-SAME:    #kv.quant<i8, map = sym_signed, group = 32x1, scale = f16, transforms = [#kv.diag<sqrt_max>]>]
+// CHECK-SAME:    #kv.quant<i8, map = sym_signed, group = 32x1, scale = f16, transforms = [#kv.diag<sqrt_max>]>,
+// CHECK-SAME:    #kv.quant<i2, map = asym, group = 1x96, scale = bf16>,
+// CHECK-SAME:    #kv.quant<i3, map = hybrid, group = 32x1, scale = f16, search = 16>,
+// CHECK-SAME:    #kv.quant<i4, map = sym_signed, group = 1x64, scale = f8E4M3FN, search = 4, feedback>,
+// CHECK-SAME:    #kv.quant<f8E4M3FN, map = sym, group = 1x128, scale = f16>,
+// CHECK-SAME:    #kv.quant<f4E2M1FN, map = sym, group = 1x32, scale = f8E8M0FNU>,
+// CHECK-SAME:    #kv.quant<bf16, transforms = [#kv.token_norm<f16>]>]
 func.func private @quant() attributes {formats = [
   #kv.quant<f16>,
   #kv.quant<bf16>,
@@ -18,14 +24,47 @@ func.func private @quant() attributes {formats = [
   #kv.quant<i2, map = sym, group = 1x16, scale = f16, transforms = []>,
   #kv.quant<i4, map = sym_full, group = 256x1, scale = f16>,
   // Keys in another order than they print.
-  #kv.quant<i8, transforms = [#kv.diag<sqrt_max>], scale = f16, group = 32x1, map = sym_signed>]}
+  #kv.quant<i8, transforms = [#kv.diag<sqrt_max>], scale = f16, group = 32x1, map = sym_signed>,
+  #kv.quant<i2, map = asym, group = 1x96, scale = bf16>,
+  #kv.quant<i3, map = hybrid, group = 32x1, scale = f16, search = 16>,
+  #kv.quant<i4, feedback, search = 4, map = sym_signed, group = 1x64, scale = f8E4M3FN>,
+  #kv.quant<f8E4M3FN, map = sym, group = 1x128, scale = f16, search = 0>,
+  #kv.quant<f4E2M1FN, map = sym, group = 1x32, scale = f8E8M0FNU>,
+  #kv.quant<bf16, transforms = [#kv.token_norm<f16>]>]}
+
+// CHECK-LABEL: func.func private @transforms
+// CHECK-SAME:    #kv.diag<sqrt_max>,
+// CHECK-SAME:    #kv.diag<rms, strength = 0.2, tied>,
+// CHECK-SAME:    #kv.diag<rms, strength = 1.25E-5>,
+// CHECK-SAME:    #kv.diag<rms>,
+// CHECK-SAME:    #kv.diag<tensor>,
+// CHECK-SAME:    #kv.diag<given, tied, weights>,
+// CHECK-SAME:    #kv.center,
+// CHECK-SAME:    #kv.hadamard<16>,
+// CHECK-SAME:    #kv.token_norm<f16>,
+// CHECK-SAME:    #kv.token_norm<f8E8M0FNU>,
+// CHECK-SAME:    [#kv.diag<rms, strength = 0.2>, #kv.center, #kv.hadamard<256>, #kv.token_norm<f8E8M0FNU>]]
+func.func private @transforms() attributes {transforms = [
+  #kv.diag<sqrt_max, strength = 1.0>,
+  #kv.diag<rms, tied, strength = 0.2>,
+  #kv.diag<rms, strength = 0.0000125>,
+  #kv.diag<rms>,
+  #kv.diag<tensor>,
+  #kv.diag<given, weights, tied>,
+  #kv.center,
+  #kv.hadamard<16>,
+  #kv.token_norm<f16>,
+  #kv.token_norm<f8E8M0FNU>,
+  [#kv.diag<rms, strength = 0.2>, #kv.center, #kv.hadamard<256>, #kv.token_norm<f8E8M0FNU>]]}
 
 // CHECK-LABEL: func.func private @window
 // CHECK-SAME:    #kv.window<sink = 0, recent = 0, flush = 32>,
+// CHECK-SAME:    #kv.window<sink = 4, recent = 0, flush = 1>,
 // CHECK-SAME:    #kv.window<sink = 32, recent = 96, flush = 32>,
 // CHECK-SAME:    #kv.window<sink = 4096, recent = 4096, flush = 4096>]
 func.func private @window() attributes {windows = [
   #kv.window<sink = 0, recent = 0, flush = 32>,
+  #kv.window<sink = 4, recent = 0, flush = 1>,
   #kv.window<flush = 32, recent = 96, sink = 32>,
   #kv.window<sink = 4096, recent = 4096, flush = 4096>]}
 
@@ -85,14 +124,30 @@ func.func private @plain_cache(
                    window = <sink = 32, recent = 96, flush = 32>>
 func.func private @quantized_cache(!cache)
 
+// CHECK-LABEL: func.func private @transformed_cache(
+// CHECK-SAME:    key = <f4E2M1FN, map = sym, group = 1x16, scale = f8E4M3FN, transforms = [#kv.diag<tensor>], feedback>,
+// CHECK-SAME:    value = <i4, map = sym_signed, group = 1x128, scale = f16, transforms = [#kv.center, #kv.hadamard<128>]>, window = <sink = 0, recent = 0, flush = 1>>)
+func.func private @transformed_cache(
+  !kv.cache<kv_heads = 8, head_dim = 128, dtype = f16,
+            key = <f4E2M1FN, map = sym, group = 1x16, scale = f8E4M3FN, transforms = [#kv.diag<tensor>], feedback>,
+            value = <i4, map = sym_signed, group = 1x128, scale = f16,
+                     transforms = [#kv.center, #kv.hadamard<128>]>,
+            window = <sink = 0, recent = 0, flush = 1>>)
+
 // CHECK-LABEL: func.func private @block(
 // CHECK-SAME:    !kv.block<key, 32x128xi3, packing = <16x4>>,
 // CHECK-SAME:    !kv.block<key, 32x4xf16, packing = <32x1>>,
-// CHECK-SAME:    !kv.block<value, 32x64xi8, packing = <32x32, lanes = 32>>)
+// CHECK-SAME:    !kv.block<value, 32x64xi8, packing = <32x32, lanes = 32>>,
+// CHECK-SAME:    !kv.block<key, 32x64xf8E4M3FN, packing = <16x4>>,
+// CHECK-SAME:    !kv.block<value, 32x64xf4E2M1FN, packing = <16x4>>,
+// CHECK-SAME:    !kv.block<value, 32x1xf8E8M0FNU, packing = <1x1>>)
 func.func private @block(
   !kv.block<key, 32x128xi3, packing = <16x4>>,
   !kv.block<key, 32x4xf16, packing = #kv.packing<32x1>>,
-  !kv.block<value, 32x64xi8, packing = <32x32, lanes = 32>>)
+  !kv.block<value, 32x64xi8, packing = <32x32, lanes = 32>>,
+  !kv.block<key, 32x64xf8E4M3FN, packing = <16x4>>,
+  !kv.block<value, 32x64xf4E2M1FN, packing = <16x4>>,
+  !kv.block<value, 32x1xf8E8M0FNU, packing = <1x1>>)
 
 // CHECK-LABEL: func.func private @state(
 // CHECK-SAME:    !kv.state<4x128>)
@@ -168,25 +223,94 @@ func.func @query(%q: memref<?xf16>, %bytes: memref<?xi8>, %at: index) {
 // CHECK:         %[[K:.*]] = kv.tile.load %[[B]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x4>>
 // CHECK:         %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 32x2xf16, packing = <16x1>>
 // CHECK:         kv.tile.score %[[Q]], %[[K]] scales %[[KS]] sums %[[QS]] query_scales %[[QS]] placement <accumulator>
-// CHECK-SAME:      : vector<2x64xi16>, <key, 32x64xi3, packing = <16x4>>, scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32>, query_scales vector<2x2xf32> -> vector<2x32xf32>
+// CHECK-SAME:      : vector<2x64xi16>, <key, 32x64xi3, packing = <16x4>>, scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
 // CHECK:         %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x4>>
 // CHECK:         %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 1x64xf16, packing = <16x1>>
 // CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] scales %[[VS]] sums %[[WS]] weight_scales %[[WS]] placement <result>
-// CHECK-SAME:      : <2x64>, vector<2x32xi8>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32>, weight_scales vector<2x1xf32>
+// CHECK-SAME:      : <2x64>, vector<2x32xi8>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32>
 func.func @codes(%bytes: memref<?xi8>, %at: index, %state: !kv.state<2x64>, %q: vector<2x64xi16>,
                  %qs: vector<2x2xf32>, %w: vector<2x32xi8>, %ws: vector<2x1xf32>) {
   %k = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x4>>
   %ks = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x2xf16, packing = <16x1>>
   %0 = kv.tile.score %q, %k scales %ks sums %qs query_scales %qs placement <accumulator>
     : vector<2x64xi16>, !kv.block<key, 32x64xi3, packing = <16x4>>,
-      scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32>,
+      scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32>
       query_scales vector<2x2xf32> -> vector<2x32xf32>
   %v = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x64xi2, packing = <16x4>>
   %vs = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 1x64xf16, packing = <16x1>>
   kv.tile.accumulate %state, %w, %v scales %vs sums %ws weight_scales %ws placement <result>
     : !kv.state<2x64>, vector<2x32xi8>, !kv.block<value, 32x64xi2, packing = <16x4>>,
-      scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32>,
+      scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32>
       weight_scales vector<2x1xf32>
+  return
+}
+
+// CHECK-LABEL: func.func @folded(
+// CHECK-SAME:    %[[STATE:[^:]*]]: !kv.state<2x64>, %[[Q:[^:]*]]: vector<2x64xf32>, %[[W:[^:]*]]: vector<2x32xf32>,
+// CHECK:         kv.tile.fold %[[W]], %[[NORMS:.*]] : vector<2x32xf32>, <value, 32x1xf8E8M0FNU, packing = <1x1>> -> vector<2x32xf32>{{$}}
+// CHECK:         %[[FQ:.*]], %[[OQ:.*]] = kv.tile.fold %[[Q]], %[[KS:.*]] zeros %[[KS]] : vector<2x64xf32>, <key, 1x64xf16, packing = <1x1>> zeros !kv.block<key, 1x64xf16, packing = <1x1>> -> vector<2x64xf32> offsets vector<2x1xf32>
+// CHECK:         kv.tile.score %[[FQ]], %[[K:.*]] scales %[[KS]] sums %[[OQ]] offsets %[[OQ]] placement <operand> : vector<2x64xf32>, <key, 32x64xi2, packing = <16x4>>, scales !kv.block<key, 1x64xf16, packing = <1x1>>, sums vector<2x1xf32> offsets vector<2x1xf32> -> vector<2x32xf32>
+// CHECK:         %[[FW:.*]], %[[OW:.*]] = kv.tile.fold %[[W]], %[[VS:.*]] zeros %[[VS]] : vector<2x32xf32>, <value, 32x2xbf16, packing = <1x1>>
+// CHECK-SAME:      -> vector<4x32xf32> offsets vector<4x1xf32>
+// CHECK:         kv.tile.accumulate %[[STATE]], %[[FW]], %[[V:.*]] scales %[[VS]] sums %[[OW]] offsets %[[OW]] placement <operand> : <2x64>, vector<4x32xf32>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 32x2xbf16, packing = <1x1>>, sums vector<4x1xf32> offsets vector<4x1xf32>
+func.func @folded(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %w: vector<2x32xf32>,
+                  %k: !kv.block<key, 32x64xi2, packing = <16x4>>, %ks: !kv.block<key, 1x64xf16, packing = <1x1>>,
+                  %v: !kv.block<value, 32x64xi2, packing = <16x4>>, %vs: !kv.block<value, 32x2xbf16, packing = <1x1>>,
+                  %norms: !kv.block<value, 32x1xf8E8M0FNU, packing = <1x1>>) {
+  %0 = kv.tile.fold %w, %norms
+    : vector<2x32xf32>, !kv.block<value, 32x1xf8E8M0FNU, packing = <1x1>> -> vector<2x32xf32>
+  %1:2 = kv.tile.fold %q, %ks zeros %ks
+    : vector<2x64xf32>, !kv.block<key, 1x64xf16, packing = <1x1>> zeros !kv.block<key, 1x64xf16, packing = <1x1>>
+      -> vector<2x64xf32> offsets vector<2x1xf32>
+  %2 = kv.tile.score %1#0, %k scales %ks sums %1#1 offsets %1#1 placement <operand>
+    : vector<2x64xf32>, !kv.block<key, 32x64xi2, packing = <16x4>>,
+      scales !kv.block<key, 1x64xf16, packing = <1x1>>, sums vector<2x1xf32> offsets vector<2x1xf32>
+      -> vector<2x32xf32>
+  %3:2 = kv.tile.fold %w, %vs zeros %vs
+    : vector<2x32xf32>, !kv.block<value, 32x2xbf16, packing = <1x1>> zeros !kv.block<value, 32x2xbf16, packing = <1x1>>
+      -> vector<4x32xf32> offsets vector<4x1xf32>
+  kv.tile.accumulate %state, %3#0, %v scales %vs sums %3#1 offsets %3#1 placement <operand>
+    : !kv.state<2x64>, vector<4x32xf32>, !kv.block<value, 32x64xi2, packing = <16x4>>,
+      scales !kv.block<value, 32x2xbf16, packing = <1x1>>, sums vector<4x1xf32> offsets vector<4x1xf32>
+  return
+}
+
+// CHECK-LABEL: func.func @zeros(
+// CHECK:         kv.tile.score %{{.*}}, %{{.*}} scales %[[KS:.*]] zeros %[[KS]] sums %[[QS:.*]] query_scales %[[QS]] placement <accumulator> : vector<2x64xi16>, <key, 32x64xi4, packing = <16x4>>, scales !kv.block<key, 32x2xf16, packing = <16x1>> zeros !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.accumulate %{{.*}}, %{{.*}}, %{{.*}} scales %[[VS:.*]] zeros %[[VS]] hybrid sums %[[WS:.*]] weight_scales %[[WS]] placement <accumulator> : <2x64>, vector<2x32xi8>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 1x64xf16, packing = <16x1>> zeros !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32>
+func.func @zeros(%state: !kv.state<2x64>, %q: vector<2x64xi16>, %qs: vector<2x2xf32>,
+                 %k: !kv.block<key, 32x64xi4, packing = <16x4>>, %ks: !kv.block<key, 32x2xf16, packing = <16x1>>,
+                 %w: vector<2x32xi8>, %ws: vector<2x1xf32>, %v: !kv.block<value, 32x64xi2, packing = <16x4>>,
+                 %vs: !kv.block<value, 1x64xf16, packing = <16x1>>) {
+  %0 = kv.tile.score %q, %k scales %ks zeros %ks sums %qs query_scales %qs placement <accumulator>
+    : vector<2x64xi16>, !kv.block<key, 32x64xi4, packing = <16x4>>,
+      scales !kv.block<key, 32x2xf16, packing = <16x1>> zeros !kv.block<key, 32x2xf16, packing = <16x1>>,
+      sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
+  kv.tile.accumulate %state, %w, %v scales %vs zeros %vs hybrid sums %ws weight_scales %ws placement <accumulator>
+    : !kv.state<2x64>, vector<2x32xi8>, !kv.block<value, 32x64xi2, packing = <16x4>>,
+      scales !kv.block<value, 1x64xf16, packing = <16x1>> zeros !kv.block<value, 1x64xf16, packing = <16x1>>,
+      sums vector<2x1xf32> weight_scales vector<2x1xf32>
+  return
+}
+
+// CHECK-LABEL: func.func @transforms_undone(
+// CHECK-SAME:    %[[STATE:.*]]: !kv.state<2x64>, %[[Q:.*]]: vector<2x64xf32>, %[[B:.*]]: memref<?xi8>, %[[AT:.*]]: index)
+// CHECK:         %[[MISSING:.*]] = kv.tile.dot_channels %[[Q]], %[[B]][%[[AT]]] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
+// CHECK:         kv.tile.rotate %[[Q]] size 64 : vector<2x64xf32> -> vector<2x64xf32>
+// CHECK:         kv.tile.shift_state %[[STATE]], %[[MISSING]] : <2x64>, vector<2x1xf32>
+// CHECK:         kv.tile.restore %[[STATE]] size 16 : <2x64>{{$}}
+// CHECK:         kv.tile.restore %[[STATE]] means %[[B]][%[[AT]]] : <2x64> means memref<?xi8>{{$}}
+// CHECK:         kv.tile.restore %[[STATE]] factors %[[B]][%[[AT]]] : <2x64> factors memref<?xi8>{{$}}
+// CHECK:         kv.tile.restore %[[STATE]] size 64 means %[[B]][%[[AT]]] factors %[[B]][%[[AT]]] : <2x64> means memref<?xi8> factors memref<?xi8>{{$}}
+func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %bytes: memref<?xi8>, %at: index) {
+  %0 = kv.tile.dot_channels %q, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
+  %1 = kv.tile.rotate %q size 64 : vector<2x64xf32> -> vector<2x64xf32>
+  kv.tile.shift_state %state, %0 : !kv.state<2x64>, vector<2x1xf32>
+  kv.tile.restore %state size 16 : !kv.state<2x64>
+  kv.tile.restore %state means %bytes[%at] : !kv.state<2x64> means memref<?xi8>
+  kv.tile.restore %state factors %bytes[%at] : !kv.state<2x64> factors memref<?xi8>
+  kv.tile.restore %state size 64 means %bytes[%at] factors %bytes[%at]
+    : !kv.state<2x64> means memref<?xi8> factors memref<?xi8>
   return
 }
 

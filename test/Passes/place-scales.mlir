@@ -37,6 +37,10 @@ func.func @result(%q: tensor<?x4x64xf16>, %cache: !token) {
 // CHECK-LABEL: func.func @operand(
 // CHECK:         kv.attend {{.*}} {key_scales = #kv.placement<operand>,
 // CHECK-SAME:      value_scales = #kv.placement<operand>}
+// REMARK:      [[#@LINE+9]]:3: remark: [Passed] scale-placement
+// REMARK-SAME:   key{{.*}} scales at {{.*}}operand{{.*}}every reduced element has a scale of its own
+// REMARK:      [[#@LINE+7]]:3: remark: [Passed] scale-placement
+// REMARK-SAME:   value{{.*}} scales at {{.*}}operand{{.*}}every reduced element has a scale of its own
 !outer = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                    key = <i4, map = sym, group = 32x1, scale = f16>,
                    value = <i4, map = sym, group = 1x64, scale = f16>,

@@ -2,6 +2,7 @@
 // RUN: split-file %s %t
 // RUN: kvcc-opt %t/compute.mlir -kv-plan-schedule=compute=f64 -verify-diagnostics
 // RUN: kvcc-opt %t/cuda-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
+// RUN: kvcc-opt %t/fp8-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
 // RUN: kvcc-opt %t/page.mlir -kv-plan-schedule=page=100 -verify-diagnostics
 // RUN: kvcc-opt %t/target.mlir -kv-plan-schedule -verify-diagnostics
 // RUN: kvcc-opt %t/target-type.mlir -kv-plan-schedule -verify-diagnostics
@@ -13,6 +14,18 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {}
 //--- cuda-int8.mlir
 // expected-error @below {{expected compute auto or f32 for a cuda target, but got int8}}
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {}
+
+//--- fp8-int8.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>,
+                   value = <f8E4M3FN, map = sym, group = 1x64, scale = f16>,
+                   window = <sink = 0, recent = 0, flush = 1>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @fp8_int8(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected compute auto or f32 with elements of f8E4M3FN, but got int8}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
 
 //--- page.mlir
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,

@@ -3,6 +3,9 @@
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule | FileCheck %t/cpu.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %t/cpu.mlir
+// RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule | FileCheck %t/fp8.mlir
+// RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/fp8.mlir
+// RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule=compute=int8 | FileCheck %t/fp4.mlir
 // RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule | FileCheck %t/cuda.mlir
 // RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/cuda.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule --remark-format=emitRemark --remarks-filter=kv-plan-schedule \
@@ -67,6 +70,46 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
         scale = 0.125, schedule = #kv.schedule<heads = 2, page = 32, compute = f32, key = <32x4>,
                                                value = <32x4>, floats = <32x1>>}
       : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- fp8.mlir
+// Codes of f8E4M3FN are no integers of a byte, on whichever side they stand.
+!fp8_keys = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                      key = <f8E4M3FN, map = sym, group = 1x64, scale = f16>,
+                      value = <i4, map = sym, group = 32x1, scale = f16>,
+                      window = <sink = 0, recent = 0, flush = 32>>
+!fp8_values = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>,
+                        value = <f8E4M3FN, map = sym, group = 1x64, scale = f16>,
+                        window = <sink = 0, recent = 0, flush = 1>>
+module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
+  // CHECK-LABEL: func.func @fp8_keys(
+  // CHECK:         compute = f32, key = <16x4>, value = <16x4>,
+  func.func @fp8_keys(%q: tensor<?x8x64xf16>, %cache: !fp8_keys) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !fp8_keys -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+
+  // CHECK-LABEL: func.func @fp8_values(
+  // CHECK:         compute = f32, key = <16x4>, value = <16x4>,
+  func.func @fp8_values(%q: tensor<?x8x64xf16>, %cache: !fp8_values) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !fp8_values -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- fp4.mlir
+// Those of f4E2M1FN are, counted in halves.
+!fp4 = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                 key = <f4E2M1FN, map = sym, group = 1x32, scale = f8E8M0FNU>,
+                 value = <f4E2M1FN, map = sym, group = 1x16, scale = f8E4M3FN>,
+                 window = <sink = 0, recent = 0, flush = 1>>
+module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
+  // CHECK-LABEL: func.func @fp4(
+  // CHECK:         compute = int8, key = <16x4>, value = <16x4>,
+  func.func @fp4(%q: tensor<?x8x64xf16>, %cache: !fp4) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !fp4 -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
 }

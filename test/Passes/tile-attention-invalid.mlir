@@ -44,11 +44,26 @@ func.func @placement_none(%q: tensor<?x8x64xf16>, %cache: !cache)
 
 // -----
 
-!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <i4, map = sym, group = 32x1, scale = f16>,
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>,
+                   value = <i4, map = sym, group = 1x32, scale = f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @placement_accumulator(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  // expected-error @below {{expected a scale for every free index of '!kv.block<value, 32x64xi4, packing = <16x4>>' with placement accumulator}}
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<accumulator>,
+      schedule = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <i4, map = sym, group = 1x32, scale = f16>,
                    value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @placement_operand(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
-  // expected-error @below {{'kv.attend' op expected scales placed at none, accumulator or result, but got operand}}
+  // expected-error @below {{expected scales with 64 reduced indices, but got '!kv.block<key, 32x2xf16, packing = <16x1>>'}}
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<operand>, value_scales = #kv.placement<none>,
       schedule = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>,
@@ -63,7 +78,7 @@ func.func @placement_operand(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<
                    value = <i4, map = sym, group = 32x1, scale = f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @placement_element(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
-  // expected-error @below {{'kv.attend' op expected scales placed at none, accumulator or result, but got element}}
+  // expected-error @below {{'kv.attend' op expected scales placed at none, accumulator, result or operand, but got element}}
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<element>,
       schedule = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>,
@@ -98,21 +113,6 @@ func.func @value_packing(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<accumulator>,
       schedule = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x64>,
-                              floats = <16x1>>}
-    : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
-  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
-}
-
-// -----
-
-!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>,
-                   value = <i4, map = sym, group = 1x32, scale = f16>,
-                   window = <sink = 0, recent = 0, flush = 32>>
-func.func @scale_packing(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
-  // expected-error @below {{'kv.attend' op expected a packing whose tile divides 2x32 (free x reduced), but got #kv.packing<16x1>}}
-  %out, %lse = kv.attend %q, %cache {
-      scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<accumulator>,
-      schedule = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>,
                               floats = <16x1>>}
     : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>

@@ -52,12 +52,14 @@
 // CHECK:         %[[LEN:.*]] = arith.index_cast %[[LEN_WORD]]
 // CHECK:         %[[DIFFERENCE:.*]] = arith.subi %[[LEN]], %[[C128]]
 // CHECK:         %[[OUTSIDE:.*]] = arith.maxsi %[[DIFFERENCE]], %[[C0]]
-// CHECK:         %[[PAGE_BLOCKS:.*]] = arith.divui %[[OUTSIDE]], %[[C32]]
+// CHECK:         %[[FLUSHES:.*]] = arith.divui %[[OUTSIDE]], %[[C32]]
+// CHECK:         %[[PAGE_TOKENS:.*]] = arith.muli %[[FLUSHES]], %[[C32]]
+// CHECK:         %[[PAGE_UP:.*]] = arith.addi %[[PAGE_TOKENS]], %[[C31]]
+// CHECK:         %[[PAGE_BLOCKS:.*]] = arith.divui %[[PAGE_UP]], %[[C32]]
 // CHECK:         %[[SINK_TOKENS:.*]] = arith.minsi %[[LEN]], %[[C32]]
 // CHECK:         %[[SINK_UP:.*]] = arith.addi %[[SINK_TOKENS]], %[[C31]]
 // CHECK:         %[[SINK_BLOCKS:.*]] = arith.divui %[[SINK_UP]], %[[C32]]
 // CHECK:         %[[WITHOUT_SINK:.*]] = arith.subi %[[LEN]], %[[SINK_TOKENS]]
-// CHECK:         %[[PAGE_TOKENS:.*]] = arith.muli %[[PAGE_BLOCKS]], %[[C32]]
 // CHECK:         %[[RECENT_TOKENS:.*]] = arith.subi %[[WITHOUT_SINK]], %[[PAGE_TOKENS]]
 // CHECK:         %[[SHARE:.*]] = arith.divui %{{.*}}, %[[SPLITS]]
 // CHECK:         %[[BEFORE:.*]] = arith.muli %[[SPLIT]], %[[SHARE]]
@@ -93,11 +95,11 @@
 // CHECK:           %[[KS:.*]] = kv.tile.load %[[PAGES]][%[[KEY_SCALES_AT]]] : memref<?xi8> -> <key, 32x2xf16, packing = <16x1>>
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] query_scales %[[SCALES_Q]] placement <accumulator>
 // CHECK:           %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[LOGITS]]
-// CHECK:           %[[VALUES_W:[^,]*]], %[[SUMS_W:[^,]*]], %[[SCALES_W:.*]] = kv.tile.prepare %[[W]] group 32 unsigned : vector<2x32xf32> -> vector<2x32xi8>, vector<2x1xf32>, vector<2x1xf32>
 // CHECK:           %[[VALUES_AT:.*]] = arith.addi %[[AT]], %[[VALUES]]
 // CHECK:           %[[V:.*]] = kv.tile.load %[[PAGES]][%[[VALUES_AT]]] : memref<?xi8> -> <value, 32x64xi2, packing = <32x4>>
 // CHECK:           %[[VALUE_SCALES_AT:.*]] = arith.addi %[[AT]], %[[VALUE_SCALES]]
 // CHECK:           %[[VS:.*]] = kv.tile.load %[[PAGES]][%[[VALUE_SCALES_AT]]] : memref<?xi8> -> <value, 1x64xf16, packing = <32x1>>
+// CHECK:           %[[VALUES_W:[^,]*]], %[[SUMS_W:[^,]*]], %[[SCALES_W:.*]] = kv.tile.prepare %[[W]] group 32 unsigned : vector<2x32xf32> -> vector<2x32xi8>, vector<2x1xf32>, vector<2x1xf32>
 // CHECK:           kv.tile.accumulate %[[STATE]], %[[VALUES_W]], %[[V]] scales %[[VS]] sums %[[SUMS_W]] weight_scales %[[SCALES_W]] placement <result>
 // CHECK-NEXT:    }
 
@@ -199,6 +201,190 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
                               floats = <16x1>>}
     : tensor<?x8x64xf16>, !plain -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// Scales that every reduced index has of its own go into the small operand: the query once per block, for the
+// one group of keys that a block holds, and the weights twice, for two groups of channels. Folded weights
+// may be negative and large, so that integers have 16 bits. Zero points, folded too, are added to the logits
+// and to the output.
+!kivi = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                  key = <i2, map = asym, group = 32x1, scale = f16>,
+                  value = <i2, map = asym, group = 1x32, scale = f16>,
+                  window = <sink = 0, recent = 128, flush = 32>>
+// CHECK-LABEL: func.func @operand(
+// CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
+// CHECK:         %[[QUERY:.*]] = kv.tile.load_query
+// CHECK-NOT:     kv.tile.prepare
+// CHECK:         scf.for
+// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xi2, packing = <16x4>>
+// CHECK:           %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 1x64xf16, packing = <1x1>>
+// CHECK:           %[[KZ:.*]] = kv.tile.load {{.*}} -> <key, 1x64xf16, packing = <1x1>>
+// CHECK:           %[[FOLDED_Q:[^,]*]], %[[OFFSETS_Q:.*]] = kv.tile.fold %[[QUERY]], %[[KS]] zeros %[[KZ]] : {{.*}} -> vector<2x64xf32> offsets vector<2x1xf32>
+// CHECK:           %[[VALUES_Q:[^,]*]], %[[SUMS_Q:[^,]*]], %[[SCALES_Q:.*]] = kv.tile.prepare %[[FOLDED_Q]] group 64 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x1xf32>, vector<2x1xf32>
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] query_scales %[[SCALES_Q]] offsets %[[OFFSETS_Q]] placement <operand>
+// CHECK:           %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[LOGITS]]
+// CHECK:           %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x4>>
+// CHECK:           %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 32x2xf16, packing = <1x1>>
+// CHECK:           %[[VZ:.*]] = kv.tile.load {{.*}} -> <value, 32x2xf16, packing = <1x1>>
+// CHECK:           %[[FOLDED_W:[^,]*]], %[[OFFSETS_W:.*]] = kv.tile.fold %[[W]], %[[VS]] zeros %[[VZ]] : {{.*}} -> vector<4x32xf32> offsets vector<4x1xf32>
+// CHECK:           %[[VALUES_W:[^,]*]], %[[SUMS_W:[^,]*]], %[[SCALES_W:.*]] = kv.tile.prepare %[[FOLDED_W]] group 32 : vector<4x32xf32> -> vector<4x32xi16>, vector<4x1xf32>, vector<4x1xf32>
+// CHECK:           kv.tile.accumulate %[[STATE]], %[[VALUES_W]], %[[V]] scales %[[VS]] sums %[[SUMS_W]] weight_scales %[[SCALES_W]] offsets %[[OFFSETS_W]] placement <operand>
+// CHECK-NEXT:    }
+// CHECK-NOT:     kv.tile.restore
+func.func @operand(%q: tensor<?x4x64xf16>, %cache: !kivi) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<operand>, value_scales = #kv.placement<operand>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x4x64xf16>, !kivi -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
+// Zero points of groups along the reduction stay with the product; of a hybrid group only where it is marked.
+!hybrid = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                    key = <i4, map = asym, group = 1x32, scale = bf16>,
+                    value = <i2, map = hybrid, group = 32x1, scale = f16>,
+                    window = <sink = 0, recent = 0, flush = 32>>
+// CHECK-LABEL: func.func @zeros(
+// CHECK-NOT:     kv.tile.fold
+// CHECK:         scf.for
+// CHECK-NOT:       kv.tile.fold
+// CHECK:           %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 32x2xbf16, packing = <16x1>>
+// CHECK:           %[[KZ:.*]] = kv.tile.load {{.*}} -> <key, 32x2xbf16, packing = <16x1>>
+// CHECK:           kv.tile.score %{{[^ ]*}}, %{{[^ ]*}} scales %[[KS]] zeros %[[KZ]] sums
+// CHECK-NOT:       kv.tile.fold
+// CHECK:           %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 1x64xf16, packing = <16x1>>
+// CHECK:           %[[VZ:.*]] = kv.tile.load {{.*}} -> <value, 1x64xf16, packing = <16x1>>
+// CHECK:           kv.tile.accumulate %{{.*}}, %{{.*}}, %{{.*}} scales %[[VS]] zeros %[[VZ]] hybrid sums
+// CHECK-NEXT:    }
+func.func @zeros(%q: tensor<?x4x64xf16>, %cache: !hybrid) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<accumulator>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x4x64xf16>, !hybrid -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
+// Transforms: of the keys into the query, in the order in which they were applied, and what centring took from
+// every logit into the state; of the values out of the state, where the quantized tokens end. A slot
+// begins with four vectors of 256 bytes: key factors and means, value factors and means.
+!transformed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                         key = <i4, map = sym_signed, group = 1x64, scale = f16,
+                                transforms = [#kv.diag<rms, strength = 0.2>, #kv.center, #kv.hadamard<64>]>,
+                         value = <i4, map = sym_signed, group = 32x1, scale = f16,
+                                  transforms = [#kv.diag<sqrt_max>, #kv.center, #kv.hadamard<32>]>,
+                         window = <sink = 32, recent = 96, flush = 32>>
+// CHECK-LABEL: func.func @transforms(
+// CHECK-SAME:    %{{[^:]*}}: memref<?xf16>, %{{[^:]*}}: memref<?xi8>, %{{[^:]*}}: memref<?xi32>, %[[SLOTS:[^:]*]]: memref<?xi8>,
+// CHECK-DAG:     %[[KEY_MEANS:.*]] = arith.constant 256 : index
+// CHECK-DAG:     %[[VALUE_FACTORS:.*]] = arith.constant 512 : index
+// CHECK-DAG:     %[[VALUE_MEANS:.*]] = arith.constant 768 : index
+// CHECK-DAG:     %[[SINK:.*]] = arith.constant 1024 : index
+// CHECK:         %[[HEAD_BYTES:.*]] = arith.muli
+// CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
+// CHECK:         %[[QUERY:.*]] = kv.tile.load_query
+// CHECK:         %[[FACTORED:.*]] = kv.tile.scale_channels %[[QUERY]], %[[SLOTS]][%[[SLOT_AT:.*]]] :
+// CHECK:         %[[KEY_MEANS_AT:.*]] = arith.addi %[[SLOT_AT]], %[[KEY_MEANS]]
+// CHECK:         %[[MISSING:.*]] = kv.tile.dot_channels %[[FACTORED]], %[[SLOTS]][%[[KEY_MEANS_AT]]] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
+// CHECK:         %[[ROTATED:.*]] = kv.tile.rotate %[[FACTORED]] size 64
+// CHECK:         %[[VALUES_Q:[^,]*]], %{{.*}} = kv.tile.prepare %[[ROTATED]] group 64
+// CHECK:         scf.for
+// CHECK:           kv.tile.score %[[VALUES_Q]]
+// CHECK:           kv.tile.accumulate
+// CHECK-NEXT:    }
+// CHECK-NEXT:    kv.tile.shift_state %[[STATE]], %[[MISSING]] : <2x64>, vector<2x1xf32>
+// CHECK-DAG:     %[[VALUE_MEANS_AT:.*]] = arith.addi %[[SLOT_AT]], %[[VALUE_MEANS]]
+// CHECK-DAG:     %[[VALUE_FACTORS_AT:.*]] = arith.addi %[[SLOT_AT]], %[[VALUE_FACTORS]]
+// CHECK:         kv.tile.restore %[[STATE]] size 32 means %[[SLOTS]][%[[VALUE_MEANS_AT]]] factors %[[SLOTS]][%[[VALUE_FACTORS_AT]]]
+// CHECK:         scf.for
+// CHECK:           kv.tile.score %[[QUERY]], %{{.*}} placement <none>
+// CHECK:         kv.tile.store_result %[[STATE]]
+func.func @transforms(%q: tensor<?x4x64xf16>, %cache: !transformed) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<accumulator>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x4x64xf16>, !transformed -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
+// Factors that the projections hold already are applied nowhere, and have no place in a slot.
+!in_weights = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                        key = <i4, map = sym, group = 1x32, scale = f16,
+                               transforms = [#kv.diag<given, tied, weights>]>,
+                        value = <f16, transforms = [#kv.hadamard<64>]>,
+                        window = <sink = 0, recent = 0, flush = 32>>
+// CHECK-LABEL: func.func @in_weights(
+// CHECK-NOT:     kv.tile.scale_channels
+// CHECK-NOT:     kv.tile.shift_state
+// CHECK:         kv.tile.restore %{{.*}} size 64 : <2x64>{{$}}
+// CHECK-NOT:     kv.tile.scale_channels
+// CHECK:         return
+func.func @in_weights(%q: tensor<?x4x64xf16>, %cache: !in_weights) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<none>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x4x64xf16>, !in_weights -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
+// Token norms multiply the logits of their keys and the weights of their values.
+!normed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                    key = <i4, map = sym, group = 1x64, scale = f16, transforms = [#kv.token_norm<f16>]>,
+                    value = <i4, map = sym, group = 32x1, scale = f16, transforms = [#kv.token_norm<f8E8M0FNU>]>,
+                    window = <sink = 0, recent = 0, flush = 32>>
+// CHECK-LABEL: func.func @token_norms(
+// CHECK:         scf.for
+// CHECK:           %[[KN:.*]] = kv.tile.load {{.*}} -> <value, 32x1xf16, packing = <1x1>>
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score
+// CHECK:           %[[NORMED:.*]] = kv.tile.fold %[[LOGITS]], %[[KN]] : {{.*}} -> vector<2x32xf32>{{$}}
+// CHECK:           %[[W:.*]] = kv.tile.softmax_step %{{.*}}, %[[NORMED]]
+// CHECK:           %[[VN:.*]] = kv.tile.load {{.*}} -> <value, 32x1xf8E8M0FNU, packing = <1x1>>
+// CHECK:           %[[NORMED_W:.*]] = kv.tile.fold %[[W]], %[[VN]] : {{.*}} -> vector<2x32xf32>{{$}}
+// CHECK:           %[[VALUES_W:[^,]*]], %{{.*}} = kv.tile.prepare %[[NORMED_W]] group 32
+// CHECK:           kv.tile.accumulate %{{.*}}, %[[VALUES_W]],
+// CHECK-NEXT:    }
+// CHECK-NOT:     kv.tile.restore
+// CHECK:         return
+func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<accumulator>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x4x64xf16>, !normed -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
+// Tokens that are quantized one by one leave the last block of the pages partial, so its logits are masked.
+!every_token = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                         key = <f8E4M3FN, map = sym, group = 1x64, scale = f16>,
+                         value = <f8E4M3FN, map = sym, group = 1x64, scale = f16>,
+                         window = <sink = 0, recent = 0, flush = 1>>
+// CHECK-LABEL: func.func @every_token(
+// CHECK-SAME:    %{{[^:]*}}: memref<?xf16>, %{{[^:]*}}: memref<?xi8>, %{{[^:]*}}: memref<?xi32>, %{{[^:]*}}: memref<?xi8>, %{{[^:]*}}: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>,
+// CHECK-DAG:     %[[C31:.*]] = arith.constant 31 : index
+// CHECK-DAG:     %[[C32:.*]] = arith.constant 32 : index
+// CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]]
+// CHECK:         %[[LEN:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[PAGE_TOKENS:.*]] = arith.maxsi %[[LEN]],
+// CHECK:         %[[PAGE_UP:.*]] = arith.addi %[[PAGE_TOKENS]], %[[C31]]
+// CHECK:         arith.divui %[[PAGE_UP]], %[[C32]]
+// CHECK:         scf.for %[[I:.*]] = {{.*}} {
+// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xf8E4M3FN, packing = <16x4>>
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score
+// CHECK:           %[[BEFORE:.*]] = arith.muli %[[I]], %[[C32]]
+// CHECK:           %[[VALID:.*]] = arith.subi %[[PAGE_TOKENS]], %[[BEFORE]]
+// CHECK:           %[[MASKED:.*]] = kv.tile.mask %[[LOGITS]], %[[VALID]]
+// CHECK:           kv.tile.softmax_step %{{.*}}, %[[MASKED]]
+func.func @every_token(%q: tensor<?x4x64xf16>, %cache: !every_token) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<operand>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+                              floats = <16x1>>}
+    : tensor<?x4x64xf16>, !every_token -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
 }
 
 // One row of the result per work item, over all parts.

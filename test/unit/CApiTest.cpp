@@ -144,7 +144,7 @@ TEST_F(CApiTest, RefusesWrongCompileOptions) {
       {[](auto &o) { o.size = 3; }, KVCC_INVALID_ARGUMENT, "options.size"},
       {[](auto &o) { o.model = nullptr; }, KVCC_INVALID_ARGUMENT, "model"},
       {[](auto &o) { o.model = "/no/such/config.json"; }, KVCC_INVALID_ARGUMENT, "/no/such/config.json"},
-      {[](auto &o) { o.scheme = "int5"; }, KVCC_INVALID_ARGUMENT, "innerq-base, innerq-small, but got 'int5'"},
+      {[](auto &o) { o.scheme = "int5"; }, KVCC_INVALID_ARGUMENT, "kvcc-5, but got 'int5'; the nearest is "},
       {[](auto &o) { o.target = "tpu"; }, KVCC_INVALID_ARGUMENT, "but got 'tpu'"},
       {[](auto &o) { o.dtype = "f8"; }, KVCC_INVALID_ARGUMENT, "f16, bf16 or f32, but got 'f8'"},
       {[](auto &o) { o.compute = "int3"; }, KVCC_INVALID_ARGUMENT, "but got int3"},
