@@ -218,8 +218,8 @@ void printGroup(const Group &group) {
     printRow("predicted", formatv("{0:f0} us per step of a layer, bound by {1}", group.cost->seconds * 1e6,
                                   name(group.cost->bound))
                               .str());
-  if (layer.getReasons())
-    for (mlir::NamedAttribute reason : *layer.getReasons())
+  if (std::optional<mlir::DictionaryAttr> reasons = layer.getReasons())
+    for (mlir::NamedAttribute reason : *reasons)
       printRow("why", reason.getName().getValue() + ": " +
                           mlir::cast<mlir::StringAttr>(reason.getValue()).getValue());
   if (group.plan)
