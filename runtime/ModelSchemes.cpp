@@ -95,14 +95,28 @@ std::optional<int64_t> parseBytes(StringRef text) {
   return int64_t(number * factor);
 }
 
-/// What follows `auto`.
-struct AutoRequest {
-  std::string objective = "#kv.objective<"; ///< IR text
-  std::string profile;
-};
+/// Takes `profile = PATH` out of a scheme's text.
+Expected<std::string> takeProfile(std::string &text) {
+  SmallVector<StringRef> parts, rest;
+  StringRef(text).split(parts, ';');
+  std::string path;
+  for (StringRef part : parts) {
+    auto [name, value] = part.split('=');
+    if (name.trim() != "profile") {
+      rest.push_back(part);
+      continue;
+    }
+    if (value.trim().empty() || !path.empty())
+      return createStringError("expected one 'profile = P.json', but got '" + part.trim().str() + "'");
+    path = value.trim().str();
+  }
+  text = join(rest, ";");
+  return path;
+}
 
-Expected<AutoRequest> parseAuto(StringRef text) {
-  AutoRequest request;
+/// What follows `auto`, as the text of an objective.
+Expected<std::string> parseAuto(StringRef text) {
+  std::string objective = "#kv.objective<";
   SmallVector<StringRef> parts, seen;
   text.split(parts, ';', -1, /*KeepEmpty=*/false);
   bool limited = false, first = true;
@@ -111,17 +125,13 @@ Expected<AutoRequest> parseAuto(StringRef text) {
     name = name.trim();
     value = value.trim();
     std::string given = value.str();
-    if (!is_contained({"budget", "memory", "max_kl", "context", "batch", "prefer", "specs", "profile"}, name) ||
+    if (!is_contained({"budget", "memory", "max_kl", "context", "batch", "prefer", "specs"}, name) ||
         value.empty() || is_contained(seen, name))
       return createStringError("expected auto with budget, memory, max_kl, context, batch, prefer, specs or profile, "
                                "each once as 'name = value', but got '" +
                                part.trim().str() + "'");
     seen.push_back(name);
     double number;
-    if (name == "profile") {
-      request.profile = given;
-      continue;
-    }
     if (name == "memory") {
       std::optional<int64_t> bytes = parseBytes(value);
       if (!bytes)
@@ -140,13 +150,12 @@ Expected<AutoRequest> parseAuto(StringRef text) {
         return createStringError("expected " + name.str() + " as an integer, but got '" + given + "'");
     }
     limited |= name == "budget" || name == "memory" || name == "max_kl" || given == "memory";
-    request.objective += (first ? "" : ", ") + name.str() + " = " + given;
+    objective += (first ? "" : ", ") + name.str() + " = " + given;
     first = false;
   }
   if (!limited)
-    request.objective += std::string(first ? "" : ", ") + "budget = 4";
-  request.objective += ">";
-  return request;
+    objective += std::string(first ? "" : ", ") + "budget = 4";
+  return objective + ">";
 }
 
 /// Copies key, value and window of a table's layers to those of the model.
@@ -200,7 +209,7 @@ Scheme ModelSchemes::getScheme(size_t layer) const {
 std::string ModelSchemes::print() const { return printModule(module.get()); }
 
 Expected<ModelSchemes> kvcc::chooseSchemes(MLIRContext &context, const ModelConfig &model, StringRef dtype,
-                                           const Target &target, StringRef text) {
+                                           const Target &target, StringRef given) {
   if (!is_contained({"f16", "bf16", "f32"}, dtype))
     return createStringError("expected dtype f16, bf16 or f32, but got '" + dtype.str() + "'");
   ModelSchemes result;
@@ -208,27 +217,32 @@ Expected<ModelSchemes> kvcc::chooseSchemes(MLIRContext &context, const ModelConf
   ModuleOp module = result.module.get();
   module->setAttr(kTargetAttrName, target.getAttr(context));
   std::string objective = "#kv.objective<>";
-  text = text.trim();
+  std::string whole = given.str();
+  auto profilePath = takeProfile(whole);
+  if (!profilePath)
+    return profilePath.takeError();
+  StringRef text = StringRef(whole).trim();
+  bool isAuto = text == "auto" || text.starts_with("auto;") || text.starts_with("auto ");
+  if (!profilePath->empty()) {
+    auto profile = loadProfile(context, *profilePath, model);
+    if (!profile)
+      return profile.takeError();
+    result.statistics.resize(model.layers.size());
+    for (LayerProfile &layer : profile->layers) {
+      SmallVector<mlir::Attribute> measured(layer.measured.begin(), layer.measured.end());
+      if (kv::LayerOp op = result.layers[layer.layer]; op && isAuto)
+        op.setMeasuredAttr(mlir::ArrayAttr::get(&context, measured));
+      result.statistics[layer.layer] = std::move(layer.statistics);
+    }
+  }
 
-  if (text == "auto" || text.starts_with("auto;") || text.starts_with("auto ")) {
+  if (isAuto) {
     auto request = parseAuto(text);
     if (!request)
       return request.takeError();
-    objective = request->objective;
+    objective = *request;
     result.name = "auto";
-    result.source = "chosen per layer";
-    if (!request->profile.empty()) {
-      auto profile = loadProfile(context, request->profile, model);
-      if (!profile)
-        return profile.takeError();
-      result.statistics.resize(model.layers.size());
-      for (LayerProfile &layer : profile->layers) {
-        SmallVector<mlir::Attribute> measured(layer.measured.begin(), layer.measured.end());
-        if (kv::LayerOp op = result.layers[layer.layer])
-          op.setMeasuredAttr(mlir::ArrayAttr::get(&context, measured));
-        result.statistics[layer.layer] = std::move(layer.statistics);
-      }
-    }
+    result.source = profilePath->empty() ? "chosen by priors" : "chosen from a profile";
   } else if (text.ends_with(".mlir")) {
     if (Error error = applyTable(context, text, result.layers))
       return std::move(error);

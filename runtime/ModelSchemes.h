@@ -33,6 +33,7 @@ struct ModelSchemes {
 ///   specs = 4; profile = P.json` with any of these parts: the selection passes choose per layer. Without budget, memory
 ///   and max_kl the budget is 4 bits;
 /// - a path that ends in `.mlir`: a module of kv.layer, one for each layer of the model that has keys and values.
+/// `; profile = P.json` may follow any of them: writers then use its statistics for centring and feedback.
 /// Sliding layers that see no more than their windows stay unquantized.
 llvm::Expected<ModelSchemes> chooseSchemes(mlir::MLIRContext &context, const ModelConfig &model, llvm::StringRef dtype,
                                            const Target &target, llvm::StringRef text);

@@ -23,6 +23,7 @@ struct LayerProfile {
 
 struct Profile {
   std::string model; ///< as ModelConfig::name
+  std::string shape; ///< as describeShape
   int64_t tokens = 0, queries = 0;
   bool projected = false; ///< damage is of the projected output, relative to the residual stream
   std::vector<LayerProfile> layers;
@@ -40,6 +41,9 @@ llvm::Expected<Profile> measureProfile(mlir::MLIRContext &context, const ModelCo
 std::string printProfile(const Profile &profile);
 /// Fails, naming the file, for what is no profile, one of another model, or one that lacks layers.
 llvm::Expected<Profile> loadProfile(mlir::MLIRContext &context, llvm::StringRef path, const ModelConfig &model);
+
+/// What must agree between a profile and a model: "llama of 30 layers, 9/3x64 in 0-29".
+std::string describeShape(const ModelConfig &model);
 
 /// Whether passes choose how a layer is stored: softmax attention over keys and values of its own.
 bool hasCache(const LayerConfig &layer);

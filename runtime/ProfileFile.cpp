@@ -68,7 +68,7 @@ std::string kvcc::printProfile(const Profile &profile) {
                                   {"measured", std::move(measured)},
                                   {"heads", std::move(heads)}});
   }
-  json::Object root{{"kvcc_profile", kVersion},      {"model", profile.model},         {"tokens", profile.tokens},
+  json::Object root{{"kvcc_profile", kVersion},      {"model", profile.model},         {"shape", profile.shape},         {"tokens", profile.tokens},
                     {"queries", profile.queries},    {"projected", profile.projected}, {"layers", std::move(layers)}};
   return formatv("{0:1}", json::Value(std::move(root))).str() + "\n";
 }
@@ -91,8 +91,10 @@ public:
     profile.tokens = root.getInteger("tokens").value_or(0);
     profile.queries = root.getInteger("queries").value_or(0);
     profile.projected = root.getBoolean("projected").value_or(false);
-    if (profile.model != model.name)
-      return fail("expected a profile of " + model.name + ", but got one of '" + profile.model + "'");
+    profile.shape = root.getString("shape").value_or("").str();
+    if (profile.shape != describeShape(model))
+      return fail("expected a profile of a " + describeShape(model) + ", but got one of " +
+                  (profile.shape.empty() ? "no known shape" : "a " + profile.shape));
     std::vector<bool> seen(model.layers.size(), false);
     const json::Array *layers = root.getArray("layers");
     if (!layers)

@@ -102,7 +102,7 @@ SchemeOptions::SchemeOptions(cl::SubCommand &command, bool totals)
       window("window", cl::desc("tokens in full precision as IR, #kv.window<...>"), cl::sub(command)),
       memory("memory", cl::desc("auto: bytes for all sequences, such as 8GiB"), cl::sub(command)),
       prefer("prefer", cl::desc("auto: quality, speed or memory"), cl::sub(command)),
-      profile("profile", cl::desc("auto: what 'kvcc profile' measured"), cl::value_desc("P.json"), cl::sub(command)),
+      profile("profile", cl::desc("what 'kvcc profile' measured: for auto, and for writers"), cl::value_desc("P.json"), cl::sub(command)),
       budget("budget", cl::desc("auto: average bits per cached element; default 4"), cl::sub(command)),
       maxKl("max-kl", cl::desc("auto: the estimated KL that is accepted"), cl::sub(command)),
       context("context", cl::desc("auto: tokens of a sequence; default 32768"), cl::init(32768), cl::sub(command)),
@@ -117,7 +117,7 @@ Expected<std::string> SchemeOptions::getText() const {
   };
   bool isAuto = StringRef(scheme).trim().starts_with("auto");
   const cl::Option *parts[] = {&key, &value, &window};
-  const cl::Option *limits[] = {&budget, &memory, &maxKl, &context, &batch, &prefer, &specs, &profile};
+  const cl::Option *limits[] = {&budget, &memory, &maxKl, &context, &batch, &prefer, &specs};
   for (const cl::Option *option : limits)
     if (option->getNumOccurrences() && !isAuto && !(totals && (option == &context || option == &batch)))
       return usageError("expected --" + option->ArgStr + " with --scheme auto, but got " +
@@ -140,7 +140,8 @@ Expected<std::string> SchemeOptions::getText() const {
   }
   add(prefer, "prefer", prefer);
   add(specs, "specs", Twine(specs));
-  add(profile, "profile", profile);
+  if (!text.empty())
+    add(profile, "profile", profile);
   if (text.empty())
     return usageError("expected --scheme, or --k and --v, but got none");
   return text;
