@@ -245,6 +245,7 @@ Attribute DiagAttr::parse(AsmParser &parser, Type) {
   DiagStat stat;
   double strength = 1;
   bool tied = false, weights = false;
+  SmallVector<StringRef> keys;
   if (parser.parseLess() || parseEnum(parser, stat))
     return {};
   while (succeeded(parser.parseOptionalComma())) {
@@ -252,6 +253,11 @@ Attribute DiagAttr::parse(AsmParser &parser, Type) {
     StringRef key;
     if (parser.parseKeyword(&key))
       return {};
+    if (llvm::is_contained(keys, key)) {
+      parser.emitError(loc) << "expected " << key << " at most once, but got it again";
+      return {};
+    }
+    keys.push_back(key);
     if (key == "strength") {
       if (parser.parseEqual() || parser.parseFloat(strength))
         return {};

@@ -78,8 +78,8 @@ LogicalResult TilePrepareOp::verify() {
   if (rounded != bool(getScales()))
     return emitOpError("expected scales exactly with i8 or i16 values, but got values ") << values;
   // prepare_c4
-  if (getIsUnsigned() && !element.isInteger(8))
-    return emitOpError("expected unsigned with i8 values only, but got values ") << values;
+  if (getIsUnsigned() != element.isInteger(8))
+    return emitOpError("expected unsigned exactly with i8 values, but got values ") << values;
   return success();
 }
 

@@ -100,7 +100,7 @@ def Kv_TilePrepareOp : Kv_TileOp<"prepare", [Pure]> {
     - (C1) `values` has the shape of the tile and is f32, i8 or i16;
     - (C2) group divides the columns; sums and scales are rows x columns/group;
     - (C3) scales are there exactly if values are i8 or i16;
-    - (C4) unsigned values are i8.
+    - (C4) values are unsigned exactly if they are i8.
   }];
   let arguments = (ins Kv_F32Tile:$tile, I64Attr:$group, UnitAttr:$is_unsigned);
   let results = (outs Kv_Tile:$values, Kv_F32Tile:$sums, Optional<Kv_F32Tile>:$scales);

@@ -10,7 +10,17 @@
 
 namespace kvcc {
 
-inline float halfToFloat(uint16_t bits) { return static_cast<float>(std::bit_cast<_Float16>(bits)); }
+/// Without the library call that a compiler makes where the processor's conversion may be missing: exact, whatever the
+/// processor does with subnormal numbers.
+inline float halfToFloat(uint16_t bits) {
+  uint32_t magnitude = bits & 0x7fffu, sign = uint32_t(bits & 0x8000u) << 16;
+  if (magnitude < 0x0400) {
+    float number = float(magnitude) * 0x1p-24f;
+    return sign ? -number : number;
+  }
+  uint32_t exponent = magnitude >= 0x7c00 ? 0x70000000u : 0x38000000u; // infinities and NaN keep all exponent bits
+  return std::bit_cast<float>(sign | ((magnitude << 13) + exponent));
+}
 inline uint16_t floatToHalf(float value) { return std::bit_cast<uint16_t>(static_cast<_Float16>(value)); }
 
 inline float bfloatToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t(bits) << 16); }

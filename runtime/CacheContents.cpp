@@ -26,10 +26,24 @@ uint32_t loadBits(const uint8_t *data, unsigned bytes) {
 class BlockSide {
 public:
   BlockSide(Role role, QuantAttr quant, PackingAttr packing, int64_t headDim)
-      : isKey(role == Role::Key), quant(quant), packing(packing), headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens) {
+      : isKey(role == Role::Key), quant(quant), packing(packing), headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens),
+        bits(quant.getBits()), hasZeros(quant.hasZeros()) {
+    // Asked for every element: looked up.
+    for (int64_t t = 0; t < kBlockTokens; ++t)
+      for (int64_t c = 0; c < headDim; ++c)
+        elementAt.push_back(int32_t(isKey ? getElementIndex(packing, t, c, reduceExtent)
+                                          : getElementIndex(packing, c, t, reduceExtent)));
     if (quant.isQuantized()) {
       quantizer.emplace(quant);
       scaleBytes = quant.getScale().getIntOrFloatBitWidth() / 8;
+      PackingAttr scalePacking = getScalePacking(quant, role, packing);
+      int64_t reducedGroups = reduceExtent / quant.getReducedExtent(role);
+      for (int64_t t = 0; t < kBlockTokens; ++t)
+        for (int64_t c = 0; c < headDim; ++c) {
+          int64_t groupToken = t / quant.getGroupTokens(), groupChannel = c / quant.getGroupChannels();
+          scaleAt.push_back(int32_t(isKey ? getElementIndex(scalePacking, groupToken, groupChannel, reducedGroups)
+                                          : getElementIndex(scalePacking, groupChannel, groupToken, reducedGroups)));
+        }
     }
     if (auto norm = quant.getTransform<TokenNormAttr>())
       normBytes = norm.getType().getIntOrFloatBitWidth() / 8;
@@ -53,7 +67,7 @@ public:
       if (normBytes)
         std::memcpy(memory.norms + t * normBytes, &norm, size_t(normBytes));
     }
-    return quant.isQuantized() ? encodeCodes(numbers, feedback, memory) : encodeNumbers(numbers, memory);
+    return quantizer ? encodeCodes(numbers, feedback, memory) : encodeNumbers(numbers, memory);
   }
 
   /// The numbers of a token as the memory holds them, transforms undone.
@@ -71,7 +85,7 @@ private:
   }
 
   std::optional<std::pair<int64_t, int64_t>> encodeNumbers(ArrayRef<float> numbers, const Memory &memory) const {
-    unsigned bytes = quant.getBits() / 8;
+    unsigned bytes = bits / 8;
     for (int64_t t = 0; t < kBlockTokens; ++t)
       for (int64_t c = 0; c < headDim; ++c) {
         uint32_t bits = encodeFloat(quant.getElement(), numbers[size_t(t * headDim + c)]);
@@ -102,7 +116,7 @@ private:
         if (quant.hasZeros())
           std::memcpy(memory.zeros + at, &parameters.zero, size_t(scaleBytes));
       }
-    std::memset(memory.data, 0, size_t(kBlockTokens * headDim * quant.getBits() / 8));
+    std::memset(memory.data, 0, size_t(kBlockTokens * headDim * bits / 8));
     SmallVector<float, 256> errors(size_t(headDim), 0.0f);
     for (int64_t t = 0; t < kBlockTokens; ++t)
       for (int64_t c = 0; c < headDim; ++c) {
@@ -119,43 +133,37 @@ private:
         } else {
           code = quantizer->encode(number, parameters);
         }
-        storeCode(memory.data, packing, elementIndex(t, c), quant.getBits(), code);
+        storeCode(memory.data, packing, elementIndex(t, c), bits, code);
       }
     return std::nullopt;
   }
 
   float decodeElement(int64_t token, int64_t channel, const Memory &memory) const {
-    if (!quant.isQuantized()) {
-      unsigned bytes = quant.getBits() / 8;
+    if (!quantizer) {
+      unsigned bytes = bits / 8;
       return decodeFloat(quant.getElement(), loadBits(memory.data + elementIndex(token, channel) * bytes, bytes));
     }
-    uint8_t code = loadCode(memory.data, packing, elementIndex(token, channel), quant.getBits());
+    uint8_t code = loadCode(memory.data, packing, elementIndex(token, channel), bits);
     return quantizer->decode(code, loadParameters(token, channel, memory));
   }
 
   GroupParameters loadParameters(int64_t token, int64_t channel, const Memory &memory) const {
     int64_t at = scaleIndex(token, channel) * scaleBytes;
     return {uint16_t(loadBits(memory.scales + at, scaleBytes)),
-            quant.hasZeros() ? uint16_t(loadBits(memory.zeros + at, scaleBytes)) : uint16_t(0)};
+            hasZeros ? uint16_t(loadBits(memory.zeros + at, scaleBytes)) : uint16_t(0)};
   }
 
-  int64_t elementIndex(int64_t token, int64_t channel) const {
-    return isKey ? getElementIndex(packing, token, channel, reduceExtent)
-                 : getElementIndex(packing, channel, token, reduceExtent);
-  }
-  int64_t scaleIndex(int64_t token, int64_t channel) const {
-    int64_t t = token / quant.getGroupTokens(), c = channel / quant.getGroupChannels();
-    PackingAttr scalePacking = getScalePacking(quant, isKey ? Role::Key : Role::Value, packing);
-    return isKey ? getElementIndex(scalePacking, t, c, headDim / quant.getGroupChannels())
-                 : getElementIndex(scalePacking, c, t, kBlockTokens / quant.getGroupTokens());
-  }
+  int64_t elementIndex(int64_t token, int64_t channel) const { return elementAt[size_t(token * headDim + channel)]; }
+  int64_t scaleIndex(int64_t token, int64_t channel) const { return scaleAt[size_t(token * headDim + channel)]; }
 
   bool isKey;
   QuantAttr quant;
   PackingAttr packing;
   int64_t headDim, reduceExtent;
+  std::vector<int32_t> elementAt, scaleAt; ///< [token][channel]
   std::optional<Quantizer> quantizer;
-  unsigned scaleBytes = 0, normBytes = 0;
+  unsigned bits, scaleBytes = 0, normBytes = 0;
+  bool hasZeros;
 };
 
 /// Where the tokens of a sequence lie, one KV head at a time.

@@ -34,6 +34,14 @@ StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<flo
   StepErrors errors;
   errors.kernel = relativeError(out, stored);
   errors.total = relativeError(out, exact);
+  size_t rowsPerSequence = size_t(qHeads * headDim);
+  for (int64_t sequence = 0; sequence < batch; ++sequence) {
+    size_t first = size_t(sequence) * rowsPerSequence;
+    double error =
+        relativeError(out.slice(first, rowsPerSequence), ArrayRef(exact).slice(first, rowsPerSequence));
+    errors.perSequence += error * error / double(batch);
+  }
+  errors.perSequence = std::sqrt(errors.perSequence);
   for (size_t i = 0; i < lse.size(); ++i) {
     double difference = std::isinf(storedLse[i]) ? (double(lse[i]) == storedLse[i] ? 0 : INFINITY)
                                                  : std::fabs(double(lse[i]) - storedLse[i]);

@@ -98,11 +98,11 @@ Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig 
 /// Measures the candidates of one layer.
 class LayerMeter {
 public:
-  LayerMeter(mlir::MLIRContext &context, const LayerConfig &layer, const LayerTensors &tensors)
+  LayerMeter(mlir::MLIRContext &context, const LayerConfig &layer, const LayerTensors &tensors, int64_t queries)
       : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads),
         window(getDefaultWindow(&context)), first(window.getSink()),
-        count(window.getQuantizedTokens(tensors.tokens)) {
-    for (int64_t i = 1; i < in.queryCount; i += 2) // the others give the statistics
+        count(window.getQuantizedTokens(tensors.tokens)), used(queries) {
+    for (int64_t i = 1; i < used; i += 2) // the others give the statistics
       tests.push_back(i);
     computeStatistics();
     computeExact();
@@ -110,8 +110,8 @@ public:
 
   std::vector<WriterStatistics> &getStatistics() { return statistics; }
 
-  /// The squared change of the layer's output with one side in a format, relative to the output (or, projected, to the
-  /// residual stream).
+  /// The mean over queries of the squared change of the layer's output with one side in a format, relative to the output
+  /// (or, projected, to the residual stream).
   double measure(Role role, QuantAttr quant) {
     std::vector<float> changes(exact.size(), 0.0f);
     std::vector<float> rounded(size_t(count * dim));
@@ -149,9 +149,9 @@ private:
     for (int64_t head = 0; head < layer.kvHeads; ++head) {
       WriterStatistics &known = statistics.emplace_back();
       known.queryMoment.assign(size_t(dim * dim), 0.0);
-      int64_t queries = (in.queryCount + 1) / 2 * group;
+      int64_t queries = (used + 1) / 2 * group;
       for (int64_t member = 0; member < group; ++member)
-        for (int64_t i = 0; i < in.queryCount; i += 2) {
+        for (int64_t i = 0; i < used; i += 2) {
           const float *q = queryOf(head * group + member, i);
           for (int64_t a = 0; a < dim; ++a)
             for (int64_t b = 0; b < dim; ++b)
@@ -177,7 +177,7 @@ private:
                    exact.data() + row * dim);
       }
     for (size_t test = 0; test < tests.size(); ++test)
-      reference += in.projection.empty() ? squaresOf(exact, test) : residualSquares(test);
+      references.push_back(in.projection.empty() ? squaresOf(exact, test) : residualSquares(test));
   }
 
   static void softmax(const float *logit, int64_t seen, float *weight) {
@@ -244,11 +244,13 @@ private:
     return sum;
   }
 
+  /// Every query counts alike: relative to its own output, then the mean.
   double squaredChange(const std::vector<float> &changes) const {
     double sum = 0;
     for (size_t test = 0; test < tests.size(); ++test)
-      sum += in.projection.empty() ? squaresOf(changes, test) : projectedSquares(changes, test);
-    return reference > 0 ? sum / reference : 0;
+      if (references[test] > 0)
+        sum += (in.projection.empty() ? squaresOf(changes, test) : projectedSquares(changes, test)) / references[test];
+    return sum / double(tests.size());
   }
 
   const LayerConfig &layer;
@@ -256,10 +258,11 @@ private:
   int64_t dim, group;
   WindowAttr window;
   int64_t first, count; ///< the tokens that are quantized
+  int64_t used;         ///< queries
   std::vector<int64_t> tests;
   std::vector<WriterStatistics> statistics;
   std::vector<float> logits, weights, exact; ///< [q_heads][tests][tokens or head_dim]
-  double reference = 0;
+  std::vector<double> references;            ///< by test
 };
 
 /// The largest over the median root mean square of a channel.
@@ -320,8 +323,8 @@ void dropDominated(std::vector<LayerProfile> &layers, int64_t headDim) {
 } // namespace
 
 Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelConfig &model,
-                                       const SafetensorsFile &capture, unsigned threads,
-                                       function_ref<void(size_t, size_t)> progress) {
+                                       const SafetensorsFile &capture, int64_t maxQueries,
+                                       unsigned threads, function_ref<void(size_t, size_t)> progress) {
   std::vector<size_t> indices;
   for (size_t i = 0; i < model.layers.size(); ++i)
     if (hasCache(model.layers[i]))
@@ -352,7 +355,7 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
       messages[i] = toString(tensors.takeError());
       return;
     }
-    LayerMeter meter(context, layer, *tensors);
+    LayerMeter meter(context, layer, *tensors, std::min(maxQueries, tensors->queryCount));
     LayerProfile &result = profile.layers[i];
     result.layer = index;
     for (auto [role, quant] : candidates[i])
@@ -364,7 +367,7 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
         computeOffset(tensors->keys, layer.kvHeads, tensors->tokens, layer.headDim, result.statistics);
     if (i == 0) {
       profile.tokens = tensors->tokens;
-      profile.queries = tensors->queryCount;
+      profile.queries = std::min(maxQueries, tensors->queryCount);
       profile.projected = !tensors->projection.empty();
     }
     progress(++done, indices.size());

@@ -29,7 +29,7 @@ static constexpr StringLiteral kNv =
 
 static constexpr StringLiteral kPerToken = "one scale per token and head, as in vLLM and TensorRT-LLM",
                                kLlama = "llama.cpp", kKivi = "KIVI, arXiv 2402.02750",
-                               kInnerq = "InnerQ, arXiv 2602.23200", kOwn = "recipe T, see below",
+                               kInnerq = "InnerQ, arXiv 2602.23200", kOwn = "kvcc, recipe T",
                                kUnquantized = "the unquantized cache";
 
 // Keys and values of recipe T: one signed scale per token, rotated; the keys centred and written with feedback.

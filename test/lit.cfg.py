@@ -37,6 +37,7 @@ llvm_config.add_tool_substitutions(["split-file"], config.llvm_tools_dir)
 llvm_config.add_tool_substitutions(
     ["kvcc-opt", ToolSubst("kvcc", unresolved="ignore")], config.kvcc_tools_dir)
 config.substitutions.append(("%models", os.path.join(config.test_source_root, "models")))
+config.substitutions.append(("%source", os.path.dirname(config.test_source_root)))
 config.substitutions.append(("%data", os.path.join(config.test_source_root, "data")))
 config.substitutions.append(("%tools", config.kvcc_tools_dir))
 

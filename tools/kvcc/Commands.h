@@ -9,7 +9,7 @@
 namespace kvcc::tool {
 
 extern llvm::cl::SubCommand benchCommand, cacheCommand, compileCommand, doctorCommand, explainCommand, profileCommand,
-    runCommand;
+    runCommand, schemesCommand;
 
 llvm::Error runBench();
 llvm::Error runCache();
@@ -18,6 +18,7 @@ llvm::Error runDoctor();
 llvm::Error runExplain();
 llvm::Error runProfile();
 llvm::Error runRun();
+llvm::Error runSchemes();
 
 /// A wrong way to call the tool: exit code 2.
 llvm::Error usageError(const llvm::Twine &message);

@@ -21,11 +21,16 @@ static cl::opt<std::string> output("o", cl::desc("where to write the profile; de
 static cl::opt<int> threads("threads", cl::desc("threads; 0: one per processor"), cl::init(0),
                             cl::sub(profileCommand));
 
+static cl::opt<int64_t> queries("queries", cl::desc("use the first so many captured queries; 0: all"), cl::init(0),
+                                cl::sub(profileCommand));
+
 Error tool::runProfile() {
   if (Error error = requireOptions({&input}))
     return error;
   if (threads < 0 || threads > 1024)
     return usageError("expected --threads from 0 to 1024, but got " + Twine(threads));
+  if (queries < 0 || queries == 1)
+    return usageError("expected --queries of at least 2, or 0, but got " + Twine(queries));
   auto model = kernelOptions.loadModelFacts();
   if (!model)
     return model.takeError();
@@ -35,7 +40,8 @@ Error tool::runProfile() {
   Compiler compiler;
   bool terminal = sys::Process::StandardErrIsDisplayed();
   std::mutex mutex;
-  auto profile = measureProfile(compiler.getContext(), *model, *capture, unsigned(threads),
+  auto profile = measureProfile(compiler.getContext(), *model, *capture, queries ? queries : INT64_MAX,
+                                unsigned(threads),
                                 [&](size_t done, size_t layers) {
                                   std::lock_guard lock(mutex);
                                   if (terminal)

@@ -254,8 +254,11 @@ Error tool::runRun() {
 
   StepErrors errors = checkStep(cache, in->queryNumbers, in->keyNumbers, in->valueNumbers, in->tokens, out, lse, pool);
   double bound = getErrorBound((*program)->getPlan());
-  outs() << formatv("kernel error: {0:e2} (bound {1:e2}), lse error: {2:e2}\ntotal error: {3:e2}\n", errors.kernel,
+  outs() << formatv("kernel error: {0:e2} (bound {1:e2}), lse error: {2:e2}\ntotal error: {3:e2}", errors.kernel,
                     bound, errors.lse, errors.total);
+  if (in->batch > 1)
+    outs() << formatv(", root mean square over sequences: {0:e2}", errors.perSequence);
+  outs() << "\n";
   outs().flush();
   if (!(errors.kernel <= bound) || !(errors.lse <= bound))
     return createStringError(formatv("expected a kernel error of at most {0:e2}, but got {1:e2} (lse {2:e2})", bound,

@@ -205,7 +205,8 @@ int main(int argc, char **argv) {
   };
   const Command commands[] = {{benchCommand, runBench},   {cacheCommand, runCache},     {compileCommand, runCompile},
                               {doctorCommand, runDoctor}, {explainCommand, runExplain},
-                              {profileCommand, runProfile}, {runCommand, runRun}};
+                              {profileCommand, runProfile}, {runCommand, runRun},
+                              {schemesCommand, runSchemes}};
   // LLVM brings options of its own; users of kvcc have no use for them.
   for (auto &entry : cl::getRegisteredOptions())
     entry.second->setHiddenFlag(cl::ReallyHidden);
@@ -231,7 +232,7 @@ int main(int argc, char **argv) {
     errs() << "kvcc: error: " << toString(std::move(error)) << "\n";
     return usage ? 2 : 1;
   }
-  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile or run), but got none; "
+  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile, run or schemes), but got none; "
             "see kvcc --help\n";
   return 2;
 }
