@@ -43,7 +43,7 @@ struct ChooseLayoutPass : kvcc::impl::ChooseLayoutPassBase<ChooseLayoutPass> {
     ModuleOp module = getOperation();
     FailureOr<ObjectiveAttr> found = kvcc::getObjective(module);
     FailureOr<TargetAttr> target = kvcc::getTarget(module);
-    if (failed(found) || failed(target))
+    if (failed(found) || failed(target) || failed(kvcc::checkFacts(module)))
       return signalPassFailure();
     objective = *found;
     collect();
