@@ -53,7 +53,7 @@ module @wide attributes {kv.target = #kv.target<cpu, "generic">, kv.objective = 
 // -----
 
 // A side that is given bounds the range.
-// expected-error @below {{expected a budget from 5.25 to 12.13 bits, but got 4.00}}
+// expected-error @below {{expected a budget from 5.25 to 12.12 bits, but got 4.00}}
 module @given attributes {kv.target = #kv.target<cpu, "generic">, kv.objective = #kv.objective<budget = 4>} {
   kv.layer 0 {q_heads = 9, kv_heads = 3, head_dim = 64, dtype = f16,
               key = #kv.quant<i8, map = sym, group = 1x64, scale = f16>}

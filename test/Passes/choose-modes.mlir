@@ -58,7 +58,7 @@ module @kept {
 // CHECK-SAME:      "key modes" = "keys sym_signed, diag<sqrt_max>: measured damage 6.00e-03 over 2 layers; the runner-up, sym_signed, center, feedback, has 7.00e-03"
 // CHECK:         kv.layer 1 {{.*}} key = #kv.quant<i4, map = sym_signed, group = 1x64, scale = f16, transforms = [#kv.diag<sqrt_max>]>,
 // REMARK:     [[#@LINE+8]]:3: remark: {{.*}}layer {{.*}}keys sym_signed, diag<sqrt_max>: measured damage 6.00e-03 over 2 layers; the runner-up, sym_signed, center, feedback, has 7.00e-03
-// REMARK:     [[#@LINE+13]]:3: remark: {{.*}}layer {{.*}}keys sym_signed, diag<sqrt_max>: measured damage 6.00e-03 over 2 layers
+// REMARK:     [[#@LINE+12]]:3: remark: {{.*}}layer {{.*}}keys sym_signed, diag<sqrt_max>: measured damage 6.00e-03 over 2 layers
 #layout = #kv.quant<i4, map = sym_full, group = 1x64, scale = f16>
 #first = #kv.quant<i4, map = sym_signed, group = 1x64, scale = f16, transforms = [#kv.diag<sqrt_max>]>
 #second = #kv.quant<i4, map = sym_signed, group = 1x64, scale = f16, transforms = [#kv.center], feedback>
