@@ -179,7 +179,7 @@ module @specs_2 attributes {kv.target = #kv.target<cpu, "generic">, kv.objective
 // The one pair need not be among those of above, none of which fits all layers.
 // CHECK-LABEL: module @specs_1
 // CHECK:         kv.layer 0 {{.*}} key = #kv.quant<[[KEY:.*]]>, kv_heads {{.*}} value = #kv.quant<[[VALUE:.*]]>}
-// CHECK:         kv.layer 1 {{.*}} key = #kv.quant<[[KEY]]>, key_bias {{.*}} value = #kv.quant<[[VALUE]]>}
+// CHECK:         kv.layer 1 {{.*}} key = #kv.quant<[[KEY]]>, key_bias, {{.*}} value = #kv.quant<[[VALUE]]>}
 // CHECK:         kv.layer 2 {{.*}} key = #kv.quant<[[KEY]]>, kv_heads {{.*}} value = #kv.quant<[[VALUE]]>}
 module @specs_1 attributes {kv.target = #kv.target<cpu, "generic">, kv.objective = #kv.objective<budget = 4, specs = 1>} {
   kv.layer 0 {q_heads = 9, kv_heads = 3, head_dim = 64, dtype = f16}
