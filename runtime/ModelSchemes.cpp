@@ -61,7 +61,8 @@ private:
   mlir::Type element;
 };
 
-/// The first error that MLIR reports while it lives, with its place unless that is in a text of our own.
+/// The first error that MLIR reports while it lives, without the name of the operation and, if that is in a text of our
+/// own, without its place.
 class FirstError {
 public:
   explicit FirstError(MLIRContext &context, bool places = true)
@@ -70,7 +71,10 @@ public:
             return;
           if (auto loc = mlir::dyn_cast<mlir::FileLineColLoc>(diagnostic.getLocation()); loc && places)
             text = (loc.getFilename().getValue() + ":" + Twine(loc.getLine()) + ":" + Twine(loc.getColumn()) + ": ").str();
-          text += diagnostic.str();
+          std::string message = diagnostic.str();
+          StringRef plain = message;
+          plain.consume_front("'kv.layer' op ");
+          text += plain;
         }) {}
   Error take(StringRef fallback) { return createStringError(text.empty() ? fallback : text); }
 
