@@ -394,12 +394,12 @@ Attribute ObjectiveAttr::parse(AsmParser &parser, Type) {
 
 void ObjectiveAttr::print(AsmPrinter &printer) const {
   printer << "<";
-  if (double budget = getBudget().convertToDouble())
-    printer << "budget = " << llvm::formatv("{0:f3}", budget).str() << ", ";
+  if (!getBudget().isZero())
+    printer << "budget = " << printShortest(getBudget()) << ", ";
   if (getMemory())
     printer << "memory = " << getMemory() << ", ";
-  if (double maxKl = getMaxKl().convertToDouble())
-    printer << "max_kl = " << llvm::formatv("{0:e6}", maxKl).str() << ", ";
+  if (!getMaxKl().isZero())
+    printer << "max_kl = " << printShortest(getMaxKl()) << ", ";
   printer << "context = " << getTokens() << ", batch = " << getBatch() << ", prefer = "
           << stringifyPrefer(getPrefer()) << ", specs = " << getSpecs() << ">";
 }

@@ -19,13 +19,18 @@ LogicalResult LayerOp::verify() {
     return emitOpError("expected q_heads, kv_heads, head_dim and dtype, or none of them, but got ")
            << facts << " of them";
   // layer_c3
-  if (facts && (*getKvHeads() < 1 || *getQHeads() < 1 || *getQHeads() % *getKvHeads()))
-    return emitOpError("expected q_heads a multiple of kv_heads = ") << *getKvHeads() << ", but got " << *getQHeads();
+  auto qHeads = int64_t(getQHeads().value_or(1)), kvHeads = int64_t(getKvHeads().value_or(1));
+  if (kvHeads < 1 || qHeads < 1 || qHeads % kvHeads)
+    return emitOpError("expected q_heads a multiple of kv_heads = ") << kvHeads << ", but got " << qHeads;
   // layer_c4
-  if (facts && getKey() && getValue() && getWindow() &&
-      !CacheType::getChecked([&] { return emitOpError(); }, getContext(), int64_t(*getKvHeads()),
-                              int64_t(*getHeadDim()), Type(*getDtype()),
-                             *getKey(), *getValue(), *getWindow()))
+  auto isCache = [&](QuantAttr key, QuantAttr value, WindowAttr window) {
+    return bool(CacheType::getChecked([&] { return emitOpError(); }, getContext(), int64_t(*getKvHeads()),
+                                      int64_t(*getHeadDim()), Type(*getDtype()), key, value, window));
+  };
+  auto plain = QuantAttr::getPlain(Float16Type::get(getContext()));
+  if (facts && !isCache(plain, plain, WindowAttr::get(getContext(), 0, 0, kBlockTokens)))
+    return failure();
+  if (facts && getKey() && getValue() && getWindow() && !isCache(*getKey(), *getValue(), *getWindow()))
     return failure();
   // layer_c5
   bool full = !getReach() || *getReach() == Reach::Full;
@@ -36,9 +41,12 @@ LogicalResult LayerOp::verify() {
   if (getMeasured() && !llvm::all_of(*getMeasured(), llvm::IsaPred<MeasuredAttr>))
     return emitOpError("expected measured to be a list of #kv.measured, but got ") << *getMeasured();
   if (getOpen())
-    for (StringRef side : getOpen()->getAsValueRange<StringAttr>())
+    for (StringRef side : getOpen()->getAsValueRange<StringAttr>()) {
       if (side != "key" && side != "value")
         return emitOpError("expected open \"key\" or \"value\", but got ") << side;
+      if (!getQuant(side == "key" ? Role::Key : Role::Value))
+        return emitOpError("expected a format of the open ") << side << ", but got none";
+    }
   return success();
 }
 
@@ -55,9 +63,7 @@ bool LayerOp::isOpen(Role role) {
   return getOpen() && llvm::is_contained(getOpen()->getAsValueRange<StringAttr>(), stringifyRole(role));
 }
 
-QuantAttr LayerOp::getQuant(Role role) {
-  return (role == Role::Key ? getKey() : getValue()).value_or(QuantAttr());
-}
+QuantAttr LayerOp::getQuant(Role role) { return (role == Role::Key ? getKey() : getValue()).value_or(QuantAttr()); }
 
 void LayerOp::setQuant(Role role, QuantAttr quant) {
   if (role == Role::Key)

@@ -26,9 +26,9 @@ def Kv_LayerOp : Kv_Op<"layer"> {
     - (C1) index is not negative;
     - (C2) q_heads, kv_heads, head_dim and dtype are all there or none of them is;
     - (C3) q_heads is a multiple of kv_heads;
-    - (C4) facts, key, value and window together make a valid cache, see `!kv.cache`;
+    - (C4) the facts are those of a cache, and with key, value and window make a valid one, see `!kv.cache`;
     - (C5) window_tokens are there and positive exactly if reach is not full;
-    - (C6) measured is a list of `#kv.measured`, open of "key" and "value".
+    - (C6) measured is a list of `#kv.measured`, open of "key" and "value", for sides that are there.
 
     Example: `kv.layer 0 {q_heads = 9, kv_heads = 3, head_dim = 64, dtype = f16}`.
   }];

@@ -95,11 +95,27 @@ std::optional<Assignment> assignAmong(llvm::ArrayRef<Item> items, double limit, 
   return result;
 }
 
+/// The best choice of one kind for all items.
+std::optional<Assignment> assignOneKind(llvm::ArrayRef<Item> items, double limit) {
+  std::optional<Assignment> best;
+  if (items.empty())
+    return best;
+  for (const Choice &choice : items.front().choices) {
+    Kinds kinds = {choice.kind};
+    std::optional<Assignment> result = pick(items, 0, &kinds);
+    if (result && result->cost <= limit && (!best || result->loss < best->loss))
+      best = std::move(result);
+  }
+  return best;
+}
+
 } // namespace
 
 std::optional<Assignment> kvcc::assign(llvm::ArrayRef<Item> items, double limit, size_t maxKinds) {
   std::optional<Assignment> result = assignAmong(items, limit, nullptr);
-  while (result && result->kinds > maxKinds) {
+  if (!result || result->kinds <= maxKinds)
+    return result;
+  while (result->kinds > maxKinds) {
     Kinds used;
     for (auto [item, pick] : llvm::zip(items, result->picks))
       used.insert(item.choices[pick].kind);
@@ -111,10 +127,11 @@ std::optional<Assignment> kvcc::assign(llvm::ArrayRef<Item> items, double limit,
       if (without && (!best || without->loss < best->loss))
         best = std::move(without);
     }
-    // Nothing fits without one of them: the cheapest kind alone may.
     if (!best)
-      return result;
+      break;
     result = std::move(best);
   }
-  return result;
+  // Nothing fits without one of them, or one that was not among them is better alone.
+  std::optional<Assignment> one = assignOneKind(items, limit);
+  return one && (result->kinds > maxKinds || one->loss < result->loss) ? one : result;
 }

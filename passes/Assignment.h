@@ -31,7 +31,8 @@ struct Assignment {
 
 /// The least sum of losses with a sum of costs of at most `limit` and at most `maxKinds` kinds, or nothing if the
 /// cheapest choices cost more. By Lagrange multipliers, then greedily into what is left of the limit: within one
-/// choice of the best. Too many kinds are reduced by dropping, one after the other, the one that is missed least.
+/// choice of the best. Too many kinds are reduced by dropping, one after the other, the one that is missed least, or to
+/// the best single one. Items that have no kind in common may keep more of them.
 std::optional<Assignment> assign(llvm::ArrayRef<Item> items, double limit, size_t maxKinds);
 
 } // namespace kvcc

@@ -43,7 +43,7 @@ struct ChooseLayoutPass : kvcc::impl::ChooseLayoutPassBase<ChooseLayoutPass> {
     ModuleOp module = getOperation();
     FailureOr<ObjectiveAttr> found = kvcc::getObjective(module);
     FailureOr<TargetAttr> target = kvcc::getTarget(module);
-    if (failed(found) || failed(target))
+    if (failed(found) || failed(target) || failed(kvcc::checkFacts(module)))
       return signalPassFailure();
     objective = *found;
     collect();
@@ -154,8 +154,8 @@ private:
       limit = budget / bitsPerByte;
       if (limit < least || limit > most * (1 + 1e-9)) {
         getOperation().emitError() << llvm::formatv("expected a budget from {0:f2} to {1:f2} bits, but got {2:f2}",
-                                                    std::ceil(least * bitsPerByte * 100) / 100, most * bitsPerByte,
-                                                    budget)
+                                                    std::ceil(least * bitsPerByte * 100) / 100,
+                                                    std::floor(most * bitsPerByte * 100) / 100, budget)
                                           .str();
         return std::nullopt;
       }

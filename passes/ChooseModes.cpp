@@ -35,6 +35,8 @@ static std::string describe(QuantAttr quant) {
 namespace {
 struct ChooseModesPass : kvcc::impl::ChooseModesPassBase<ChooseModesPass> {
   void runOnOperation() override {
+    if (failed(kvcc::checkFacts(getOperation())))
+      return signalPassFailure();
     // Layers of equal layout and shape share their modes, and so their kernels.
     using Group = std::tuple<Attribute, int64_t, int64_t, int64_t>;
     for (Role role : {Role::Key, Role::Value}) {

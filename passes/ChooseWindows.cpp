@@ -24,6 +24,8 @@ bool kvcc::fitsWindows(LayerOp layer, WindowAttr window) {
 namespace {
 struct ChooseWindowsPass : kvcc::impl::ChooseWindowsPassBase<ChooseWindowsPass> {
   void runOnOperation() override {
+    if (failed(kvcc::checkFacts(getOperation())))
+      return signalPassFailure();
     MLIRContext *context = &getContext();
     getOperation().walk([&](LayerOp layer) {
       WindowAttr window = layer.getWindow().value_or(kvcc::getDefaultWindow(context));

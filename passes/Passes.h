@@ -44,6 +44,8 @@ kv::ScheduleAttr planSchedule(llvm::function_ref<mlir::InFlightDiagnostic()> emi
 
 /// The objective of a module, or an error at the module.
 mlir::FailureOr<kv::ObjectiveAttr> getObjective(mlir::ModuleOp module);
+/// Fails, with an error there, if a kv.layer of a module lacks the facts that choices rest on.
+mlir::LogicalResult checkFacts(mlir::ModuleOp module);
 /// The windows that a layer gets unless it says otherwise: sink 32, recent 96, flush 32.
 kv::WindowAttr getDefaultWindow(mlir::MLIRContext *context);
 /// Whether a layer sees no more tokens than its windows keep in full precision.

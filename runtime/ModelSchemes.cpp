@@ -61,16 +61,20 @@ private:
   mlir::Type element;
 };
 
-/// The first error that MLIR reports while it lives, with its place.
+/// The first error that MLIR reports while it lives, without the name of the operation and, if that is in a text of our
+/// own, without its place.
 class FirstError {
 public:
-  explicit FirstError(MLIRContext &context)
-      : handler(&context, [this](mlir::Diagnostic &diagnostic) {
+  explicit FirstError(MLIRContext &context, bool places = true)
+      : handler(&context, [this, places](mlir::Diagnostic &diagnostic) {
           if (!text.empty() || diagnostic.getSeverity() != mlir::DiagnosticSeverity::Error)
             return;
-          if (auto loc = mlir::dyn_cast<mlir::FileLineColLoc>(diagnostic.getLocation()))
+          if (auto loc = mlir::dyn_cast<mlir::FileLineColLoc>(diagnostic.getLocation()); loc && places)
             text = (loc.getFilename().getValue() + ":" + Twine(loc.getLine()) + ":" + Twine(loc.getColumn()) + ": ").str();
-          text += diagnostic.str();
+          std::string message = diagnostic.str();
+          StringRef plain = message;
+          plain.consume_front("'kv.layer' op ");
+          text += plain;
         }) {}
   Error take(StringRef fallback) { return createStringError(text.empty() ? fallback : text); }
 
@@ -143,7 +147,7 @@ Expected<std::string> parseAuto(StringRef text) {
     } else if (name == "budget" || name == "max_kl") {
       if (value.getAsDouble(number) || !(number > 0) || number > 1e6)
         return createStringError("expected " + name.str() + " as a number over 0, but got '" + given + "'");
-      given = formatv("{0:f9}", number);
+      given = formatv("{0:e9}", number);
     } else {
       int64_t integer;
       if (value.getAsInteger(10, integer))
@@ -262,7 +266,7 @@ Expected<ModelSchemes> kvcc::chooseSchemes(MLIRContext &context, const ModelConf
       layer.setWindowAttr(scheme->window);
     }
   }
-  FirstError errors(context);
+  FirstError errors(context, /*places=*/false);
   auto parsed = dyn_cast_or_null<kv::ObjectiveAttr>(mlir::parseAttribute(objective, &context));
   if (!parsed || failed(mlir::verify(module)))
     return errors.take("invalid objective " + objective);

@@ -3,6 +3,7 @@
 #include "tools/kvcc/Commands.h"
 
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Format.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/raw_ostream.h"
@@ -115,6 +116,11 @@ Expected<std::string> SchemeOptions::getText() const {
     if (option.getNumOccurrences())
       text += (text.empty() ? "" : "; ") + (name + " = " + given).str();
   };
+  auto print = [](double number) {
+    std::string digits;
+    raw_string_ostream(digits) << format("%.9g", number);
+    return digits;
+  };
   bool isAuto = StringRef(scheme).trim().starts_with("auto");
   const cl::Option *parts[] = {&key, &value, &window};
   const cl::Option *limits[] = {&budget, &memory, &maxKl, &context, &batch, &prefer, &specs};
@@ -130,10 +136,10 @@ Expected<std::string> SchemeOptions::getText() const {
   add(value, "v", value);
   add(window, "window", window);
   if (budget.getNumOccurrences())
-    add(budget, "budget", std::to_string(budget));
+    add(budget, "budget", print(budget));
   add(memory, "memory", memory);
   if (maxKl.getNumOccurrences())
-    add(maxKl, "max_kl", std::to_string(maxKl));
+    add(maxKl, "max_kl", print(maxKl));
   if (isAuto) {
     add(context, "context", Twine(context));
     add(batch, "batch", Twine(batch));
