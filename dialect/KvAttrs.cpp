@@ -374,17 +374,18 @@ Attribute ObjectiveAttr::parse(AsmParser &parser, Type) {
       value = double(integer);
       return *whole;
     };
-    ParseResult parsed = key == "budget"    ? parseNumber(budget)
-                         : key == "max_kl"  ? parseNumber(maxKl)
-                         : key == "memory"  ? parser.parseInteger(memory)
-                         : key == "context" ? parser.parseInteger(context)
-                         : key == "batch"   ? parser.parseInteger(batch)
-                         : key == "specs"   ? parser.parseInteger(specs)
-                         : key == "prefer"  ? parseEnum(parser, prefer)
-                                            : ParseResult(parser.emitError(loc)
-                                                         << "expected budget, memory, max_kl, context, batch, prefer or "
-                                                            "specs, but got "
-                                                         << key);
+    ParseResult parsed =
+        key == "budget"    ? parseNumber(budget)
+        : key == "max_kl"  ? parseNumber(maxKl)
+        : key == "memory"  ? parser.parseInteger(memory)
+        : key == "context" ? parser.parseInteger(context)
+        : key == "batch"   ? parser.parseInteger(batch)
+        : key == "specs"   ? parser.parseInteger(specs)
+        : key == "prefer"
+            ? parseEnum(parser, prefer)
+            : ParseResult(parser.emitError(loc) << "expected budget, memory, max_kl, context, batch, prefer or "
+                                                   "specs, but got "
+                                                << key);
     if (parsed)
       return {};
   }
@@ -400,20 +401,21 @@ void ObjectiveAttr::print(AsmPrinter &printer) const {
     printer << "memory = " << getMemory() << ", ";
   if (!getMaxKl().isZero())
     printer << "max_kl = " << printShortest(getMaxKl()) << ", ";
-  printer << "context = " << getTokens() << ", batch = " << getBatch() << ", prefer = "
-          << stringifyPrefer(getPrefer()) << ", specs = " << getSpecs() << ">";
+  printer << "context = " << getTokens() << ", batch = " << getBatch() << ", prefer = " << stringifyPrefer(getPrefer())
+          << ", specs = " << getSpecs() << ">";
 }
 
 LogicalResult ObjectiveAttr::verify(function_ref<InFlightDiagnostic()> emitError, llvm::APFloat budget, int64_t memory,
                                     llvm::APFloat maxKl, int64_t context, int64_t batch, Prefer, int64_t specs) {
   // objective_c1
-  for (auto [name, value] : {std::pair("budget", budget.convertToDouble()), std::pair("max_kl", maxKl.convertToDouble()),
-                             std::pair("memory", double(memory))})
+  for (auto [name, value] : {std::pair("budget", budget.convertToDouble()),
+                             std::pair("max_kl", maxKl.convertToDouble()), std::pair("memory", double(memory))})
     if (!(value >= 0))
       return emitError() << "expected " << name << " that is not negative, but got " << value;
   // objective_c2
-  for (auto [name, value, limit] : {std::tuple("context", context, int64_t(INT32_MAX)),
-                                    std::tuple("batch", batch, int64_t(65536)), std::tuple("specs", specs, int64_t(64))})
+  for (auto [name, value, limit] :
+       {std::tuple("context", context, int64_t(INT32_MAX)), std::tuple("batch", batch, int64_t(65536)),
+        std::tuple("specs", specs, int64_t(64))})
     if (value < 1 || value > limit)
       return emitError() << "expected " << name << " from 1 to " << limit << ", but got " << value;
   return success();

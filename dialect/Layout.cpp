@@ -15,9 +15,8 @@ static BlockLayout layOutBlock(int64_t headDim, QuantAttr key, QuantAttr value) 
   BlockLayout block;
   int64_t elements = kBlockTokens * headDim, at = 0;
   auto place = [&](QuantAttr quant) {
-    int64_t perGroup = quant.isQuantized()
-                           ? elements / quant.getGroupSize() * quant.getScale().getIntOrFloatBitWidth() / 8
-                           : 0;
+    int64_t perGroup =
+        quant.isQuantized() ? elements / quant.getGroupSize() * quant.getScale().getIntOrFloatBitWidth() / 8 : 0;
     SideLayout side;
     side.data = at;
     side.scales = at = align(at + elements * quant.getBits() / 8);
@@ -52,8 +51,7 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
     offset = sinkOffset;
     sinkOffset += align(cache.getHeadDim() * int64_t(sizeof(float)));
   };
-  for (auto [quant, vectors] :
-       {std::pair(cache.getKey(), &keyVectors), std::pair(cache.getValue(), &valueVectors)}) {
+  for (auto [quant, vectors] : {std::pair(cache.getKey(), &keyVectors), std::pair(cache.getValue(), &valueVectors)}) {
     place(bool(quant.getDiag()), vectors->factors);
     place(bool(quant.getTransform<CenterAttr>()), vectors->means);
   }

@@ -7,9 +7,9 @@
 
 namespace kvcc::kv {
 
-/// One side (keys or values) of a block of 32 tokens of one KV head: codes or numbers, scales, zero points, token norms.
-/// Formats without codes have no scales, and only asymmetric ones zeros. Offsets in bytes from the start of the block,
-/// each a multiple of 64.
+/// One side (keys or values) of a block of 32 tokens of one KV head: codes or numbers, scales, zero points, token
+/// norms. Formats without codes have no scales, and only asymmetric ones zeros. Offsets in bytes from the start of the
+/// block, each a multiple of 64.
 struct SideLayout {
   int64_t data = 0, scales = 0, zeros = 0, norms = 0;
 };
@@ -27,8 +27,8 @@ struct VectorLayout {
 /// Pages hold quantized tokens: page p of a sequence holds quantized tokens p*page .. (p+1)*page-1 (token
 /// `sink` is the first), as [kv_heads][page/32] blocks. A slot holds what a sequence has outside its
 /// pages, as [kv_heads] of: key factors | key means | value factors | value means | sink blocks | recent
-/// blocks, the latter two in the cache's dtype. The recent blocks are a ring over quantized-token indices: the block that starts at
-/// token sink + 32*j is recent block j % recentBlocks.
+/// blocks, the latter two in the cache's dtype. The recent blocks are a ring over quantized-token indices: the block
+/// that starts at token sink + 32*j is recent block j % recentBlocks.
 struct CacheLayout {
   CacheLayout(CacheType cache, ScheduleAttr schedule);
 

@@ -102,8 +102,8 @@ uint8_t Quantizer::encode(float value, GroupParameters group) const {
   if (isa<mlir::Float8E4M3FNType>(element))
     return floatToE4m3(std::clamp(value / scale, -448.0f, 448.0f));
   // A group far below the smallest scale may overflow here; clamp as float before going to int.
-  float code = asym ? std::nearbyintf((value - load(group.zero)) / scale)
-                    : std::nearbyintf(value / scale) + float(zeroCode);
+  float code =
+      asym ? std::nearbyintf((value - load(group.zero)) / scale) : std::nearbyintf(value / scale) + float(zeroCode);
   return uint8_t(std::clamp(code, float(minCode), float(maxCode)));
 }
 

@@ -51,8 +51,8 @@ static std::vector<float> computeFactors(QuantAttr quant, DiagAttr diag, const f
       factor = std::sqrt(float(max[c]));
       break;
     case DiagStat::Rms:
-      factor = std::pow(std::sqrt(squares[c] / double(std::max<int64_t>(tokens, 1))),
-                        diag.getStrength().convertToDouble());
+      factor =
+          std::pow(std::sqrt(squares[c] / double(std::max<int64_t>(tokens, 1))), diag.getStrength().convertToDouble());
       break;
     case DiagStat::Tensor:
       factor = *std::max_element(max.begin(), max.end()) / getLargest(quant);
@@ -83,8 +83,7 @@ SideTransform::SideTransform(QuantAttr quant, int64_t headDim, const float *numb
     : SideTransform(quant, headDim, std::vector<float>(size_t(headDim), 1.0f).data(),
                     std::vector<float>(size_t(headDim), 0.0f).data()) {
   if (DiagAttr diag = quant.getDiag())
-    vectors.factors =
-        given.factors.empty() ? computeFactors(quant, diag, numbers, tokens, headDim) : given.factors;
+    vectors.factors = given.factors.empty() ? computeFactors(quant, diag, numbers, tokens, headDim) : given.factors;
   if (vectors.means.empty() || !tokens)
     return;
   if (!given.means.empty())

@@ -47,8 +47,8 @@ private:
   TransformVectors vectors;
 };
 
-/// The error feedback of a token's rounding: errors of channels 0..c-1 times weights (U of H = (U+I) D (U+I)^T, strictly
-/// upper, H the second moment of the queries) are added to channel c before it is rounded.
+/// The error feedback of a token's rounding: errors of channels 0..c-1 times weights (U of H = (U+I) D (U+I)^T,
+/// strictly upper, H the second moment of the queries) are added to channel c before it is rounded.
 class Feedback {
 public:
   /// `moment` is H, [size][size]; its mean diagonal times `damping` is added to the diagonal. A moment of zero gives

@@ -26,7 +26,7 @@ struct Item {
 struct Assignment {
   std::vector<size_t> picks; ///< for each item an index into its choices
   double loss = 0, cost = 0;
-  size_t kinds = 0;    ///< distinct kinds among the picks
+  size_t kinds = 0; ///< distinct kinds among the picks
 };
 
 /// The least sum of losses with a sum of costs of at most `limit` and at most `maxKinds` kinds, or nothing if the

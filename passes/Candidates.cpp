@@ -52,8 +52,7 @@ Prior kvcc::getPrior(LayerOp layer, Role role) {
   if (role == Role::Key) {
     int64_t headDim = int64_t(*layer.getHeadDim()), group = int64_t(*layer.getQHeads() / *layer.getKvHeads());
     if (headDim > 64)
-      apply(0.5, "head_dim " + std::to_string(headDim) +
-                                            " averages more rounding errors in a logit than 64");
+      apply(0.5, "head_dim " + std::to_string(headDim) + " averages more rounding errors in a logit than 64");
     else if (headDim < 64)
       apply(2, "head_dim " + std::to_string(headDim) + " averages few rounding errors in a logit");
     if (group > 4)

@@ -14,9 +14,9 @@ struct Candidate {
   double damage = 0;
 };
 
-/// What a layer's side may be stored as: the formats that its profile measured, else those of recipe T (one signed scale
-/// per token, rotation, centred keys) with priors from what is known about models. Always with the unquantized format.
-/// `layers` is how many layers share the damage.
+/// What a layer's side may be stored as: the formats that its profile measured, else those of recipe T (one signed
+/// scale per token, rotation, centred keys) with priors from what is known about models. Always with the unquantized
+/// format. `layers` is how many layers share the damage.
 std::vector<Candidate> getCandidates(kv::LayerOp layer, kv::Role role, int64_t layers);
 
 /// The formats that a profile should measure for a side.

@@ -7,6 +7,7 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Remarks.h"
+#include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/Support/FormatVariadic.h"
 
@@ -25,6 +26,7 @@ namespace {
 struct Pair {
   QuantAttr key, value;
   double damage, bytes, seconds;
+  bool isWorthIt = true; ///< nothing that costs less damages less
 };
 
 /// Layers that are decided alike: without a profile all of equal facts.
@@ -51,6 +53,7 @@ struct ChooseLayoutPass : kvcc::impl::ChooseLayoutPassBase<ChooseLayoutPass> {
       return;
     for (LayerClass &layers : classes)
       addPairs(layers, *target);
+    dropUseless();
     std::optional<Assignment> chosen = choose();
     if (!chosen)
       return signalPassFailure();
@@ -74,8 +77,8 @@ private:
         facts.append("layer", layer.getIndexAttr());
       LayerClass &group = groups[facts.getDictionary(&getContext())];
       group.layers.push_back(layer);
-      elements += 2.0 * double(*layer.getKvHeads() * *layer.getHeadDim()) *
-                  double(layer.getHeldTokens(objective.getTokens()));
+      elements +=
+          2.0 * double(*layer.getKvHeads() * *layer.getHeadDim()) * double(layer.getHeldTokens(objective.getTokens()));
     });
     for (auto &entry : groups)
       classes.push_back(std::move(entry.second));
@@ -104,21 +107,30 @@ private:
       for (const Candidate &value : values)
         layers.pairs.push_back({key.quant, value.quant, key.damage + value.damage,
                                 getPageBytes(layer, key.quant, tokens) + getPageBytes(layer, value.quant, tokens), 0});
-    // What costs more and damages more than another is never chosen.
     int64_t headDim = int64_t(*layer.getHeadDim());
     llvm::sort(layers.pairs, [&](const Pair &a, const Pair &b) {
       return std::tuple(a.bytes, a.damage, a.key.getBitsPerElement(headDim)) <
              std::tuple(b.bytes, b.damage, b.key.getBitsPerElement(headDim));
     });
     double least = INFINITY;
-    llvm::erase_if(layers.pairs, [&](const Pair &pair) {
-      bool dominated = pair.damage >= least;
+    for (Pair &pair : layers.pairs) {
+      pair.isWorthIt = pair.damage < least;
       least = std::min(least, pair.damage);
-      return dominated;
-    });
+    }
     if (objective.getPrefer() == Prefer::Speed)
       for (Pair &pair : layers.pairs)
         pair.seconds = kvcc::estimateSeconds(layer, pair.key, pair.value, target, objective);
+  }
+
+  /// Drops pairs that are worth their bytes in no class. (Those that are in one may be what all can share.)
+  void dropUseless() {
+    llvm::DenseSet<std::pair<Attribute, Attribute>> useful;
+    for (const LayerClass &layers : classes)
+      for (const Pair &pair : layers.pairs)
+        if (pair.isWorthIt)
+          useful.insert({pair.key, pair.value});
+    for (LayerClass &layers : classes)
+      llvm::erase_if(layers.pairs, [&](const Pair &pair) { return !useful.contains({pair.key, pair.value}); });
   }
 
   /// One item per class; `loss` and `cost` of a pair in a layer.
@@ -251,7 +263,7 @@ private:
     const Pair *best = nullptr;
     auto distance = [&](const Pair &pair) { return std::fabs(pair.bytes - chosen.bytes); };
     for (const Pair &pair : layers.pairs)
-      if (&pair != &chosen && (!best || distance(pair) < distance(*best)))
+      if (&pair != &chosen && pair.isWorthIt && (!best || distance(pair) < distance(*best)))
         best = &pair;
     return best;
   }

@@ -84,14 +84,15 @@ struct ChooseModesPass : kvcc::impl::ChooseModesPassBase<ChooseModesPass> {
     auto chosen = cast<QuantAttr>(best);
     bool measured = bool(LayerOp(members.front()).getMeasured());
     std::string reason = stringifyRole(role).str() + "s " + describe(chosen) + ": ";
-    reason += measured ? llvm::formatv("measured damage {0:e2} over {1} layers", sums[best].damage, members.size()).str()
-                       : std::string(role == Role::Key
-                                         ? "a prior: rotation and centring are free per cached element and won in "
-                                           "every measurement"
-                                         : "a prior: rotation makes one scale per token enough");
+    reason +=
+        measured
+            ? llvm::formatv("measured damage {0:e2} over {1} layers", sums[best].damage, members.size()).str()
+            : std::string(role == Role::Key ? "a prior: rotation and centring are free per cached element and won in "
+                                              "every measurement"
+                                            : "a prior: rotation makes one scale per token enough");
     if (second)
-      reason += llvm::formatv("; the runner-up, {0}, has {1:e2}", describe(cast<QuantAttr>(second)),
-                              sums[second].damage);
+      reason +=
+          llvm::formatv("; the runner-up, {0}, has {1:e2}", describe(cast<QuantAttr>(second)), sums[second].damage);
     for (LayerOp layer : members) {
       layer.setQuant(role, chosen);
       layer.addReason(role == Role::Key ? "key modes" : "value modes", reason);

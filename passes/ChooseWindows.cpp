@@ -49,8 +49,8 @@ struct ChooseWindowsPass : kvcc::impl::ChooseWindowsPassBase<ChooseWindowsPass> 
       }
       // A layer that forgets its first tokens has no use for sinks.
       bool forgets = bool(layer.getWindowTokens());
-      layer.setWindowAttr(WindowAttr::get(context, forgets ? 0 : window.getSink(), window.getRecent(),
-                                          window.getFlush()));
+      layer.setWindowAttr(
+          WindowAttr::get(context, forgets ? 0 : window.getSink(), window.getRecent(), window.getFlush()));
       say(layer, forgets ? "the last 96 tokens: recent tokens get most weight; the layer forgets its first tokens"
                          : "the first 32 tokens, which get weight from all later ones, and the last 96; 32 sinks "
                            "always help and cost little");

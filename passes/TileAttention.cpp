@@ -261,14 +261,13 @@ private:
           ix.add(ix.mul(kvHead, layout.pageHeadBytes), ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
       Side keys = loadSide(Role::Key, at);
       Prepared small = foldsKeys ? prepareFolded(query, keys) : prepared;
-      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales,
-                                         getZeros(keys), small.sums, small.scales, small.offsets,
-                                         attend.getKeyScalesAttr(), isHybrid(keys));
+      Value logits =
+          TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys),
+                              small.sums, small.scales, small.offsets, attend.getKeyScalesAttr(), isHybrid(keys));
       logits = foldNorms(logits, keys);
       // Only tokens that are quantized one by one leave a block partial.
       if (cache.getWindow().getFlush() % kBlockTokens)
-        logits = TileMaskOp::create(b, logits.getType(), logits,
-                                    ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
+        logits = TileMaskOp::create(b, logits.getType(), logits, ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Side values = loadSide(Role::Value, at);
       weights = foldNorms(weights, values);
@@ -301,7 +300,8 @@ private:
       logits = TileMaskOp::create(b, logits.getType(), logits, valid);
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Value values = loadBlock(blocks.value.window, args[Slots], ix.add(at, layout.window.value.data));
-      TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none, UnitAttr());
+      TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none,
+                               UnitAttr());
     });
   }
 

@@ -71,8 +71,8 @@ std::optional<TargetInfo> kvcc::describeTarget(const Target &target, KernelCache
   }
   ThreadPool pool;
   std::string cores = std::to_string(pool.size());
-  CacheKey key = CacheKey::create({"bandwidth", "read bandwidth of " + cores + " threads, bytes per second", "1", {},
-                                   target.machine.cpu});
+  CacheKey key = CacheKey::create(
+      {"bandwidth", "read bandwidth of " + cores + " threads, bytes per second", "1", {}, target.machine.cpu});
   double bandwidth = 0;
   if (auto known = cache.lookup(key); !known || known->getBuffer().getAsDouble(bandwidth) || !(bandwidth > 0)) {
     ReadBandwidth buffer;

@@ -26,8 +26,8 @@ uint32_t loadBits(const uint8_t *data, unsigned bytes) {
 class BlockSide {
 public:
   BlockSide(Role role, QuantAttr quant, PackingAttr packing, int64_t headDim)
-      : isKey(role == Role::Key), quant(quant), packing(packing), headDim(headDim), reduceExtent(isKey ? headDim : kBlockTokens),
-        bits(quant.getBits()), hasZeros(quant.hasZeros()) {
+      : isKey(role == Role::Key), quant(quant), packing(packing), headDim(headDim),
+        reduceExtent(isKey ? headDim : kBlockTokens), bits(quant.getBits()), hasZeros(quant.hasZeros()) {
     // Asked for every element: looked up.
     for (int64_t t = 0; t < kBlockTokens; ++t)
       for (int64_t c = 0; c < headDim; ++c)
@@ -75,7 +75,8 @@ public:
     for (int64_t c = 0; c < headDim; ++c)
       numbers[c] = decodeElement(token, c, memory);
     if (transform)
-      transform->undo(numbers, normBytes ? uint16_t(loadBits(memory.norms + token * normBytes, normBytes)) : uint16_t(0));
+      transform->undo(numbers,
+                      normBytes ? uint16_t(loadBits(memory.norms + token * normBytes, normBytes)) : uint16_t(0));
   }
 
 private:
@@ -211,8 +212,8 @@ public:
       int64_t page = memory.table[b / layout.blocksPerPage];
       visit(Block{memory.pages + page * layout.pageBytes + kvHead * layout.pageHeadBytes +
                       b % layout.blocksPerPage * layout.page.bytes,
-                  layout.page, pageSides, sink + b * kBlockTokens,
-                  std::min(kBlockTokens, quantized - b * kBlockTokens), true});
+                  layout.page, pageSides, sink + b * kBlockTokens, std::min(kBlockTokens, quantized - b * kBlockTokens),
+                  true});
     }
     for (int64_t t = sink + quantized; t < tokens; t += kBlockTokens) {
       int64_t ring = (t - sink) / kBlockTokens % layout.recentBlocks;

@@ -37,8 +37,7 @@ StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<flo
   size_t rowsPerSequence = size_t(qHeads * headDim);
   for (int64_t sequence = 0; sequence < batch; ++sequence) {
     size_t first = size_t(sequence) * rowsPerSequence;
-    double error =
-        relativeError(out.slice(first, rowsPerSequence), ArrayRef(exact).slice(first, rowsPerSequence));
+    double error = relativeError(out.slice(first, rowsPerSequence), ArrayRef(exact).slice(first, rowsPerSequence));
     errors.perSequence += error * error / double(batch);
   }
   errors.perSequence = std::sqrt(errors.perSequence);

@@ -8,10 +8,10 @@
 namespace kvcc {
 
 struct StepErrors {
-  double kernel = 0; ///< relative L2 error of the output against the reference over the cache as stored
-  double total = 0;  ///< the same against the reference over the original tensors
+  double kernel = 0;      ///< relative L2 error of the output against the reference over the cache as stored
+  double total = 0;       ///< the same against the reference over the original tensors
   double perSequence = 0; ///< as total, of each sequence on its own; the root of the mean square over sequences
-  double lse = 0;    ///< largest |difference| of the lse, relative to max(1, |lse|), over the cache as stored
+  double lse = 0;         ///< largest |difference| of the lse, relative to max(1, |lse|), over the cache as stored
 };
 
 /// `query` is [batch, q_heads, head_dim]; `keys` and `values` are the tensors the cache was filled from,

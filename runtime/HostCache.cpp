@@ -53,8 +53,8 @@ SequenceMemory HostCache::getSequence(int64_t sequence) {
 Error HostCache::prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
                          ArrayRef<WriterStatistics> statistics) {
   const Plan &plan = program.getPlan();
-  if (Error error = writePrefill(plan.cache, plan.schedule, getSequence(sequence), keys, values, tokens, pool,
-                                 statistics))
+  if (Error error =
+          writePrefill(plan.cache, plan.schedule, getSequence(sequence), keys, values, tokens, pool, statistics))
     return error;
   lens[size_t(sequence)] = int32_t(tokens);
   return Error::success();
@@ -79,7 +79,8 @@ int64_t HostCache::getBytesRead() const {
   for (int64_t tokens : lens) {
     int64_t quantized = window.getQuantizedTokens(tokens), sink = std::min(tokens, window.getSink());
     int64_t windowBlocks = divideCeil(sink, kv::kBlockTokens) + divideCeil(tokens - sink - quantized, kv::kBlockTokens);
-    bytes += kvHeads * (divideCeil(quantized, kv::kBlockTokens) * layout.page.bytes + windowBlocks * layout.window.bytes);
+    bytes +=
+        kvHeads * (divideCeil(quantized, kv::kBlockTokens) * layout.page.bytes + windowBlocks * layout.window.bytes);
   }
   return bytes;
 }

@@ -34,7 +34,8 @@ public:
   llvm::ArrayRef<std::unique_ptr<Program>> getVariants() const { return variants; }
   /// What the writer of a layer may know, by KV head; empty without a profile.
   llvm::ArrayRef<WriterStatistics> getStatistics(size_t layer) const {
-    return statistics.empty() ? llvm::ArrayRef<WriterStatistics>() : llvm::ArrayRef<WriterStatistics>(statistics[layer]);
+    return statistics.empty() ? llvm::ArrayRef<WriterStatistics>()
+                              : llvm::ArrayRef<WriterStatistics>(statistics[layer]);
   }
 
 private:

@@ -70,7 +70,8 @@ public:
           if (!text.empty() || diagnostic.getSeverity() != mlir::DiagnosticSeverity::Error)
             return;
           if (auto loc = mlir::dyn_cast<mlir::FileLineColLoc>(diagnostic.getLocation()); loc && places)
-            text = (loc.getFilename().getValue() + ":" + Twine(loc.getLine()) + ":" + Twine(loc.getColumn()) + ": ").str();
+            text =
+                (loc.getFilename().getValue() + ":" + Twine(loc.getLine()) + ":" + Twine(loc.getColumn()) + ": ").str();
           std::string message = diagnostic.str();
           StringRef plain = message;
           plain.consume_front("'kv.layer' op ");
@@ -85,9 +86,9 @@ private:
 
 /// A size such as 8GiB, 512MB or 4096.
 std::optional<int64_t> parseBytes(StringRef text) {
-  const std::pair<StringRef, double> units[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
-                                                {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
-                                                {"B", 1}};
+  const std::pair<StringRef, double> units[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30},
+                                                {"TiB", 0x1p40}, {"KB", 1e3},     {"MB", 1e6},
+                                                {"GB", 1e9},     {"TB", 1e12},    {"B", 1}};
   double factor = 1, number;
   for (auto [name, value] : units)
     if (text.consume_back_insensitive(name)) {
@@ -129,8 +130,8 @@ Expected<std::string> parseAuto(StringRef text) {
     name = name.trim();
     value = value.trim();
     std::string given = value.str();
-    if (!is_contained({"budget", "memory", "max_kl", "context", "batch", "prefer", "specs"}, name) ||
-        value.empty() || is_contained(seen, name))
+    if (!is_contained({"budget", "memory", "max_kl", "context", "batch", "prefer", "specs"}, name) || value.empty() ||
+        is_contained(seen, name))
       return createStringError("expected auto with budget, memory, max_kl, context, batch, prefer, specs or profile, "
                                "each once as 'name = value', but got '" +
                                part.trim().str() + "'");
@@ -198,8 +199,8 @@ Error applyTable(MLIRContext &context, StringRef path, ArrayRef<kv::LayerOp> lay
   }
   for (size_t i = 0; i < layers.size(); ++i)
     if (layers[i] && !seen[i])
-      return createStringError(path + ": expected an entry for each layer with keys and values, but got none for layer " +
-                               Twine(i));
+      return createStringError(
+          path + ": expected an entry for each layer with keys and values, but got none for layer " + Twine(i));
   return Error::success();
 }
 

@@ -30,8 +30,8 @@ struct ModelSchemes {
 /// `text` is one of
 /// - what parseScheme understands: the same for all layers;
 /// - `auto`, or `auto; budget = 3.5; memory = 8GiB; context = 131072; batch = 16; max_kl = 0.01; prefer = speed;
-///   specs = 4; profile = P.json` with any of these parts: the selection passes choose per layer. Without budget, memory
-///   and max_kl the budget is 4 bits;
+///   specs = 4; profile = P.json` with any of these parts: the selection passes choose per layer. Without budget,
+///   memory and max_kl the budget is 4 bits;
 /// - a path that ends in `.mlir`: a module of kv.layer, one for each layer of the model that has keys and values.
 /// `; profile = P.json` may follow any of them: writers then use its statistics for centring and feedback.
 /// Sliding layers that see no more than their windows stay unquantized.

@@ -100,9 +100,10 @@ class LayerMeter {
 public:
   LayerMeter(mlir::MLIRContext &context, const LayerConfig &layer, const LayerTensors &tensors, int64_t queries)
       : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads),
-        window(getDefaultWindow(&context)), first(window.getSink()),
-        count(window.getQuantizedTokens(tensors.tokens)), used(queries) {
-    for (int64_t i = 1; i < used; i += 2) // the others give the statistics
+        window(getDefaultWindow(&context)), first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)),
+        used(queries) {
+    // Neighbouring queries are alike: the statistics come from the first half, the damage from the second.
+    for (int64_t i = used / 2; i < used; ++i)
       tests.push_back(i);
     computeStatistics();
     computeExact();
@@ -110,8 +111,8 @@ public:
 
   std::vector<WriterStatistics> &getStatistics() { return statistics; }
 
-  /// The mean over queries of the squared change of the layer's output with one side in a format, relative to the output
-  /// (or, projected, to the residual stream).
+  /// The mean over queries of the squared change of the layer's output with one side in a format, relative to the
+  /// output (or, projected, to the residual stream).
   double measure(Role role, QuantAttr quant) {
     std::vector<float> changes(exact.size(), 0.0f);
     std::vector<float> rounded(size_t(count * dim));
@@ -149,14 +150,22 @@ private:
     for (int64_t head = 0; head < layer.kvHeads; ++head) {
       WriterStatistics &known = statistics.emplace_back();
       known.queryMoment.assign(size_t(dim * dim), 0.0);
-      int64_t queries = (used + 1) / 2 * group;
+      int64_t queries = used / 2 * group;
       for (int64_t member = 0; member < group; ++member)
-        for (int64_t i = 0; i < used; i += 2) {
+        for (int64_t i = 0; i < used / 2; ++i) {
           const float *q = queryOf(head * group + member, i);
           for (int64_t a = 0; a < dim; ++a)
             for (int64_t b = 0; b < dim; ++b)
               known.queryMoment[size_t(a * dim + b)] += double(q[a]) * double(q[b]) / double(queries);
         }
+      // Few queries say little about most directions: shrunk towards one that knows none of them.
+      double own = double(queries) / double(queries + dim), mean = 0;
+      for (int64_t a = 0; a < dim; ++a)
+        mean += known.queryMoment[size_t(a * dim + a)] / double(dim);
+      for (int64_t i = 0; i < dim * dim; ++i) {
+        double &entry = known.queryMoment[size_t(i)];
+        entry = own * entry + (i / dim == i % dim ? (1 - own) * mean : 0);
+      }
     }
   }
 
@@ -207,8 +216,7 @@ private:
     const float *exactLogit = logits.data() + row * in.tokens;
     std::vector<float> logit(exactLogit, exactLogit + seen), weight(size_t(seen), 0.0f);
     for (int64_t t = first; t < last; ++t)
-      logit[size_t(t)] +=
-          float(layer.scale) * dot(queryOf(qHead, tests[test]), errors.data() + (t - first) * dim, dim);
+      logit[size_t(t)] += float(layer.scale) * dot(queryOf(qHead, tests[test]), errors.data() + (t - first) * dim, dim);
     softmax(logit.data(), seen, weight.data());
     for (int64_t t = 0; t < seen; ++t)
       weight[size_t(t)] -= weights[size_t(row * in.tokens + t)];
@@ -323,8 +331,8 @@ void dropDominated(std::vector<LayerProfile> &layers, int64_t headDim) {
 } // namespace
 
 Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelConfig &model,
-                                       const SafetensorsFile &capture, int64_t maxQueries,
-                                       unsigned threads, function_ref<void(size_t, size_t)> progress) {
+                                       const SafetensorsFile &capture, int64_t maxQueries, unsigned threads,
+                                       function_ref<void(size_t, size_t)> progress) {
   std::vector<size_t> indices;
   for (size_t i = 0; i < model.layers.size(); ++i)
     if (hasCache(model.layers[i]))
@@ -363,8 +371,7 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
     result.keyImbalance = computeImbalance(tensors->keys, layer.kvHeads, tensors->tokens, layer.headDim);
     result.valueImbalance = computeImbalance(tensors->values, layer.kvHeads, tensors->tokens, layer.headDim);
     result.statistics = std::move(meter.getStatistics());
-    result.keyOffset =
-        computeOffset(tensors->keys, layer.kvHeads, tensors->tokens, layer.headDim, result.statistics);
+    result.keyOffset = computeOffset(tensors->keys, layer.kvHeads, tensors->tokens, layer.headDim, result.statistics);
     if (i == 0) {
       profile.tokens = tensors->tokens;
       profile.queries = std::min(maxQueries, tensors->queryCount);
@@ -377,12 +384,10 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
       return createStringError(message);
   for (auto [i, layer] : llvm::enumerate(profile.layers))
     for (auto [candidate, change] : llvm::zip(candidates[i], changes[i]))
-      layer.measured.push_back(
-          MeasuredAttr::get(&context, candidate.first, candidate.second,
-                            APFloat(change * kKlPerChange / double(indices.size()))));
-  bool uniform = llvm::all_of(indices, [&](size_t index) {
-    return model.layers[index].headDim == model.layers[indices.front()].headDim;
-  });
+      layer.measured.push_back(MeasuredAttr::get(&context, candidate.first, candidate.second,
+                                                 APFloat(change * kKlPerChange / double(indices.size()))));
+  bool uniform = llvm::all_of(
+      indices, [&](size_t index) { return model.layers[index].headDim == model.layers[indices.front()].headDim; });
   if (uniform)
     dropDominated(profile.layers, model.layers[indices.front()].headDim);
   return profile;

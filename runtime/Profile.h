@@ -31,9 +31,9 @@ struct Profile {
 
 /// Measures every layer of `model` for which `capture` has q [q_heads, queries, head_dim] and k, v [kv_heads, tokens,
 /// head_dim] as "layer.N.q" and so on, the queries being those of the last tokens. With "layer.N.o" [hidden, q_heads *
-/// head_dim] and "layer.N.h" [tokens or queries, hidden] damage is that of the projected output relative to the residual
-/// stream. Half of the queries give the statistics, the other half the damage; those after `maxQueries` are left out.
-/// `progress` is called with the layers done.
+/// head_dim] and "layer.N.h" [tokens or queries, hidden] damage is that of the projected output relative to the
+/// residual stream. Half of the queries give the statistics, the other half the damage; those after `maxQueries` are
+/// left out. `progress` is called with the layers done.
 llvm::Expected<Profile> measureProfile(mlir::MLIRContext &context, const ModelConfig &model,
                                        const SafetensorsFile &capture, int64_t maxQueries, unsigned threads,
                                        llvm::function_ref<void(size_t, size_t)> progress);

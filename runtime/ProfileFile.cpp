@@ -48,8 +48,8 @@ std::string kvcc::printProfile(const Profile &profile) {
     for (MeasuredAttr entry : layer.measured) {
       std::string format;
       raw_string_ostream(format) << entry.getQuant();
-      measured.push_back(json::Object{{stringifyRole(entry.getRole()), format},
-                                      {"damage", entry.getDamage().convertToDouble()}});
+      measured.push_back(
+          json::Object{{stringifyRole(entry.getRole()), format}, {"damage", entry.getDamage().convertToDouble()}});
     }
     for (const WriterStatistics &head : layer.statistics) {
       // The moment is symmetric.
@@ -68,8 +68,9 @@ std::string kvcc::printProfile(const Profile &profile) {
                                   {"measured", std::move(measured)},
                                   {"heads", std::move(heads)}});
   }
-  json::Object root{{"kvcc_profile", kVersion},      {"model", profile.model},         {"shape", profile.shape},         {"tokens", profile.tokens},
-                    {"queries", profile.queries},    {"projected", profile.projected}, {"layers", std::move(layers)}};
+  json::Object root{{"kvcc_profile", kVersion},   {"model", profile.model},     {"shape", profile.shape},
+                    {"tokens", profile.tokens},   {"queries", profile.queries}, {"projected", profile.projected},
+                    {"layers", std::move(layers)}};
   return formatv("{0:1}", json::Value(std::move(root))).str() + "\n";
 }
 
@@ -141,8 +142,7 @@ private:
       auto quant = dyn_cast_or_null<QuantAttr>(mlir::parseAttribute(*format, &context));
       if (!quant)
         return fail(where + "in '" + *format + "': " + (message.empty() ? "expected #kv.quant<...>" : message));
-      layer.measured.push_back(
-          MeasuredAttr::get(&context, key ? Role::Key : Role::Value, quant, APFloat(*damage)));
+      layer.measured.push_back(MeasuredAttr::get(&context, key ? Role::Key : Role::Value, quant, APFloat(*damage)));
     }
     const LayerConfig &facts = model.layers[layer.layer];
     const json::Array *heads = object.getArray("heads");

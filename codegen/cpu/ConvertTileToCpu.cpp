@@ -440,8 +440,8 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
-                 SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
+                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern, SoftmaxStepPattern,
+                 MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter, *isa);
     ConversionTarget legality(getContext());
     legality.addIllegalDialect<KvDialect>();

@@ -176,8 +176,8 @@ private:
     if (p.isE2m1())
       codes = b.decodeE2m1(codes);
     if (biased)
-      codes = arith::XOrIOp::create(
-          b, codes, arith::ConstantOp::create(b, DenseElementsAttr::get(b.byteVector(), int8_t(-128))));
+      codes = arith::XOrIOp::create(b, codes,
+                                    arith::ConstantOp::create(b, DenseElementsAttr::get(b.byteVector(), int8_t(-128))));
     return codes;
   }
 

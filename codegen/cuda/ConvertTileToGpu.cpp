@@ -409,8 +409,8 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern,
-                 SoftmaxStepPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
+                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern, SoftmaxStepPattern,
+                 MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter);
     ConversionTarget legality(getContext());
     legality.addIllegalDialect<KvDialect>();

@@ -64,11 +64,9 @@ Value GpuBuilder::decodeE2m1(Value code) {
   // Nibble m of the word is twice magnitude m: 0 1 2 3 4 6 8 12.
   Value magnitude = arith::AndIOp::create(*this, code, i32(7));
   Value shift = arith::ShLIOp::create(*this, magnitude, i32(2));
-  Value twice = arith::AndIOp::create(
-      *this, arith::ShRUIOp::create(*this, i32(int32_t(0xc8643210)), shift), i32(15));
+  Value twice = arith::AndIOp::create(*this, arith::ShRUIOp::create(*this, i32(int32_t(0xc8643210)), shift), i32(15));
   Value isNegative = arith::CmpIOp::create(*this, arith::CmpIPredicate::ugt, code, i32(7));
-  return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, i32(12), twice),
-                                 add(i32(12), twice));
+  return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, i32(12), twice), add(i32(12), twice));
 }
 
 void GpuBuilder::loop(Value from, int64_t to, int64_t step, bool unroll, function_ref<void(Value)> body) {

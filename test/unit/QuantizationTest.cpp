@@ -163,8 +163,8 @@ TEST_F(QuantizationTest, SearchNeverMakesTheSquaredErrorLarger) {
   std::normal_distribution<float> normal;
   for (const char *map : {"sym", "sym_full", "sym_signed", "asym", "hybrid"}) {
     auto plain = quant(3, map);
-    auto searched = parse<QuantAttr>("#kv.quant<i3, map = " + std::string(map) +
-                                     ", group = 1x32, scale = f16, search = 4>");
+    auto searched =
+        parse<QuantAttr>("#kv.quant<i3, map = " + std::string(map) + ", group = 1x32, scale = f16, search = 4>");
     double sums[2] = {0, 0};
     for (int round = 0; round < 40; ++round) {
       std::vector<float> group(32);
@@ -197,7 +197,8 @@ TEST_F(QuantizationTest, FloatCodesRoundToNearestEven) {
   Quantizer fp8(parse<QuantAttr>("#kv.quant<f8E4M3FN, map = sym, group = 1x32, scale = f16>"));
   GroupParameters one = fp8.choose({448.0f});
   EXPECT_EQ(halfToFloat(one.scale), 1.0f);
-  for (auto [from, to] : {std::pair(17.0f, 16.0f), {19.0f, 20.0f}, {0.0009f, 0.0f}, {0.001f, 0x1p-9f}, {-448.0f, -448.0f}})
+  for (auto [from, to] :
+       {std::pair(17.0f, 16.0f), {19.0f, 20.0f}, {0.0009f, 0.0f}, {0.001f, 0x1p-9f}, {-448.0f, -448.0f}})
     EXPECT_EQ(fp8.decode(fp8.encode(from, one), one), to) << from;
   // Every code but NaN is a fixed point.
   for (int code = 0; code < 256; ++code)

@@ -63,7 +63,7 @@ public:
   llvm::Expected<size_t> chooseLayer(const ModelConfig &model) const;
   /// Plans a layer for queries and windows of `dtype`; `scheme` is for chooseSchemes.
   llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
-                            llvm::StringRef target, llvm::StringRef dtype) const;
+                                 llvm::StringRef target, llvm::StringRef dtype) const;
 
   const PlanOptions getPlanOptions() const { return {compute, page}; }
 

@@ -37,10 +37,10 @@ struct Group {
   std::vector<size_t> layers;
   kv::CacheType cache;
   kv::ScheduleAttr schedule;
-  std::optional<Plan> plan;     ///< of layers that are served
-  std::optional<StepCost> cost; ///< of one layer, where the target is known to the cost model
-  double bytes = 0, fp16Bytes = 0;            ///< of one layer, all sequences at the context
-  double cachedBits = 0, cachedNumbers = 0;   ///< of the quantized format, for the average
+  std::optional<Plan> plan;                 ///< of layers that are served
+  std::optional<StepCost> cost;             ///< of one layer, where the target is known to the cost model
+  double bytes = 0, fp16Bytes = 0;          ///< of one layer, all sequences at the context
+  double cachedBits = 0, cachedNumbers = 0; ///< of the quantized format, for the average
 
   double bytesPerToken() const { return double(layout().pageBytes) / double(schedule.getPage()); }
   double shareOfFp16() const { return bytesPerToken() / double(4 * cache.getKvHeads() * cache.getHeadDim()); }
@@ -210,18 +210,18 @@ void printGroup(const Group &group) {
                            kv::stringifyPlacement(group.plan->valuePlacement));
     printRow("schedule", print(group.schedule));
   }
-  printRow("bytes per token", formatv("{0:f0}, {1:f1} % of fp16", group.bytesPerToken(), 100 * group.shareOfFp16()).str());
+  printRow("bytes per token",
+           formatv("{0:f0}, {1:f1} % of fp16", group.bytesPerToken(), 100 * group.shareOfFp16()).str());
   printRow("page", formatv("{0} tokens, {1}; slot of a sequence {2}", group.schedule.getPage(),
                            formatBytes(double(layout.pageBytes)), formatBytes(double(layout.slotBytes)))
                        .str());
   if (group.cost)
-    printRow("predicted", formatv("{0:f0} us per step of a layer, bound by {1}", group.cost->seconds * 1e6,
-                                  name(group.cost->bound))
-                              .str());
+    printRow("predicted",
+             formatv("{0:f0} us per step of a layer, bound by {1}", group.cost->seconds * 1e6, name(group.cost->bound))
+                 .str());
   if (std::optional<mlir::DictionaryAttr> reasons = layer.getReasons())
     for (mlir::NamedAttribute reason : *reasons)
-      printRow("why", reason.getName().getValue() + ": " +
-                          mlir::cast<mlir::StringAttr>(reason.getValue()).getValue());
+      printRow("why", reason.getName().getValue() + ": " + mlir::cast<mlir::StringAttr>(reason.getValue()).getValue());
   if (group.plan)
     for (const std::string &remark : group.plan->remarks)
       printRow("why", remark);
@@ -238,7 +238,7 @@ std::string describeTotals(const Explanation &e) {
 }
 
 json::Object totalsToJson(const Explanation &e) {
-  json::Object totals{{"context", e.context},      {"batch", e.batch},        {"bytes", e.bytes},
+  json::Object totals{{"context", e.context},      {"batch", e.batch},          {"bytes", e.bytes},
                       {"fp16_bytes", e.fp16Bytes}, {"bits_per_number", e.bits}, {"kernels", e.kernels}};
   if (e.timedLayers)
     totals["predicted_us"] = e.seconds * 1e6;

@@ -18,8 +18,7 @@ static cl::opt<std::string> input("input", cl::desc("captured layer.N.q, layer.N
                                   cl::value_desc("file.safetensors"), cl::sub(profileCommand));
 static cl::opt<std::string> output("o", cl::desc("where to write the profile; default: standard output"),
                                    cl::value_desc("P.json"), cl::init("-"), cl::sub(profileCommand));
-static cl::opt<int> threads("threads", cl::desc("threads; 0: one per processor"), cl::init(0),
-                            cl::sub(profileCommand));
+static cl::opt<int> threads("threads", cl::desc("threads; 0: one per processor"), cl::init(0), cl::sub(profileCommand));
 
 static cl::opt<int64_t> queries("queries", cl::desc("use the first so many captured queries; 0: all"), cl::init(0),
                                 cl::sub(profileCommand));
@@ -41,8 +40,7 @@ Error tool::runProfile() {
   bool terminal = sys::Process::StandardErrIsDisplayed();
   std::mutex mutex;
   auto profile = measureProfile(compiler.getContext(), *model, *capture, queries ? queries : INT64_MAX,
-                                unsigned(threads),
-                                [&](size_t done, size_t layers) {
+                                unsigned(threads), [&](size_t done, size_t layers) {
                                   std::lock_guard lock(mutex);
                                   if (terminal)
                                     errs() << "\rkvcc: " << done << " of " << layers << " layers"

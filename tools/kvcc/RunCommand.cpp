@@ -221,10 +221,9 @@ Error tool::runRun() {
   int64_t headElements = in->tokens * shape.headDim;
   size_t sequenceBytes = in->batch ? in->keys.size() / size_t(in->batch) : 0;
   for (int64_t b = 0; b < in->batch; ++b)
-    if (Error error =
-            cache.prefill(b, {in->keys.data() + size_t(b) * sequenceBytes, headElements},
-                          {in->values.data() + size_t(b) * sequenceBytes, headElements}, in->lens[size_t(b)], pool,
-                          planned->statistics))
+    if (Error error = cache.prefill(b, {in->keys.data() + size_t(b) * sequenceBytes, headElements},
+                                    {in->values.data() + size_t(b) * sequenceBytes, headElements}, in->lens[size_t(b)],
+                                    pool, planned->statistics))
       return createStringError(input + ": sequence " + Twine(b) + ": " + toString(std::move(error)));
   std::vector<float> out, lse;
   start = std::chrono::steady_clock::now();
@@ -254,8 +253,8 @@ Error tool::runRun() {
 
   StepErrors errors = checkStep(cache, in->queryNumbers, in->keyNumbers, in->valueNumbers, in->tokens, out, lse, pool);
   double bound = getErrorBound((*program)->getPlan());
-  outs() << formatv("kernel error: {0:e2} (bound {1:e2}), lse error: {2:e2}\ntotal error: {3:e2}", errors.kernel,
-                    bound, errors.lse, errors.total);
+  outs() << formatv("kernel error: {0:e2} (bound {1:e2}), lse error: {2:e2}\ntotal error: {3:e2}", errors.kernel, bound,
+                    errors.lse, errors.total);
   if (in->batch > 1)
     outs() << formatv(", root mean square over sequences: {0:e2}", errors.perSequence);
   outs() << "\n";

@@ -35,9 +35,9 @@ Error tool::runSchemes() {
     if (outputFormat == "md") {
       StringRef values = preset.value == preset.key ? StringRef("the same") : StringRef(preset.value);
       auto code = [](StringRef text) { return text.starts_with("<") ? ("`" + text + "`").str() : text.str(); };
-      outs() << formatv("| `{0}` | {1} | {2} | {3}, {4}, {5} | {6:f2} / {7:f2} | {8} |\n", preset.name, code(preset.key),
-                        code(values), window.getSink(), window.getRecent(), window.getFlush(), keyBits, valueBits,
-                        preset.source);
+      outs() << formatv("| `{0}` | {1} | {2} | {3}, {4}, {5} | {6:f2} / {7:f2} | {8} |\n", preset.name,
+                        code(preset.key), code(values), window.getSink(), window.getRecent(), window.getFlush(),
+                        keyBits, valueBits, preset.source);
       continue;
     }
     auto print = [](mlir::Attribute attribute) {

@@ -103,12 +103,14 @@ SchemeOptions::SchemeOptions(cl::SubCommand &command, bool totals)
       window("window", cl::desc("tokens in full precision as IR, #kv.window<...>"), cl::sub(command)),
       memory("memory", cl::desc("auto: bytes for all sequences, such as 8GiB"), cl::sub(command)),
       prefer("prefer", cl::desc("auto: quality, speed or memory"), cl::sub(command)),
-      profile("profile", cl::desc("what 'kvcc profile' measured: for auto, and for writers"), cl::value_desc("P.json"), cl::sub(command)),
+      profile("profile", cl::desc("what 'kvcc profile' measured: for auto, and for writers"), cl::value_desc("P.json"),
+              cl::sub(command)),
       budget("budget", cl::desc("auto: average bits per cached element; default 4"), cl::sub(command)),
       maxKl("max-kl", cl::desc("auto: the estimated KL that is accepted"), cl::sub(command)),
       context("context", cl::desc("auto: tokens of a sequence; default 32768"), cl::init(32768), cl::sub(command)),
       batch("batch", cl::desc("auto: sequences; default 1"), cl::init(1), cl::sub(command)),
-      specs("specs", cl::desc("auto: the most distinct pairs of formats; default 8"), cl::sub(command)), totals(totals) {}
+      specs("specs", cl::desc("auto: the most distinct pairs of formats; default 8"), cl::sub(command)),
+      totals(totals) {}
 
 Expected<std::string> SchemeOptions::getText() const {
   std::string text = scheme;
@@ -210,9 +212,8 @@ int main(int argc, char **argv) {
     Error (*run)();
   };
   const Command commands[] = {{benchCommand, runBench},   {cacheCommand, runCache},     {compileCommand, runCompile},
-                              {doctorCommand, runDoctor}, {explainCommand, runExplain},
-                              {profileCommand, runProfile}, {runCommand, runRun},
-                              {schemesCommand, runSchemes}};
+                              {doctorCommand, runDoctor}, {explainCommand, runExplain}, {profileCommand, runProfile},
+                              {runCommand, runRun},       {schemesCommand, runSchemes}};
   // LLVM brings options of its own; users of kvcc have no use for them.
   for (auto &entry : cl::getRegisteredOptions())
     entry.second->setHiddenFlag(cl::ReallyHidden);
@@ -238,7 +239,8 @@ int main(int argc, char **argv) {
     errs() << "kvcc: error: " << toString(std::move(error)) << "\n";
     return usage ? 2 : 1;
   }
-  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile, run or schemes), but got none; "
+  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile, run or schemes), but "
+            "got none; "
             "see kvcc --help\n";
   return 2;
 }
