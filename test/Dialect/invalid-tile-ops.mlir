@@ -232,7 +232,7 @@ func.func @prepare_c3_extra(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c4_wide(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected unsigned with i8 values only, but got values 'vector<2x64xi16>'}}
+  // expected-error @below {{expected unsigned exactly with i8 values, but got values 'vector<2x64xi16>'}}
   kv.tile.prepare %tile group 32 unsigned : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
@@ -240,7 +240,7 @@ func.func @prepare_c4_wide(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c4_float(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected unsigned with i8 values only, but got values 'vector<2x64xf32>'}}
+  // expected-error @below {{expected unsigned exactly with i8 values, but got values 'vector<2x64xf32>'}}
   kv.tile.prepare %tile group 32 unsigned : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>
   return
 }

@@ -69,6 +69,16 @@ TEST_F(KernelNvrtcTest, EveryArchitectureWithoutSpills) {
   }
 }
 
+TEST_F(KernelNvrtcTest, EveryPresetWithoutSpills) {
+  for (const SchemePreset &preset : getSchemePresets()) {
+    SCOPED_TRACE(preset.name.str());
+    std::string text = emitText(preset.name.data(), 4, 128);
+    for (int architecture : {75, 90})
+      if (is_contained(nvrtc->supportedArchs(), architecture))
+        expectCompiles(text, architecture);
+  }
+}
+
 TEST_F(KernelNvrtcTest, EveryHeadDimWithoutSpills) {
   for (int64_t headDim = 32; headDim <= 256; headDim += 32) {
     SCOPED_TRACE(headDim);
