@@ -18,7 +18,8 @@ def Kv_LayerOp : Kv_Op<"layer"> {
     for a model is a module of layers with these three and, if one likes, without the facts.
 
     `reach` says which earlier tokens count: all (`full`), the last `window_tokens` ones (`sliding`), or those of the
-    current chunk (`chunked`). `key_bias`: the projection of keys has a bias; `qk_norm`: queries and keys are
+    current chunk (`chunked`). `scale` multiplies q.k, `softcap` bounds the logits, `sink_logits`: one learned logit per
+    query head joins the softmax; `no_rope`: positions are not rotated in. `key_bias`: the projection of keys has a bias; `qk_norm`: queries and keys are
     normalized; `unserved`: why the decode kernels do not compute this layer. `measured` comes from a profile.
     `open` lists the sides whose modes are still to be chosen.
 
@@ -34,7 +35,8 @@ def Kv_LayerOp : Kv_Op<"layer"> {
   }];
   let arguments = (ins I64Attr:$index, OptionalAttr<I64Attr>:$q_heads, OptionalAttr<I64Attr>:$kv_heads,
                        OptionalAttr<I64Attr>:$head_dim, OptionalAttr<TypeAttr>:$dtype,
-                       OptionalAttr<Kv_ReachAttr>:$reach, OptionalAttr<I64Attr>:$window_tokens, UnitAttr:$key_bias,
+                       OptionalAttr<Kv_ReachAttr>:$reach, OptionalAttr<I64Attr>:$window_tokens, OptionalAttr<F64Attr>:$scale,
+                       OptionalAttr<F64Attr>:$softcap, UnitAttr:$sink_logits, UnitAttr:$no_rope, UnitAttr:$key_bias,
                        UnitAttr:$qk_norm, OptionalAttr<StrAttr>:$unserved, OptionalAttr<ArrayAttr>:$measured,
                        OptionalAttr<Kv_QuantAttr>:$key, OptionalAttr<Kv_QuantAttr>:$value,
                        OptionalAttr<Kv_WindowAttr>:$window, OptionalAttr<StrArrayAttr>:$open,

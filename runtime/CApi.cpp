@@ -183,9 +183,10 @@ Error prefill(const kvcc_program *handle, int32_t layer, const kvcc_prefill_args
       return expected(Twine(name) + " of 0 or at least tokens * head_dim = " + Twine(dense), Twine(stride));
   SequenceMemory memory{static_cast<uint8_t *>(args->memory.pages), args->table,
                         static_cast<uint8_t *>(args->memory.slots) + args->slot * (*program)->getLayout().slotBytes};
-  return writePrefill(
-      plan.cache, plan.schedule, memory, {args->keys, args->key_head_stride ? args->key_head_stride : dense},
-      {args->values, args->value_head_stride ? args->value_head_stride : dense}, args->tokens, handle->context->pool);
+  return writePrefill(plan.cache, plan.schedule, memory,
+                      {args->keys, args->key_head_stride ? args->key_head_stride : dense},
+                      {args->values, args->value_head_stride ? args->value_head_stride : dense}, args->tokens,
+                      handle->context->pool, handle->model->getStatistics(size_t(layer)));
 }
 
 Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *args, void *stream) {

@@ -47,6 +47,13 @@ private:
       attributes.set("reach", reach(layer.kind == LayerKind::Sliding ? kv::Reach::Sliding : kv::Reach::Chunked));
       attributes.set("window_tokens", integer(layer.window));
     }
+    attributes.set("scale", b.getF64FloatAttr(layer.scale));
+    if (layer.softcap != 0)
+      attributes.set("softcap", b.getF64FloatAttr(layer.softcap));
+    if (layer.attentionSinks)
+      attributes.set("sink_logits", b.getUnitAttr());
+    if (!layer.rope)
+      attributes.set("no_rope", b.getUnitAttr());
     if (layer.kBias)
       attributes.set("key_bias", b.getUnitAttr());
     if (layer.qkNorm != QkNorm::None)

@@ -62,8 +62,12 @@ KVCC_API void kvcc_context_destroy(kvcc_context *context);
 
 typedef struct kvcc_compile_options {
   size_t size;
-  const char *model;   /* path of a Hugging Face config.json, or of a folder with one */
-  const char *scheme;  /* "fp16", "innerq-base", "innerq-small" */
+  const char *model; /* path of a Hugging Face config.json, or of a folder with one */
+  /* How caches are stored: a preset ("innerq-small"; `kvcc schemes` lists them), a preset with parts changed or parts
+   * alone ("innerq-small; v = <i4, map = asym, group = 1x32, scale = f16>"), "auto" with options ("auto; budget = 3.5;
+   * context = 32768; prefer = speed"), or the path of a table of layers ("FILE.mlir"). "; profile = P.json" may follow:
+   * what kvcc profile measured, for auto, and for the writer's centring and error feedback. */
+  const char *scheme;
   const char *target;  /* "cpu", "cpu:generic", "cuda", "cuda:sm_90", ... */
   const char *dtype;   /* of queries, keys and values: "f16", "bf16", "f32"; NULL: the model's */
   const char *compute; /* "auto", "int8", "f32": arithmetic of products with codes; NULL: "auto" */

@@ -116,6 +116,28 @@ TEST_F(CApiTest, DecodesOneStep) {
   }
 }
 
+TEST_F(CApiTest, SchemesAreText) {
+  for (const char *scheme : {"auto; budget = 3.5", "innerq-small; v = <i4, map = asym, group = 1x32, scale = f16>"}) {
+    kvcc_compile_options options = compileOptions();
+    options.scheme = scheme;
+    ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
+    info.size = sizeof(info);
+    ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK) << kvcc_last_message();
+    table.clear();
+    lens.clear();
+    slots.clear();
+    query.clear();
+    keys.clear();
+    values.clear();
+    fill(300);
+    ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+    for (float number : out)
+      ASSERT_TRUE(std::isfinite(number));
+    kvcc_program_destroy(program);
+    program = nullptr;
+  }
+}
+
 TEST_F(CApiTest, InfoCountsVariants) {
   compile();
   kvcc_program_info all = {};
@@ -145,6 +167,9 @@ TEST_F(CApiTest, RefusesWrongCompileOptions) {
       {[](auto &o) { o.model = nullptr; }, KVCC_INVALID_ARGUMENT, "model"},
       {[](auto &o) { o.model = "/no/such/config.json"; }, KVCC_INVALID_ARGUMENT, "/no/such/config.json"},
       {[](auto &o) { o.scheme = "int5"; }, KVCC_INVALID_ARGUMENT, "kvcc-5, but got 'int5'; the nearest is "},
+      {[](auto &o) { o.scheme = "auto; budget = 1"; }, KVCC_INVALID_ARGUMENT, "expected a budget from 2.25 to 16.00"},
+      {[](auto &o) { o.scheme = "q8_0; v = <i9>"; }, KVCC_INVALID_ARGUMENT, "in v '#kv.quant<i9>'"},
+      {[](auto &o) { o.scheme = "fp16; profile = /no.json"; }, KVCC_INVALID_ARGUMENT, "cannot read /no.json"},
       {[](auto &o) { o.target = "tpu"; }, KVCC_INVALID_ARGUMENT, "but got 'tpu'"},
       {[](auto &o) { o.dtype = "f8"; }, KVCC_INVALID_ARGUMENT, "f16, bf16 or f32, but got 'f8'"},
       {[](auto &o) { o.compute = "int3"; }, KVCC_INVALID_ARGUMENT, "but got int3"},

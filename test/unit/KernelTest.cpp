@@ -36,6 +36,11 @@ std::vector<Machine> getCpuMachines() {
   }
   return machines;
 }
+/// Both arithmetics and, over the tests, both instruction sets: for tests that compile many kernels.
+std::vector<Machine> getTwoCpuMachines() {
+  std::vector<Machine> machines = getCpuMachines();
+  return {machines.size() > 2 ? machines[2] : machines[0], machines[1]};
+}
 std::vector<Machine> getAllMachines() {
   std::vector<Machine> machines = getCpuMachines();
   machines.push_back({"cuda-host", "auto", 1e-3});
@@ -71,7 +76,7 @@ TEST_P(SchemeTest, AgreesForAnyHeadDimAndGroup) {
     problem.headDim = shape.headDim;
     problem.lens = {290, 33};
     Tensors tensors = makeRandomTensors(problem);
-    for (const Machine &machine : getCpuMachines())
+    for (const Machine &machine : getTwoCpuMachines())
       expectAgrees(on(machine, problem), tensors, machine.bound);
   }
 }
@@ -94,7 +99,7 @@ TEST_P(SchemeTest, AgreesForEveryDtype) {
     problem.dtype = dtype;
     problem.lens = {230};
     Tensors tensors = makeRandomTensors(problem);
-    for (const Machine &machine : dtype == "bf16" ? getAllMachines() : getCpuMachines())
+    for (const Machine &machine : dtype == "bf16" ? getAllMachines() : getTwoCpuMachines())
       expectAgrees(on(machine, problem), tensors, machine.bound);
   }
 }

@@ -202,7 +202,9 @@ void printGroup(const Group &group) {
   };
   printRow("keys", format(group.cache.getKey()));
   printRow("values", format(group.cache.getValue()));
-  if (window.getFlush() > 1)
+  if (!group.cache.getKey().isQuantized() && !group.cache.getValue().isQuantized())
+    printRow("full precision", "all tokens");
+  else if (window.getFlush() > 1)
     printRow("full precision", "the first " + Twine(window.getSink()) + " and the last " + Twine(window.getRecent()) +
                                    " to " + Twine(window.getRecent() + window.getFlush() - 1) + " tokens");
   if (group.plan) {
