@@ -163,8 +163,7 @@ TEST_F(ModelSchemesTest, RefusesWhatIsWrong) {
 class ProfileTest : public testing::Test {
 protected:
   void SetUp() override {
-    auto full = SafetensorsFile::open(testDir() + "/data/smollm2-135m.safetensors");
-    ASSERT_TRUE(bool(full)) << toString(full.takeError());
+    full.emplace(cantFail(SafetensorsFile::open(testDir() + "/data/smollm2-135m.safetensors")));
     model = cantFail(loadModelConfig(testDir() + "/models/smollm2-135m-instruct.json"));
     model.layers.resize(1);
     for (const char *name : {"q", "k", "v"}) {
@@ -207,7 +206,8 @@ protected:
 
   std::unique_ptr<mlir::MLIRContext> context = createContext();
   ModelConfig model;
-  std::vector<TensorToWrite> tensors;
+  std::optional<SafetensorsFile> full;
+  std::vector<TensorToWrite> tensors; ///< views of `full`
   std::string capturePath, profilePath;
   Profile profile;
 };
