@@ -59,6 +59,9 @@ double estimateSeconds(kv::LayerOp layer, kv::QuantAttr key, kv::QuantAttr value
 /// The estimated KL that is accepted if nobody says anything.
 constexpr double kAcceptedKl = 5e-3;
 
+/// Whether a CPU level has dot products of bytes; without them rounding to bytes is slower than f32.
+inline bool hasByteProducts(llvm::StringRef arch) { return arch == "avx512_vnni"; }
+
 /// The target of a module, or an error at the module naming what is missing.
 mlir::FailureOr<kv::TargetAttr> getTarget(mlir::ModuleOp module);
 

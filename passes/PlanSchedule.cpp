@@ -69,6 +69,7 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
       getOperation().emitError() << "expected compute auto or f32 for a cuda target, but got int8";
       return signalPassFailure();
     }
+    bool allowsRounding = compute == "int8" || (compute == "auto" && kvcc::hasByteProducts(target->getArch()));
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();
@@ -78,7 +79,7 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
       }
       auto query = cast<RankedTensorType>(attend.getQuery().getType());
       ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
-                                                 query.getDimSize(1), target->getKind(), compute != "f32", page);
+                                                 query.getDimSize(1), target->getKind(), allowsRounding, page);
       if (!schedule)
         return WalkResult::interrupt();
       attend.setScheduleAttr(schedule);

@@ -1,8 +1,11 @@
 // What kv-plan-schedule decides: arithmetic and packings by target, query heads by group, options.
+// Without dot products of bytes nothing is rounded.
+// GENERIC: compute = f32
 // RUN: split-file %s %t
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule | FileCheck %t/cpu.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %t/cpu.mlir
+// RUN: sed 's/avx512_vnni/generic/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=GENERIC
 // RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule | FileCheck %t/fp8.mlir
 // RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/fp8.mlir
 // RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule=compute=int8 | FileCheck %t/fp4.mlir
@@ -16,7 +19,7 @@
                    key = <i3, map = sym, group = 1x32, scale = f16>,
                    value = <i2, map = sym, group = 32x1, scale = f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
-module attributes {kv.target = #kv.target<cpu, "generic">} {
+module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @group_4(
   // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>
   // OPTIONS-LABEL: func.func @group_4(
