@@ -1,31 +1,33 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Decode attention on the CPU: kvcc's schemes beside PyTorch, interleaved in one process and one run.
+"""Decode attention on the CPU: kvcc's schemes beside its peers, interleaved in one process and one run.
 
 Every subject gets enough copies of its cache that memory has to be read (at least 256 MB and eight times the
 last-level cache). A round measures the machine's read bandwidth and then every subject once, so that noise of the
-machine meets all of them alike. PyTorch's scaled_dot_product_attention runs in its fair form: the query heads that
-share a KV head are packed as query rows, so that K and V are read once.
+machine meets all of them alike; all run on the same number of threads. The relative error is that of the output
+against exact attention over the tensors before they were quantized. peers.py says how each peer is driven.
 """
 import argparse
 import csv
-import ctypes
 import datetime
+import importlib.metadata
+import importlib.util
+import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = Path(os.environ.get("KVCC_BUILD_DIR", ROOT / "build"))
+ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-bench"
 
 
 def enter_environment():
-    """Runs this script again inside an environment with the peers, which is made once."""
+    """Runs this script again inside an environment with PyTorch, which is made once."""
     if Path(sys.prefix).resolve() == VENV.resolve() or os.environ.get("KVCC_BENCH_PYTHON") == sys.executable:
         return
     python = os.environ.get("KVCC_BENCH_PYTHON")
@@ -33,7 +35,7 @@ def enter_environment():
         pin = ROOT / "tools/bench/requirements.txt"
         stamp = VENV / "installed.txt"
         if not stamp.exists() or stamp.read_text() != pin.read_text():
-            print("installing the peers into .venv-bench", file=sys.stderr)
+            note("installing PyTorch into .venv-bench")
             subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
             subprocess.run([VENV / "bin/pip", "install", "--quiet", "-r", pin], check=True)
             stamp.write_text(pin.read_text())
@@ -41,193 +43,163 @@ def enter_environment():
     os.execve(python, [python, *sys.argv], {**os.environ, "KVCC_BENCH_PYTHON": python})
 
 
-# Attention shapes, by the model that has them.
+def install_peers():
+    """One by one, so that a package that this machine cannot have does not keep the others away."""
+    lines = (ROOT / "tools/bench/requirements-peers.txt").read_text().splitlines()
+    failed = [line for line in lines if line and not line.startswith("#") and not install(line)]
+    if failed:
+        sys.exit(f"cpu.py: cannot install {', '.join(failed)}")
+
+
+def install(requirement):
+    # llama.cpp is compiled here, for this processor, without its support for images.
+    environment = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", **os.environ}
+    note(f"installing {requirement}")
+    return subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", requirement],
+                          env=environment).returncode == 0
+
+
+def note(text):
+    print(f"cpu.py: {text}", file=sys.stderr)
+
+
+# Attention shapes, by the model that has them, and a layer of that shape.
 SHAPES = {
-    "llama-3.1-8b": "llama-3.1-8b.json",
-    "llama-2-7b": "llama-2-7b.json",
-    "qwen2.5-7b": "qwen2.5-7b-instruct.json",
-    "smollm2-135m": "smollm2-135m-instruct.json",
+    "llama-3.1-8b": ("llama-3.1-8b.json", 0),
+    "llama-2-7b": ("llama-2-7b.json", 0),
+    "qwen2.5-7b": ("qwen2.5-7b-instruct.json", 0),
+    "gemma-2-9b": ("gemma-2-9b.json", 1),  # layer 0 slides
+    "smollm2-135m": ("smollm2-135m-instruct.json", 0),
 }
+REFERENCE = "PyTorch SDPA bf16"  # what speedups are over
+SCHEMES = ["innerq-small", "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token", "fp16"]
 
 
-class Memory(ctypes.Structure):
-    _fields_ = [("pages", ctypes.c_void_p), ("num_pages", ctypes.c_int64), ("slots", ctypes.c_void_p),
-                ("num_slots", ctypes.c_int64)]
-
-
-class ContextOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("cache_dir", ctypes.c_char_p), ("threads", ctypes.c_uint32)]
-
-
-class CompileOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("model", ctypes.c_char_p), ("scheme", ctypes.c_char_p),
-                ("target", ctypes.c_char_p), ("dtype", ctypes.c_char_p), ("compute", ctypes.c_char_p),
-                ("page_tokens", ctypes.c_int64)]
-
-
-class LayerInfo(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("served", ctypes.c_int32), ("unserved_reason", ctypes.c_char_p),
-                ("q_heads", ctypes.c_int64), ("kv_heads", ctypes.c_int64), ("head_dim", ctypes.c_int64),
-                ("scale", ctypes.c_double), ("dtype", ctypes.c_char_p), ("sink", ctypes.c_int64),
-                ("recent", ctypes.c_int64), ("flush", ctypes.c_int64), ("page_tokens", ctypes.c_int64),
-                ("page_bytes", ctypes.c_int64), ("slot_bytes", ctypes.c_int64),
-                ("kernel_error_bound", ctypes.c_double)]
-
-
-class PrefillArgs(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("memory", Memory), ("table", ctypes.c_void_p),
-                ("table_length", ctypes.c_int64), ("slot", ctypes.c_int32), ("keys", ctypes.c_void_p),
-                ("values", ctypes.c_void_p), ("key_head_stride", ctypes.c_int64),
-                ("value_head_stride", ctypes.c_int64), ("tokens", ctypes.c_int64)]
-
-
-class AttendArgs(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("memory", Memory), ("table", ctypes.c_void_p),
-                ("table_stride", ctypes.c_int64), ("slots", ctypes.c_void_p), ("seq_lens", ctypes.c_void_p),
-                ("batch", ctypes.c_int64), ("max_tokens", ctypes.c_int64), ("query", ctypes.c_void_p),
-                ("out", ctypes.c_void_p), ("lse", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
-                ("workspace_bytes", ctypes.c_size_t)]
-
-
-class Library:
-    def __init__(self):
-        self.lib = ctypes.CDLL(str(BUILD / "lib/libkvcc.so"))
-        self.lib.kvcc_last_message.restype = ctypes.c_char_p
-
-    def call(self, name, *args):
-        if getattr(self.lib, name)(*args) != 0:
-            sys.exit(f"cpu.py: {name}: {self.lib.kvcc_last_message().decode()}")
-
-
-def copies_for(nbytes):
-    cache = max((os.sysconf(n) for n in ("SC_LEVEL3_CACHE_SIZE", "SC_LEVEL4_CACHE_SIZE") if n in os.sysconf_names),
-                default=0)
-    return max(2, max(256 << 20, 8 * cache) // nbytes + 1)
-
-
-def aligned(nbytes, np):
-    raw = np.zeros(nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start:start + nbytes]
+def model_without_softcap(shape, folder):
+    """The model's configuration; kvcc refuses layers with a softcap, so it is dropped, for the peers too."""
+    config = json.loads((ROOT / "test/models" / SHAPES[shape][0]).read_text())
+    config.pop("attn_logit_softcapping", None)
+    path = Path(folder) / f"{shape}.json"
+    path.write_text(json.dumps(config))
+    return path
 
 
 class Tensors:
     """One layer of one sequence. Some key channels are loud and values have a mean per channel, as in models."""
 
-    def __init__(self, info, ctx, np):
+    def __init__(self, layer, ctx):
         random = np.random.default_rng(1)
-        shape = (info.kv_heads, ctx, info.head_dim)
-        channel = np.arange(info.head_dim)
-        self.q = random.standard_normal((info.q_heads, info.head_dim), np.float32)
+        shape = (layer.kv_heads, ctx, layer.head_dim)
+        channel = np.arange(layer.head_dim)
+        self.q = random.standard_normal((layer.q_heads, layer.head_dim), np.float32)
         self.k = random.standard_normal(shape, np.float32) * np.where(channel % 24 == 5, 8, 1).astype(np.float32)
         self.v = random.standard_normal(shape, np.float32) + np.where(channel % 2, 1, -1).astype(np.float32)
         self.q, self.k, self.v = (x.astype(np.float16) for x in (self.q, self.k, self.v))
 
-    def exact(self, info, np):
-        group = info.q_heads // info.kv_heads
-        q = self.q.astype(np.float64).reshape(info.kv_heads, group, info.head_dim)
-        k, v = self.k.astype(np.float64), self.v.astype(np.float64)
-        scores = q @ k.transpose(0, 2, 1) * info.scale
-        p = np.exp(scores - scores.max(-1, keepdims=True))
-        return ((p / p.sum(-1, keepdims=True)) @ v).reshape(info.q_heads, info.head_dim)
-
-
-class Kvcc:
-    def __init__(self, library, context, model, scheme, compute, np):
-        self.library, self.np = library, np
-        self.name = f"kvcc {scheme}" + (f" {compute}" if compute != "auto" else "")
-        self.program = ctypes.c_void_p()
-        options = CompileOptions(ctypes.sizeof(CompileOptions), str(model).encode(), scheme.encode(), b"cpu", b"f16",
-                                 compute.encode(), 0)
-        library.call("kvcc_compile", context, ctypes.byref(options), ctypes.byref(self.program))
-        self.info = LayerInfo(ctypes.sizeof(LayerInfo))
-        library.call("kvcc_program_get_layer", self.program, 0, ctypes.byref(self.info))
-
-    def load(self, tensors, ctx):
-        np, info = self.np, self.info
-        count = ctypes.c_int64()
-        self.library.call("kvcc_pages_for", self.program, 0, ctypes.c_int64(ctx), ctypes.byref(count))
-        pages = count.value
-        self.table = np.arange(max(pages, 1), dtype=np.int32)
-        self.slots, self.lens = np.zeros(1, np.int32), np.full(1, ctx, np.int32)
-        self.copies = []
-        first = None
-        self.bytes = pages * info.page_bytes + info.slot_bytes
-        for _ in range(copies_for(self.bytes)):
-            memory = aligned(pages * info.page_bytes, np), aligned(info.slot_bytes, np)
-            if first is None:
-                first = memory
-                args = PrefillArgs(ctypes.sizeof(PrefillArgs), self.memory(memory, pages), self.table.ctypes.data, pages,
-                                   0, tensors.k.ctypes.data, tensors.v.ctypes.data, 0, 0, ctx)
-                self.library.call("kvcc_prefill", self.program, 0, ctypes.byref(args))
-            else:
-                for to, source in zip(memory, first):
-                    to[:] = source
-            self.copies.append((memory, self.memory(memory, pages)))
-        size = ctypes.c_size_t()
-        self.library.call("kvcc_workspace_bytes", self.program, 0, ctypes.c_int64(1), ctypes.c_int64(ctx),
-                          ctypes.byref(size))
-        self.workspace = aligned(max(size.value, 1), np)
-        self.query = tensors.q
-        self.out = np.zeros((info.q_heads, info.head_dim), np.float32)
-        self.lse = np.zeros(info.q_heads, np.float32)
-        self.args = [AttendArgs(ctypes.sizeof(AttendArgs), memory, self.table.ctypes.data, pages,
-                                self.slots.ctypes.data, self.lens.ctypes.data, 1, ctx, self.query.ctypes.data,
-                                self.out.ctypes.data, self.lse.ctypes.data, self.workspace.ctypes.data, size.value)
-                     for _, memory in self.copies]
-        self.next = 0
+    def exact(self, layer):
+        return np.concatenate([self.exact_head(q, k, v, layer.scale) for q, k, v in
+                               zip(np.split(self.q, layer.kv_heads), self.k, self.v)])
 
     @staticmethod
-    def memory(arrays, pages):
-        return Memory(arrays[0].ctypes.data, pages, arrays[1].ctypes.data, 1)
-
-    def step(self):
-        args = self.args[self.next % len(self.args)]
-        self.next += 1
-        start = time.perf_counter()
-        self.library.call("kvcc_attend", self.program, 0, ctypes.byref(args), None)
-        return time.perf_counter() - start
-
-    def result(self):
-        return self.out
-
-
-class Torch:
-    def __init__(self, torch, dtype):
-        self.torch, self.dtype = torch, getattr(torch, dtype)
-        self.name = f"PyTorch {torch.__version__} SDPA {dtype}"
-
-    def load(self, tensors, ctx):
-        torch = self.torch
-        kv_heads, _, head_dim = tensors.k.shape
-        tensor = lambda x: torch.from_numpy(x).to(self.dtype)
-        self.q = tensor(tensors.q).view(1, kv_heads, -1, head_dim)
-        k, v = tensor(tensors.k)[None], tensor(tensors.v)[None]
-        self.bytes = k.nbytes + v.nbytes
-        self.copies = [(k.clone(), v.clone()) for _ in range(copies_for(self.bytes))]
-        self.next = 0
-
-    def step(self):
-        k, v = self.copies[self.next % len(self.copies)]
-        self.next += 1
-        start = time.perf_counter()
-        self.out = self.torch.nn.functional.scaled_dot_product_attention(self.q, k, v)
-        return time.perf_counter() - start
-
-    def result(self):
-        return self.out.float().numpy().reshape(-1, self.out.shape[-1])
+    def exact_head(*tensors):
+        q, k, v, scale = (np.asarray(x, np.float64) for x in tensors)
+        scores = q @ k.T * scale
+        p = np.exp(scores - scores.max(-1, keepdims=True))
+        return p / p.sum(-1, keepdims=True) @ v
 
 
 class Bandwidth:
     """Read bandwidth: a sum over a buffer that no cache holds."""
 
-    def __init__(self, torch):
+    def __init__(self):
+        import torch
         self.data = torch.ones(copies_for(1) // 8, dtype=torch.int64)
 
     def step(self):
         start = time.perf_counter()
         self.data.sum()
         return self.data.nbytes / (time.perf_counter() - start) / 1e9
+
+
+def installed(names):
+    """Those of the peers whose package is here."""
+    missing = {}
+    for name in names:
+        module = PEERS[name][0].module
+        if module and not importlib.util.find_spec(module):
+            missing.setdefault(PEERS[name][0].pip, []).append(name)
+    for pip, left_out in missing.items():
+        note(f"{', '.join(left_out)} left out: {sys.executable} -m pip install {pip}, or tools/dev bench cpu --install")
+    return [name for name in names if not any(name in left_out for left_out in missing.values())]
+
+
+def free_memory():
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/meminfo does not say how much memory is available")
+
+
+def prepare(make, name, tensors, where):
+    """A loaded subject that has made its first step, or None where it cannot be had."""
+    try:
+        subject = make()
+        if subject.memory() > free_memory() / 2:
+            raise Unavailable(f"its copies take {subject.memory() / 1e9:.1f} GB, more than half of the free memory")
+        subject.load(tensors)
+        subject.step()
+        return subject
+    except Exception as error:  # a peer that fails must not take the run along
+        note(f"{name} left out at {where}: {(str(error).strip() or repr(error)).splitlines()[0]}")
+        return None
+
+
+def measure(makers, layer, ctx, rounds, where):
+    """Medians and minima of the subjects that can be had, with the bandwidth measured beside them."""
+    tensors = Tensors(layer, ctx)
+    exact = tensors.exact(layer)
+    subjects = [subject for name, make in makers if (subject := prepare(make, name, tensors, where))]
+    errors = [subject.error(exact) for subject in subjects]
+    bandwidth, rates, times = Bandwidth(), [], [[] for _ in subjects]
+    for turn in range(rounds):
+        rates.append(bandwidth.step())
+        for subject, samples in zip(subjects, times):
+            if turn % subject.interval == 0:
+                time.sleep(0.002)  # the threads of the one before go to sleep
+                samples.append(subject.step())
+    rate = statistics.median(rates)
+    reference = next((statistics.median(t) for s, t in zip(subjects, times) if s.name == REFERENCE), None)
+    return [row(subject, samples, error, rate, reference) for subject, samples, error in zip(subjects, times, errors)]
+
+
+def row(subject, samples, error, rate, reference):
+    middle = statistics.median(samples)
+    gbps = subject.bytes / middle / 1e9
+    return {"subject": subject.name, "median_us": f"{middle * 1e6:.0f}", "min_us": f"{min(samples) * 1e6:.0f}",
+            "MB": f"{subject.bytes / 1e6:.2f}", "gbps": f"{gbps:.2f}", "bandwidth_gbps": f"{rate:.2f}",
+            "percent_of_bandwidth": f"{100 * gbps / rate:.0f}", "rel_error": f"{error:.1e}",
+            "speedup_over_bf16": f"{reference / middle:.2f}" if reference else ""}
+
+
+def run(options, peers):
+    library = Library()
+    with tempfile.TemporaryDirectory() as folder:
+        for shape in options.shape:
+            model = model_without_softcap(shape, folder)
+            for threads in options.threads:
+                context = library.context(threads)
+                programs = [Program(library, context, model, SHAPES[shape][1], scheme) for scheme in options.scheme]
+                layer = programs[0].layer
+                for batch in options.batch:
+                    for ctx in options.ctx:
+                        makers = [(p.name, lambda p=p: Kvcc(p, batch, ctx)) for p in programs]
+                        makers += [(name, lambda name=name: PEERS[name][0](PEERS[name][1], layer, batch, ctx, threads))
+                                   for name in peers]
+                        where = {"shape": shape, "batch": batch, "ctx": ctx, "threads": threads}
+                        at = ", ".join(f"{key} {value}" for key, value in where.items())
+                        for measured in measure(makers, layer, ctx, options.rounds, at):
+                            print({**where, **measured}, flush=True)
+                            yield {**where, **measured}
 
 
 def cpu_name():
@@ -237,71 +209,99 @@ def cpu_name():
     return platform.processor()
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", nargs="+", default=["llama-3.1-8b"], choices=SHAPES)
-    parser.add_argument("--ctx", nargs="+", type=int, default=[4096, 16384])
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--scheme", nargs="+", default=["innerq-small", "innerq-base", "fp16"])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--record", action="store_true", help="write tools/bench/results/cpu-DATE.{csv,md}")
-    options = parser.parse_args()
+def versions(peers):
+    packages = ["torch"] + [package for name in peers for package in (PEERS[name][0].pip or "").split()]
+    return ", ".join(f"{package} {importlib.metadata.version(package)}" for package in dict.fromkeys(packages))
 
-    import numpy as np
-    import torch
 
-    library = Library()
-    rows = []
-    for shape in options.shape:
-        model = ROOT / "test/models" / SHAPES[shape]
-        for threads in options.threads:
-            torch.set_num_threads(threads)
-            context = ctypes.c_void_p()
-            library.call("kvcc_context_create",
-                         ctypes.byref(ContextOptions(ctypes.sizeof(ContextOptions), None, threads)),
-                         ctypes.byref(context))
-            for ctx in options.ctx:
-                subjects = [Kvcc(library, context, model, scheme, "auto", np) for scheme in options.scheme]
-                info = subjects[0].info
-                tensors = Tensors(info, ctx, np)
-                exact = tensors.exact(info, np)
-                subjects += [Torch(torch, "bfloat16")]
-                bandwidth = Bandwidth(torch)
-                errors = []
-                for subject in subjects:
-                    subject.load(tensors, ctx)
-                    subject.step()
-                    errors.append(np.linalg.norm(subject.result() - exact) / np.linalg.norm(exact))
-                times, rates = [[] for _ in subjects], []
-                for _ in range(options.rounds):
-                    rates.append(bandwidth.step())
-                    for subject, samples in zip(subjects, times):
-                        time.sleep(0.002)  # the threads of the one before go to sleep
-                        samples.append(subject.step())
-                reference = statistics.median(times[-1])
-                rate = statistics.median(rates)
-                for subject, samples, error in zip(subjects, times, errors):
-                    middle = statistics.median(samples)
-                    rows.append({"shape": shape, "ctx": ctx, "threads": threads, "subject": subject.name,
-                                 "median_us": f"{middle * 1e6:.0f}", "min_us": f"{min(samples) * 1e6:.0f}",
-                                 "MB": f"{subject.bytes / 1e6:.1f}", "gbps": f"{subject.bytes / middle / 1e9:.1f}",
-                                 "bandwidth_gbps": f"{rate:.1f}", "rel_error": f"{error:.1e}",
-                                 "speedup": f"{reference / middle:.2f}"})
-                    print(rows[-1], flush=True)
-    text = (f"{cpu_name()}, {os.cpu_count()} processors, {datetime.date.today()}, PyTorch {torch.__version__}; "
+def table(rows, peers):
+    text = (f"{cpu_name()}, {os.cpu_count()} processors, {datetime.date.today()}; {versions(peers)}; "
             f"command: tools/dev bench cpu {' '.join(sys.argv[1:])}\n\n")
     text += "| " + " | ".join(rows[0]) + " |\n|" + " --- |" * len(rows[0]) + "\n"
-    text += "".join("| " + " | ".join(str(x) for x in row.values()) + " |\n" for row in rows)
+    return text + "".join("| " + " | ".join(str(x) for x in line.values()) + " |\n" for line in rows)
+
+
+def record(rows, text):
+    stem = ROOT / f"tools/bench/results/cpu-{datetime.date.today()}"
+    stem.with_suffix(".md").write_text(text)
+    with open(stem.with_suffix(".csv"), "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    if importlib.util.find_spec("matplotlib"):
+        plot(rows, stem.with_suffix(".svg"))
+    else:
+        note(f"no plot: {sys.executable} -m pip install matplotlib, or tools/dev bench cpu --install")
+
+
+def plot(rows, path):
+    """A panel for each shape, batch and number of threads: latency against context."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    panels = {}
+    for line in rows:
+        panels.setdefault((line["shape"], line["batch"], line["threads"]), []).append(line)
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(9, 6 * len(panels)), squeeze=False, layout="constrained")
+    for (key, lines), axis in zip(panels.items(), axes[:, 0]):
+        plot_panel(axis, lines)
+        axis.set_title("{}, batch {}, threads {}".format(*key))
+    figure.savefig(path)
+
+
+def plot_panel(axis, lines):
+    for index, name in enumerate(dict.fromkeys(line["subject"] for line in lines)):
+        points = [(line["ctx"], float(line["median_us"])) for line in lines if line["subject"] == name]
+        own = name.startswith("kvcc")
+        axis.loglog(*zip(*points), label=name, marker="o" if own else "x", linewidth=2 if own else 1,
+                    color=f"C{index % 10}", linestyle="-" if own else ":")
+    fastest = [min((line for line in lines if line["ctx"] == ctx), key=lambda line: float(line["median_us"]))
+               for ctx in sorted({line["ctx"] for line in lines})]
+    axis.loglog([line["ctx"] for line in fastest],
+                [float(line["MB"]) * 1e3 / float(line["bandwidth_gbps"]) for line in fastest],
+                "k--", label="reading the fastest one's cache")
+    axis.set_xlabel("context, tokens")
+    axis.set_ylabel("one layer's decode step, us")
+    axis.grid(True, which="both", alpha=0.2)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--install", action="store_true", help="install the peers beside PyTorch, and do nothing else")
+    parser.add_argument("--shape", nargs="+", default=["llama-3.1-8b"], choices=SHAPES)
+    parser.add_argument("--batch", nargs="+", type=int, default=[1])
+    parser.add_argument("--ctx", nargs="+", type=int, default=[4096, 16384])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--scheme", nargs="+", default=SCHEMES)
+    parser.add_argument("--peers", nargs="+", default=["all"], metavar="PEER",
+                        help="all, none, or names: torch, onnxruntime, openvino, llama.cpp, anchor, or with a format "
+                             "such as llama.cpp-q4_0")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--record", action="store_true", help="write tools/bench/results/cpu-DATE.{csv,md,svg}")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if options.install:
+        install_peers()
+        return
+    try:
+        peers = installed(select(options.peers))
+        rows = list(run(options, peers))
+    except (Unavailable, ValueError) as error:
+        sys.exit(f"cpu.py: {error}")
+    text = table(rows, peers)
     print(text)
     if options.record:
-        stem = ROOT / f"tools/bench/results/cpu-{datetime.date.today()}"
-        stem.with_suffix(".md").write_text(text)
-        with open(stem.with_suffix(".csv"), "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
+        record(rows, text)
 
 
 if __name__ == "__main__":
     enter_environment()
+    import numpy as np
+
+    from kvcc import Kvcc, Library, Program
+    from peers import PEERS, Unavailable, copies_for, select
     main()
