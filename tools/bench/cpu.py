@@ -10,6 +10,7 @@ against exact attention over the tensors before they were quantized. peers.py sa
 import argparse
 import csv
 import datetime
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -78,7 +79,8 @@ SCHEMES = ["innerq-small", "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token"
 def model_without_softcap(shape, folder):
     """The model's configuration; kvcc refuses layers with a softcap, so it is dropped, for the peers too."""
     config = json.loads((ROOT / "test/models" / SHAPES[shape][0]).read_text())
-    config.pop("attn_logit_softcapping", None)
+    if "attn_logit_softcapping" in config:
+        config["attn_logit_softcapping"] = None  # leaving it out would mean the default of the family
     path = Path(folder) / f"{shape}.json"
     path.write_text(json.dumps(config))
     return path
@@ -121,16 +123,15 @@ class Bandwidth:
         return self.data.nbytes / (time.perf_counter() - start) / 1e9
 
 
-def installed(names):
-    """Those of the peers whose package is here."""
-    missing = {}
+def present(names):
+    """Those of the peers that this machine has."""
+    left_out = {}
     for name in names:
-        module = PEERS[name][0].module
-        if module and not importlib.util.find_spec(module):
-            missing.setdefault(PEERS[name][0].pip, []).append(name)
-    for pip, left_out in missing.items():
-        note(f"{', '.join(left_out)} left out: {sys.executable} -m pip install {pip}, or tools/dev bench cpu --install")
-    return [name for name in names if not any(name in left_out for left_out in missing.values())]
+        if reason := PEERS[name][0].missing():
+            left_out.setdefault(reason, []).append(name)
+    for reason, missing in left_out.items():
+        note(f"{', '.join(missing)} left out: {reason}")
+    return [name for name in names if not any(name in missing for missing in left_out.values())]
 
 
 def free_memory():
@@ -150,7 +151,8 @@ def prepare(make, name, tensors, where):
         subject.step()
         return subject
     except Exception as error:  # a peer that fails must not take the run along
-        note(f"{name} left out at {where}: {(str(error).strip() or repr(error)).splitlines()[0]}")
+        at = ", ".join(f"{key} {value}" for key, value in where.items())
+        note(f"{name} left out at {at}: {(str(error).strip() or repr(error)).splitlines()[0]}")
         return None
 
 
@@ -192,12 +194,12 @@ def run(options, peers):
                 layer = programs[0].layer
                 for batch in options.batch:
                     for ctx in options.ctx:
-                        makers = [(p.name, lambda p=p: Kvcc(p, batch, ctx)) for p in programs]
-                        makers += [(name, lambda name=name: PEERS[name][0](PEERS[name][1], layer, batch, ctx, threads))
-                                   for name in peers]
                         where = {"shape": shape, "batch": batch, "ctx": ctx, "threads": threads}
-                        at = ", ".join(f"{key} {value}" for key, value in where.items())
-                        for measured in measure(makers, layer, ctx, options.rounds, at):
+                        makers = [(p.name, functools.partial(Kvcc, p, batch, ctx)) for p in programs]
+                        for name in peers:
+                            cls, kind = PEERS[name]
+                            makers.append((name, functools.partial(cls, kind, layer, batch, ctx, threads)))
+                        for measured in measure(makers, layer, ctx, options.rounds, where):
                             print({**where, **measured}, flush=True)
                             yield {**where, **measured}
 
@@ -231,7 +233,7 @@ def record(rows, text):
     if importlib.util.find_spec("matplotlib"):
         plot(rows, stem.with_suffix(".svg"))
     else:
-        note(f"no plot: {sys.executable} -m pip install matplotlib, or tools/dev bench cpu --install")
+        note(f"no plot: {sys.executable} -m pip install matplotlib")
 
 
 def plot(rows, path):
@@ -288,7 +290,7 @@ def main():
         install_peers()
         return
     try:
-        peers = installed(select(options.peers))
+        peers = present(select(options.peers))
         rows = list(run(options, peers))
     except (Unavailable, ValueError) as error:
         sys.exit(f"cpu.py: {error}")

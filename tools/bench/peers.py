@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 import weakref
@@ -33,8 +34,17 @@ def copies_for(nbytes):
 
 class Subject:
     """Something that is timed. `layer` has q_heads, kv_heads, head_dim and scale."""
+    key = module = pip = None  # the name of a peer, its Python module and the packages that have it
+    kinds = ("",)
     interval = 1  # rounds from one step to the next
     resident = 1  # bytes in memory for each byte of cache
+
+    @classmethod
+    def missing(cls):
+        """Why this machine has none of these subjects, or None."""
+        if cls.module and not importlib.util.find_spec(cls.module):
+            return f"{sys.executable} -m pip install {cls.pip}, or tools/dev bench cpu --install"
+        return None
 
     def __init__(self, layer, batch, ctx):
         self.layer, self.batch, self.ctx = layer, batch, ctx
@@ -154,8 +164,8 @@ class OnnxRuntime(Subject):
             attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL",
                            "kv_cache_bit_width": self.bits[self.kind]}
         outputs = [("output", value, query), ("present_key", stored, cache), ("present_value", stored, cache)]
-        node = helper.make_node("GroupQueryAttention", names, [name for name, _, _ in outputs], domain="com.microsoft",
-                                **attributes)
+        node = helper.make_node("GroupQueryAttention", names, [name for name, _, _ in outputs],
+                                domain="com.microsoft", **attributes)
         infos = lambda values: [helper.make_tensor_value_info(*v) for v in values]
         graph = helper.make_graph([node], "step", infos(inputs), infos(outputs))
         opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
@@ -204,22 +214,22 @@ class OnnxRuntime(Subject):
 
 
 class OpenVino(Subject):
-    """A stateful model of one attention, in the form that the CPU plugin fuses with its cache; one request for each copy.
+    """A stateful model of one attention, in the form that the CPU plugin fuses with its cache.
 
-    The state grows by a token each step. A state of u8 and f16 is set; setting one of u4 crashes the plugin, so it is
-    filled by inference, which takes time quadratic in the context: there is one copy of it, and a large buffer is read
-    before each step, outside of the timing, so that the cache is cold.
+    Each copy is a request. The state grows by a token each step. A state of u8 and f16 is set; setting one of u4
+    crashes the plugin, so it is filled by inference, which takes time quadratic in the context: there is one copy of
+    it, and a large buffer is read before each step, outside of the timing, so that the cache is cold.
     """
     key, kinds, module, pip = "openvino", ("f16", "u8", "u4"), "openvino", "openvino"
     resident = 2  # the plugin reserves as many tokens as it has
-    longest_prompt = 16384
+    longest_prompt = 16384  # of u4, for one sequence
     chunk = 512
 
     def __init__(self, kind, layer, batch, ctx, threads):
         import openvino
         self.ov, self.kind = openvino, kind
-        if kind == "u4" and ctx > self.longest_prompt:
-            raise Unavailable(f"filling the state takes too long for more than {self.longest_prompt} tokens")
+        if kind == "u4" and batch * ctx ** 2 > self.longest_prompt ** 2:
+            raise Unavailable("filling its state takes too long")
         super().__init__(layer, batch, ctx)
         self.name = f"OpenVINO SDPA {kind}"
         self.compiled = openvino.Core().compile_model(
@@ -243,7 +253,8 @@ class OpenVino(Subject):
         ov, layer = self.ov, self.layer
         op = ov.opset13
         shape = lambda heads: ov.PartialShape([-1, heads, -1, layer.head_dim])
-        query, key, value = (op.parameter(shape(h), ov.Type.f32) for h in (layer.q_heads, layer.kv_heads, layer.kv_heads))
+        query, key, value = (op.parameter(shape(heads), ov.Type.f32)
+                             for heads in (layer.q_heads, layer.kv_heads, layer.kv_heads))
         beam = op.parameter(ov.PartialShape([-1]), ov.Type.i32)
         sinks, present = [], []
         for name, new in (("key", key), ("value", value)):
@@ -312,7 +323,10 @@ class OpenVino(Subject):
 
 
 class LlamaCpp(Subject):
-    """ggml_flash_attn_ext as llama.cpp calls it, on the CPU backend of the libraries inside llama-cpp-python."""
+    """ggml_flash_attn_ext on the CPU backend of the libraries inside llama-cpp-python.
+
+    The rows of a head are contiguous; the order of llama.cpp's own cache, where those of a token are, is slower.
+    """
     key, kinds, module, pip = "llama.cpp", ("f16", "q8_0", "q4_0"), "llama_cpp", "llama-cpp-python"
     types = {"f16": 1, "q4_0": 2, "q8_0": 8}  # enum ggml_type
     F32 = 0
@@ -407,17 +421,21 @@ class Anchor(Subject):
 
     It is run once every few rounds and gives the median of its own steps.
     """
-    key, kinds, module, pip = "anchor", ("",), None, None
+    key = "anchor"
     interval = 10
     flags = {"avx512_vbmi", "avx512vbmi"}, {"avx512_vnni"}
     output = re.compile(r"median ([\d.]+) us .* end-to-end ([\d.]+)\s+bytes ([\d.]+) MB")
 
-    def __init__(self, kind, layer, batch, ctx, threads):
+    @classmethod
+    def missing(cls):
         if not ANCHOR.exists():
-            raise Unavailable("its source is not here")
-        present = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)[1].split())
-        if not all(present & names for names in self.flags):
-            raise Unavailable("the processor lacks AVX-512 VBMI or VNNI")
+            return "its source is not here"
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        if not flags or not all(set(flags[1].split()) & names for names in cls.flags):
+            return "the processor lacks AVX-512 VBMI or VNNI"
+        return None
+
+    def __init__(self, kind, layer, batch, ctx, threads):
         if layer.head_dim != 128 or layer.q_heads // layer.kv_heads not in (1, 4, 8) or batch != 1 or ctx % 32:
             raise Unavailable("it has no code for this shape")
         super().__init__(layer, batch, ctx)
