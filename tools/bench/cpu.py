@@ -238,8 +238,6 @@ def record(rows, text):
 
 def plot(rows, path):
     """A panel for each shape, batch and number of threads: latency against context."""
-    import matplotlib
-    matplotlib.use("Agg")
     from matplotlib import pyplot
     panels = {}
     for line in rows:
@@ -252,16 +250,20 @@ def plot(rows, path):
 
 
 def plot_panel(axis, lines):
+    from matplotlib import colormaps
+    colors = colormaps["tab20"].colors
     for index, name in enumerate(dict.fromkeys(line["subject"] for line in lines)):
         points = [(line["ctx"], float(line["median_us"])) for line in lines if line["subject"] == name]
         own = name.startswith("kvcc")
-        axis.loglog(*zip(*points), label=name, marker="o" if own else "x", linewidth=2 if own else 1,
-                    color=f"C{index % 10}", linestyle="-" if own else ":")
+        axis.loglog(*zip(*points), label=name, color=colors[index % len(colors)], marker="o" if own else "x",
+                    linewidth=2 if own else 1, linestyle="-" if own else ":")
+    contexts = sorted({line["ctx"] for line in lines})
     fastest = [min((line for line in lines if line["ctx"] == ctx), key=lambda line: float(line["median_us"]))
-               for ctx in sorted({line["ctx"] for line in lines})]
-    axis.loglog([line["ctx"] for line in fastest],
-                [float(line["MB"]) * 1e3 / float(line["bandwidth_gbps"]) for line in fastest],
-                "k--", label="reading the fastest one's cache")
+               for ctx in contexts]
+    axis.loglog(contexts, [float(line["MB"]) * 1e3 / float(line["bandwidth_gbps"]) for line in fastest], "k--",
+                label="reading the fastest one's cache")
+    axis.set_xticks(contexts, contexts)
+    axis.xaxis.minorticks_off()
     axis.set_xlabel("context, tokens")
     axis.set_ylabel("one layer's decode step, us")
     axis.grid(True, which="both", alpha=0.2)
