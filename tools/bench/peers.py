@@ -222,7 +222,7 @@ class OpenVino(Subject):
     """
     key, kinds, module, pip = "openvino", ("f16", "u8", "u4"), "openvino", "openvino"
     resident = 2  # the plugin reserves as many tokens as it has
-    longest_prompt = 16384  # of u4, for one sequence
+    longest_prompt = 8192  # of u4, for one sequence
     chunk = 512
 
     def __init__(self, kind, layer, batch, ctx, threads):
