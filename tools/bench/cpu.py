@@ -113,8 +113,9 @@ class Tensors:
 class Bandwidth:
     """Read bandwidth: a sum over a buffer that no cache holds."""
 
-    def __init__(self):
+    def __init__(self, threads):
         import torch
+        torch.set_num_threads(threads)
         self.data = torch.ones(copies_for(1) // 8, dtype=torch.int64)
 
     def step(self):
@@ -162,7 +163,7 @@ def measure(makers, layer, ctx, rounds, where):
     exact = tensors.exact(layer)
     subjects = [subject for name, make in makers if (subject := prepare(make, name, tensors, where))]
     errors = [subject.error(exact) for subject in subjects]
-    bandwidth, rates, times = Bandwidth(), [], [[] for _ in subjects]
+    bandwidth, rates, times = Bandwidth(where["threads"]), [], [[] for _ in subjects]
     for turn in range(rounds):
         rates.append(bandwidth.step())
         for subject, samples in zip(subjects, times):
@@ -296,6 +297,8 @@ def main():
         rows = list(run(options, peers))
     except (Unavailable, ValueError) as error:
         sys.exit(f"cpu.py: {error}")
+    if not rows:
+        sys.exit("cpu.py: nothing was measured")
     text = table(rows, peers)
     print(text)
     if options.record:
