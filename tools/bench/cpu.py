@@ -53,10 +53,10 @@ def install_peers():
 
 
 def install(requirement):
-    # llama.cpp is compiled here, for this processor, without its support for images.
+    # llama.cpp is compiled here, for this processor, without its support for images; a cached wheel may be another's.
     environment = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", **os.environ}
     note(f"installing {requirement}")
-    return subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", requirement],
+    return subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", requirement],
                           env=environment).returncode == 0
 
 
