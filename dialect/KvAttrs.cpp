@@ -476,16 +476,18 @@ LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
       return emitError() << "expected tile extents that are powers of two from 1 to 256, but got " << freeTile << "x"
                          << reduceTile;
   // packing_c2
-  if (lanes != 1 && (lanes != 32 || reduceTile != 32 || freeTile % 32))
-    return emitError() << "expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = " << lanes
-                       << " with " << freeTile << "x" << reduceTile;
+  int64_t codes = freeTile * reduceTile;
+  if (lanes != 1 && (lanes < freeTile || lanes % freeTile || (codes != 8 * lanes && codes != 32 * lanes)))
+    return emitError() << "expected lanes = 1, or a multiple of " << freeTile
+                       << " that leaves each lane 8 or 32 codes of the tile, but got lanes = " << lanes << " with "
+                       << freeTile << "x" << reduceTile;
   return success();
 }
 
 //===-- #kv.schedule ------------------------------------------------------------------------===//
 
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads, int64_t page, Compute,
-                                   PackingAttr, PackingAttr, PackingAttr) {
+                                   PackingAttr, PackingAttr, PackingAttr, int64_t accumulators) {
   // schedule_c1
   if (heads < 1 || heads > 16)
     return emitError() << "expected heads from 1 to 16, but got " << heads;
@@ -493,5 +495,8 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (page <= 0 || page % kBlockTokens || page > 65536)
     return emitError() << "expected page a multiple of " << kBlockTokens << " from " << kBlockTokens
                        << " to 65536, but got " << page;
+  // schedule_c3
+  if (accumulators < 0 || accumulators > 32)
+    return emitError() << "expected accumulators from 0 to 32, but got " << accumulators;
   return success();
 }

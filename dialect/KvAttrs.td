@@ -190,19 +190,24 @@ def Kv_PackingAttr : Kv_Attr<"Packing", "packing"> {
     fastest inside a tile, then the free index, then tiles along the reduction, then tiles along the
     free dimension. Element n of b bits lies at bit n*b, least significant bit first.
 
-    With `lanes = L`, R must be 32: the 32 codes of one free index are b words of 32 bits, and word k
-    of L neighbours stand together (L words k, then L words k+1, ...), so that L lanes load them side
-    by side.
+    With `lanes = L`, the codes of a tile belong to L lanes, L/F neighbouring lanes to each free index:
+    reduction index r of free index f belongs to lane f*(L/F) + r%(L/F), as its code r/(L/F). A lane has
+    w = F*R/L codes of b bits: they are b words of w bits, and word k of all lanes stands together (L
+    words 0, then L words 1, ...), so that one vector load (or the lanes of a warp side by side) gets a
+    word of every lane, and shifting and masking it by constants gets a code of every lane.
 
     Worked example, `16x4`, keys, 3 bits, head_dim 64: token 17, channel 6. Tile row 17/16 = 1, tile
     column 6/4 = 1, 64/4 = 16 tiles in a row: tile 17; inside it (17%16)*4 + 6%4 = 6; n = 17*64+6 =
     1094: bits 3282..3284, that is byte 410, bits 2..4.
-    Worked example, `32x32, lanes = 32`, the same code: tile row 0, tile column 0: free index 17, code 6
-    of it: bits 18..20 of its three words, so word 0, which stands at word 0*32 + 17.
+    Worked example, `32x32, lanes = 32`, the same code: tile row 0, tile column 0: free index 17 is lane
+    17, code 6 of it: bits 18..20 of its three words of 32 bits, so word 0, which stands at word 0*32 + 17.
+    Worked example, `16x32, lanes = 64`, the same code: tile row 1, tile column 0 of 2: tile 2, which
+    begins at byte 2*64*3. Free index 1 has lanes 4 to 7, channel 6 is code 1 of lane 4 + 6%4 = 6: bits
+    3..5 of its three bytes, so of byte 0, which stands at byte 384 + 0*64 + 6 = 390.
 
     Constraints:
     - (C1) F and R are powers of two of 1 to 256;
-    - (C2) lanes is 1, or 32 with R = 32 and F a multiple of 32.
+    - (C2) lanes is 1, or a multiple of F such that w is 8 or 32.
   }];
   let parameters = (ins "int64_t":$freeTile, "int64_t":$reduceTile, "int64_t":$lanes);
   let hasCustomAssemblyFormat = 1;
@@ -213,17 +218,21 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
   let summary = "how attention is computed; it never changes what is computed";
   let description = [{
     `heads`: query heads of one KV head that share a pass over the codes; `page`: quantized tokens per
-    page; `compute`: the arithmetic of products with codes; `key`, `value`, `floats`: the packing of key
-    codes, of value codes, and of tiles that are stored as numbers (windows and fp16 pages).
+    page; `compute`: the arithmetic of products with codes, `f32`, or integers: `int16` rounds the query to
+    words, the weights to bytes or, where that would show, words; `int8` rounds both to bytes; `key`, `value`,
+    `floats`: the packing of key codes, of value codes, and of tiles that are stored as numbers (windows and
+    fp16 pages); `accumulators`: vector registers that sums of a product with codes take, 0 for what the
+    target's level says.
 
     Constraints:
     - (C1) heads is 1 to 16;
-    - (C2) page is a multiple of 32 from 32 to 65536.
+    - (C2) page is a multiple of 32 from 32 to 65536;
+    - (C3) accumulators is 0 to 32.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,
-                        "::kvcc::kv::PackingAttr":$floats);
-  let assemblyFormat = "`<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats) `>`";
+                        "::kvcc::kv::PackingAttr":$floats, DefaultValuedParameter<"int64_t", "0">:$accumulators);
+  let assemblyFormat = "`<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators) `>`";
   let genVerifyDecl = 1;
 }
 

@@ -37,7 +37,7 @@ def Kv_Role : Kv_Enum<"Role", "which side of attention a tile belongs to", [
   I32EnumAttrCase<"Key", 0, "key">, I32EnumAttrCase<"Value", 1, "value">]>;
 
 def Kv_Compute : Kv_Enum<"Compute", "the arithmetic of products with codes", [
-  I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int8", 1, "int8">]>;
+  I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int16", 1, "int16">, I32EnumAttrCase<"Int8", 2, "int8">]>;
 
 def Kv_Reach : Kv_Enum<"Reach", "which earlier tokens a layer attends to", [
   I32EnumAttrCase<"Full", 0, "full">, I32EnumAttrCase<"Sliding", 1, "sliding">,

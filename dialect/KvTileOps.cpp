@@ -60,13 +60,18 @@ LogicalResult TileRestoreOp::verify() {
   return success();
 }
 
+/// Integers that a small operand may be rounded to.
+static bool isSmallInteger(Type type) {
+  return type.isSignlessInteger(8) || type.isUnsignedInteger(8) || type.isSignlessInteger(16);
+}
+
 LogicalResult TilePrepareOp::verify() {
   auto tile = cast<VectorType>(getTile().getType()), values = cast<VectorType>(getValues().getType());
   Type element = values.getElementType();
-  bool rounded = element.isSignlessInteger(8) || element.isSignlessInteger(16);
+  bool rounded = isSmallInteger(element);
   // prepare_c1
   if (values.getShape() != tile.getShape() || !(rounded || element.isF32()))
-    return emitOpError("expected values of the shape of ") << tile << " of f32, i8 or i16, but got " << values;
+    return emitOpError("expected values of the shape of ") << tile << " of f32, i8, ui8 or i16, but got " << values;
   // prepare_c2
   int64_t group = getGroup();
   if (group <= 0 || tile.getDimSize(1) % group)
@@ -76,10 +81,7 @@ LogicalResult TilePrepareOp::verify() {
     return emitOpError("expected sums and scales of ") << shape[0] << "x" << shape[1];
   // prepare_c3
   if (rounded != bool(getScales()))
-    return emitOpError("expected scales exactly with i8 or i16 values, but got values ") << values;
-  // prepare_c4
-  if (getIsUnsigned() != element.isInteger(8))
-    return emitOpError("expected unsigned exactly with i8 values, but got values ") << values;
+    return emitOpError("expected scales exactly with values of integers, but got values ") << values;
   return success();
 }
 
@@ -133,9 +135,9 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
            << p.block << " with placement " << stringifyPlacement(p.placement);
   // score_c4, accumulate_c4
   Type element = small.getElementType();
-  bool rounded = codes && (element.isSignlessInteger(8) || element.isSignlessInteger(16));
+  bool rounded = codes && isSmallInteger(element);
   if (!rounded && !element.isF32())
-    return op->emitOpError("expected a small operand of f32 or, times codes, i8 or i16, but got ")
+    return op->emitOpError("expected a small operand of f32 or, times codes, i8, ui8 or i16, but got ")
            << small << " and " << p.block;
   // score_c3, accumulate_c3
   if (rounded != bool(p.smallScales))

@@ -71,7 +71,8 @@ def Kv_TileFoldOp : Kv_TileOp<"fold", [Pure]> {
   let description = [{
     For scales placed at `operand`: a block's elements of one free group f (free indices that share scales)
     need small[h, r] * scale[f, r]. The result has a row per (free group, row of the tile), groups outermost.
-    `offsets` are sum over r of small[h, r] * zero[f, r]. Token norms are scales with one free group: of values
+    `offsets` are sum over r of small[h, r] * (zero[f, r] + middle * scale[f, r]): the product is then with
+    codes that count from `middle`, which are half as large and so are its rounding errors. Token norms are scales with one free group: of values
     they multiply the weights, of keys the logits.
 
     Constraints:
@@ -79,10 +80,11 @@ def Kv_TileFoldOp : Kv_TileOp<"fold", [Pure]> {
     - (C2) the result has (free groups * rows) x columns, offsets one column;
     - (C3) offsets are there exactly if zeros are, and zeros have the type of scales, f16 or bf16.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$scales, Optional<Kv_BlockType>:$zeros);
+  let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$scales, Optional<Kv_BlockType>:$zeros,
+                       DefaultValuedAttr<I64Attr, "0">:$middle);
   let results = (outs Kv_F32Tile:$result, Optional<Kv_F32Tile>:$offsets);
   let assemblyFormat = [{
-    $tile `,` $scales (`zeros` $zeros^)? attr-dict `:` type($tile) `,` type($scales)
+    $tile `,` $scales (`zeros` $zeros^ `middle` $middle)? attr-dict `:` type($tile) `,` type($scales)
     (`zeros` type($zeros)^)? `->` type($result) (`offsets` type($offsets)^)?
   }];
   let hasVerifier = 1;
@@ -93,19 +95,18 @@ def Kv_TilePrepareOp : Kv_TileOp<"prepare", [Pure]> {
   let description = [{
     Cuts each row into groups of `group` elements. `sums` holds the sum of each group: sum(x * (code - o))
     = sum(x * code) - o * sum(x). With an integer result each group is rounded with a scale of its own
-    (max / 127 for i8, max / 255 when `unsigned`, max / 32639 for i16, whose two bytes then both fit
-    -127 .. 127), and sums are those of the rounded numbers.
+    (max / 127 for i8, max / 255 for ui8, max / 32639 for i16), and sums are those of the rounded numbers
+    times their scale.
 
     Constraints:
-    - (C1) `values` has the shape of the tile and is f32, i8 or i16;
+    - (C1) `values` has the shape of the tile and is f32, i8, ui8 or i16;
     - (C2) group divides the columns; sums and scales are rows x columns/group;
-    - (C3) scales are there exactly if values are i8 or i16;
-    - (C4) values are unsigned exactly if they are i8.
+    - (C3) scales are there exactly if values are integers.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, I64Attr:$group, UnitAttr:$is_unsigned);
+  let arguments = (ins Kv_F32Tile:$tile, I64Attr:$group);
   let results = (outs Kv_Tile:$values, Kv_F32Tile:$sums, Optional<Kv_F32Tile>:$scales);
   let assemblyFormat = [{
-    $tile `group` $group (`unsigned` $is_unsigned^)? attr-dict `:` type($tile) `->` type($values) `,`
+    $tile `group` $group attr-dict `:` type($tile) `->` type($values) `,`
     type($sums) (`,` type($scales)^)?
   }];
   let hasVerifier = 1;
@@ -115,7 +116,7 @@ def Kv_TileLoadOp : Kv_TileOp<"load", [MemoryEffects<[MemRead]>]> {
   let summary = "a block of codes, scales or numbers of the cache";
   let description = [{
     The block begins at byte `offset`. Codes have their real width:
-    `!kv.block<key, 32x128xi3, packing = <16x4>>`.
+    `!kv.block<key, 32x128xi3, packing = <16x32, lanes = 64>>`.
   }];
   let arguments = (ins Kv_Bytes:$source, Index:$offset);
   let results = (outs Kv_BlockType:$result);
@@ -133,8 +134,8 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
     Constraints:
     - (C1) query is rows x head_dim, keys a key block 32 x head_dim, the result heads x 32;
     - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
-    - (C3) query_scales are there exactly if the query is i8 or i16;
-    - (C4) the query is f32 or, times codes, i8 or i16;
+    - (C3) query_scales are there exactly if the query is of integers;
+    - (C4) the query is f32 or, times codes, i8, ui8 or i16;
     - (C5) scales are a key block of a scale's type whose extents divide those of keys; every token has scales
       of its own with `accumulator` and `result`, every channel with `operand`;
     - (C6) the rows of the query are heads, with `operand` (tokens of scales * heads); query_sums and
@@ -185,6 +186,17 @@ def Kv_TileSoftmaxStepOp : Kv_TileOp<"softmax_step", [MemoryEffects<[MemRead, Me
   let hasVerifier = 1;
 }
 
+def Kv_TileIsDominatedOp : Kv_TileOp<"is_dominated", [MemoryEffects<[MemRead]>]> {
+  let summary = "whether a token of a block has a large share of all weight so far";
+  let description = [{
+    True if a weight of some head is more than `share` times the sum of that head's weights in `state`, which
+    includes the block's.
+  }];
+  let arguments = (ins Kv_StateType:$state, Kv_F32Tile:$weights, F32Attr:$share);
+  let results = (outs I1:$result);
+  let assemblyFormat = "$state `,` $weights `share` $share attr-dict `:` type($state) `,` type($weights)";
+}
+
 def Kv_TileAccumulateOp
     : Kv_TileOp<"accumulate", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
   let summary = "adds weights times values to the state's output";
@@ -195,8 +207,8 @@ def Kv_TileAccumulateOp
     Constraints:
     - (C1) weights are rows x 32, values a value block 32 x head_dim of the state;
     - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
-    - (C3) weight_scales are there exactly if the weights are i8 or i16;
-    - (C4) the weights are f32 or, times codes, i8 or i16;
+    - (C3) weight_scales are there exactly if the weights are integers;
+    - (C4) the weights are f32 or, times codes, i8, ui8 or i16;
     - (C5) scales are a value block of a scale's type whose extents divide those of values; every channel has
       scales of its own with `accumulator` and `result`, every token with `operand`;
     - (C6) the rows of the weights are heads, with `operand` (channels of scales * heads); weight_sums and

@@ -68,19 +68,24 @@ PackingAttr kvcc::kv::getScalePacking(QuantAttr quant, Role role, PackingAttr co
 int64_t kvcc::kv::getElementIndex(PackingAttr packing, int64_t free, int64_t reduce, int64_t reduceExtent) {
   int64_t freeTile = packing.getFreeTile(), reduceTile = packing.getReduceTile();
   int64_t tile = (free / freeTile) * (reduceExtent / reduceTile) + reduce / reduceTile;
-  return tile * freeTile * reduceTile + (free % freeTile) * reduceTile + reduce % reduceTile;
+  int64_t row = free % freeTile, column = reduce % reduceTile;
+  // The lanes of a free index take the reduction indices in turn.
+  int64_t lanes = std::max<int64_t>(packing.getLanes() / freeTile, 1);
+  return tile * freeTile * reduceTile + row * reduceTile + column % lanes * (reduceTile / lanes) + column / lanes;
 }
 
 /// Calls `visit(bit position in data, first bit of the code, how many bits)` for the pieces of a code.
 template <typename Visit> static void visitPieces(PackingAttr packing, int64_t index, unsigned bits, Visit visit) {
-  if (packing.getLanes() == 1) {
+  int64_t lanes = packing.getLanes();
+  if (lanes == 1) {
     visit(index * bits, 0u, bits);
     return;
   }
-  // Code i of unit u: bits i*b.. of the unit's b words; word k of 32 units stands together.
-  int64_t unit = index / 32, first = index % 32 * bits, word = first / 32, shift = first % 32;
-  auto bitOfWord = [&](int64_t k) { return ((unit / 32 * bits + k) * 32 + unit % 32) * 32; };
-  unsigned low = unsigned(std::min<int64_t>(bits, 32 - shift));
+  // Code i of a lane: bits i*b.. of its b words; word k of all lanes of a tile stands together.
+  int64_t width = packing.getFreeTile() * packing.getReduceTile() / lanes;
+  int64_t lane = index / width, first = index % width * bits, word = first / width, shift = first % width;
+  auto bitOfWord = [&](int64_t k) { return ((lane / lanes * bits + k) * lanes + lane % lanes) * width; };
+  unsigned low = unsigned(std::min<int64_t>(bits, width - shift));
   visit(bitOfWord(word) + shift, 0u, low);
   if (low < bits)
     visit(bitOfWord(word + 1), low, bits - low);

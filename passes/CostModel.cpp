@@ -213,8 +213,8 @@ private:
 StepCost kvcc::estimateStep(CacheType cache, int64_t queryHeads, ScheduleAttr schedule, const TargetInfo &target,
                             int64_t context, int64_t batch) {
   if (!schedule)
-    schedule =
-        planSchedule([&] { return emitError(UnknownLoc::get(cache.getContext())); }, cache, queryHeads, target.kind);
+    schedule = planSchedule([&] { return emitError(UnknownLoc::get(cache.getContext())); }, cache, queryHeads,
+                            target.kind, target.arch);
   CacheLayout layout(cache, schedule);
   WindowAttr window = cache.getWindow();
   int64_t quantized = window.getQuantizedTokens(context), sink = std::min(context, window.getSink());

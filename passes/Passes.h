@@ -6,6 +6,7 @@
 #include "dialect/Kv.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
+#include "passes/CpuLevel.h"
 
 namespace mlir {
 class OpPassManager;
@@ -37,10 +38,17 @@ namespace kvcc {
 /// Where the scale of a group of `quant` is multiplied in (see kv-place-scales).
 kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDim);
 
-/// The schedule that kv-plan-schedule would write for `queryHeads` heads over a cache, or null after an error. Without
-/// `allowsRounding` the arithmetic is exact; `page` 0 stands for the default.
+/// What a user may decide of a schedule; 0 and "auto" let the pass choose.
+struct ScheduleOptions {
+  std::string compute = "auto"; ///< "auto", "f32", "int16" or "int8"
+  int64_t page = 0;
+  int64_t heads = 0, accumulators = 0;
+};
+
+/// The schedule that kv-plan-schedule would write for `queryHeads` heads over a cache, or null after an error.
 kv::ScheduleAttr planSchedule(llvm::function_ref<mlir::InFlightDiagnostic()> emitError, kv::CacheType cache,
-                              int64_t queryHeads, kv::TargetKind kind, bool allowsRounding = true, int64_t page = 0);
+                              int64_t queryHeads, kv::TargetKind kind, llvm::StringRef arch,
+                              const ScheduleOptions &options = {});
 
 /// The objective of a module, or an error at the module.
 mlir::FailureOr<kv::ObjectiveAttr> getObjective(mlir::ModuleOp module);
@@ -59,9 +67,6 @@ double estimateSeconds(kv::LayerOp layer, kv::QuantAttr key, kv::QuantAttr value
 /// The estimated KL that is accepted if nobody says anything.
 constexpr double kAcceptedKl = 5e-3;
 
-/// Whether a CPU level has dot products of bytes; without them rounding to bytes is slower than f32.
-inline bool hasByteProducts(llvm::StringRef arch) { return arch == "avx512_vnni"; }
-
 /// The target of a module, or an error at the module naming what is missing.
 mlir::FailureOr<kv::TargetAttr> getTarget(mlir::ModuleOp module);
 
@@ -70,21 +75,19 @@ constexpr llvm::StringLiteral kTargetAttrName = "kv.target";
 constexpr llvm::StringLiteral kObjectiveAttrName = "kv.objective";
 /// On a tile function: how many trailing index arguments name the work item.
 constexpr llvm::StringLiteral kItemArgsAttrName = "kv.item_args";
+/// On a tile function for a CPU: the schedule's accumulators, if it names them.
+constexpr llvm::StringLiteral kAccumulatorsAttrName = "kv.accumulators";
 /// On a GPU function: threads of a block.
 constexpr llvm::StringLiteral kThreadsAttrName = "kv.threads";
 /// On a loop whose body indexes registers: must be unrolled by the device compiler.
 constexpr llvm::StringLiteral kUnrollAttrName = "kv.unroll";
 
-struct PipelineOptions {
-  std::string compute = "auto";
-  int64_t page = 0;
-};
 /// The levels that a module passes through.
 enum class Level { Plan, Tile, Target, Out };
 /// Adds the passes from the level of `kv.attend` to `level` for the target kind. The only place where the
 /// order of passes is written. `Plan` is level 1 with every decision written down; decisions that are there
 /// already stay. `Out` is the LLVM dialect for a CPU and EmitC for CUDA.
-void buildPipeline(mlir::OpPassManager &manager, kv::TargetKind kind, Level level, const PipelineOptions &options);
+void buildPipeline(mlir::OpPassManager &manager, kv::TargetKind kind, Level level, const ScheduleOptions &options);
 /// Adds the passes that choose how the layers of a module (`kv.layer`) are stored.
 void buildSelectionPipeline(mlir::OpPassManager &manager);
 void registerPipelines();

@@ -129,20 +129,23 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
   let summary = "decides query heads per pass, page size, arithmetic and packings for the target";
   let description = [{
     Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none. Packing and page size
-    change nothing that is computed; `int8` arithmetic works on bytes: it rounds the query to two bytes
-    and the weights to one, per group; `f32` rounds nothing.
+    change nothing that is computed; what arithmetic rounds is said at `#kv.schedule`. `auto` is `int16` on a CPU level
+    with products of bytes, and `f32` elsewhere.
 
     ```mlir
     %0:2 = kv.attend %q, %c {scale = 0.125} : ...
     // becomes
     %0:2 = kv.attend %q, %c {scale = 0.125, schedule = #kv.schedule<heads = 4, page = 128,
-        compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>} : ...
+        compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>} : ...
     ```
   }];
   let options = [
     Option<"compute", "compute", "std::string", "\"auto\"",
-           "arithmetic of products with codes: auto, f32 or int8">,
-    Option<"page", "page", "int64_t", "0", "quantized tokens per page; 0 lets the pass choose">];
+           "arithmetic of products with codes: auto, f32, int16 or int8">,
+    Option<"page", "page", "int64_t", "0", "quantized tokens per page; 0 lets the pass choose">,
+    Option<"heads", "heads", "int64_t", "0", "query heads that share a pass over the codes; 0 lets the pass choose">,
+    Option<"accumulators", "accumulators", "int64_t", "0",
+           "vector registers for sums of products with codes; 0 is what the level says">];
 }
 
 def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {

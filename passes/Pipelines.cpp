@@ -13,12 +13,14 @@
 
 using namespace mlir;
 
-void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level level, const PipelineOptions &options) {
+void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level level, const ScheduleOptions &options) {
   // Decide.
   manager.addPass(createPlaceScalesPass());
   PlanSchedulePassOptions schedule;
   schedule.compute = options.compute;
   schedule.page = options.page;
+  schedule.heads = options.heads;
+  schedule.accumulators = options.accumulators;
   manager.addPass(createPlanSchedulePass(schedule));
   if (level == Level::Plan)
     return;
@@ -56,7 +58,7 @@ void kvcc::buildSelectionPipeline(OpPassManager &manager) {
 
 namespace {
 struct CommandLineOptions : PassPipelineOptions<CommandLineOptions> {
-  Option<std::string> compute{*this, "compute", llvm::cl::desc("auto, f32 or int8"), llvm::cl::init("auto")};
+  Option<std::string> compute{*this, "compute", llvm::cl::desc("auto, f32, int16 or int8"), llvm::cl::init("auto")};
   Option<int64_t> page{*this, "page", llvm::cl::desc("quantized tokens per page, 0 chooses"), llvm::cl::init(0)};
 };
 } // namespace

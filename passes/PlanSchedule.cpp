@@ -33,24 +33,60 @@ static bool hasFloatBytes(CacheType cache) {
                       [](QuantAttr quant) { return isa<Float8E4M3FNType>(quant.getElement()); });
 }
 
+static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
+                                        StringRef arch, StringRef wanted) {
+  const kvcc::CpuLevel *level = kind == TargetKind::Cpu ? kvcc::findCpuLevel(arch) : nullptr;
+  if (wanted == "auto")
+    return level && level->hasByteProducts() && !hasFloatBytes(cache) ? Compute::Int16 : Compute::F32;
+  std::optional<Compute> compute = symbolizeCompute(wanted);
+  if (!compute)
+    return emitError() << "expected compute auto, f32, int16 or int8, but got " << wanted;
+  if (*compute != Compute::F32 && !level)
+    return emitError() << "expected compute auto or f32 for a cuda target, but got " << wanted;
+  if (*compute != Compute::F32 && hasFloatBytes(cache))
+    return emitError() << "expected compute auto or f32 with elements of f8E4M3FN, but got " << wanted;
+  return *compute;
+}
+
 ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, CacheType cache, int64_t queryHeads,
-                                TargetKind kind, bool allowsRounding, int64_t page) {
+                                TargetKind kind, StringRef arch, const ScheduleOptions &options) {
   MLIRContext *context = cache.getContext();
+  FailureOr<Compute> compute = chooseCompute(emitError, cache, kind, arch, options.compute);
+  if (failed(compute))
+    return {};
   bool cpu = kind == TargetKind::Cpu;
-  // A CPU keeps one int32 accumulator per head beside an unpacked code vector. A GPU lane keeps
-  // heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
-  // heads ptxas spills the partial sums.
-  int64_t limit = cpu ? 8 : 4;
-  Compute arithmetic = cpu && allowsRounding && !hasFloatBytes(cache) ? Compute::Int8 : Compute::F32;
-  // CPU: four codes along the reduction make one 32-bit lane of a dot product, sixteen free indices a
-  // vector. GPU: a lane owns a free index and reads its 32 codes as words beside its neighbours'.
+  int64_t group = queryHeads / cache.getKvHeads(), heads = options.heads;
+  if (heads && (heads < 0 || group % heads)) {
+    emitError() << "expected heads that divide the " << group << " query heads of a KV head, but got " << heads;
+    return {};
+  }
+  // A CPU keeps an accumulator per head beside unpacked codes. A GPU lane keeps heads * head_dim / 32 outputs in
+  // registers, of which 32 leave room for the rest; with more than four heads ptxas spills the partial sums.
+  if (!heads)
+    heads = chooseHeads(group, cpu ? 8 : 4);
+  // CPU: four neighbouring lanes share a free index, so that their codes make the 32 bits that a dot product adds up;
+  // 64 lanes are a vector of 512 bits, or several shorter ones. GPU: a lane owns a free index and reads its 32 codes as
+  // words beside its neighbours'.
   auto packing = [&](int64_t freeTile, int64_t reduceTile, int64_t lanes) {
     return PackingAttr::get(context, freeTile, reduceTile, lanes);
   };
-  PackingAttr codes = cpu ? packing(16, 4, 1) : packing(32, 32, 32);
+  PackingAttr codes = cpu ? packing(16, 32, 64) : packing(32, 32, 32);
   PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
-  return ScheduleAttr::getChecked(emitError, context, chooseHeads(queryHeads / cache.getKvHeads(), limit),
-                                  page ? page : 128, arithmetic, codes, codes, floats);
+  return ScheduleAttr::getChecked(emitError, context, heads, options.page ? options.page : 128, *compute, codes, codes,
+                                  floats, options.accumulators);
+}
+
+static StringRef explain(Compute compute) {
+  switch (compute) {
+  case Compute::F32:
+    return "f32 products: nothing is rounded";
+  case Compute::Int16:
+    return "int16 products: dot product instructions take codes as they are, and what multiplies them in words or "
+           "bytes";
+  case Compute::Int8:
+    return "int8 products: dot product instructions take codes as they are, and what multiplies them in bytes";
+  }
+  llvm_unreachable("unknown arithmetic");
 }
 
 namespace {
@@ -61,25 +97,13 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     FailureOr<TargetAttr> target = kvcc::getTarget(getOperation());
     if (failed(target))
       return signalPassFailure();
-    if (compute != "auto" && compute != "f32" && compute != "int8") {
-      getOperation().emitError() << "expected compute auto, f32 or int8, but got " << compute;
-      return signalPassFailure();
-    }
-    if (compute == "int8" && target->getKind() == TargetKind::Cuda) {
-      getOperation().emitError() << "expected compute auto or f32 for a cuda target, but got int8";
-      return signalPassFailure();
-    }
-    bool allowsRounding = compute == "int8" || (compute == "auto" && kvcc::hasByteProducts(target->getArch()));
+    kvcc::ScheduleOptions options{compute, page, heads, accumulators};
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();
-      if (compute == "int8" && hasFloatBytes(attend.getCache().getType())) {
-        attend.emitError() << "expected compute auto or f32 with elements of f8E4M3FN, but got int8";
-        return WalkResult::interrupt();
-      }
       auto query = cast<RankedTensorType>(attend.getQuery().getType());
       ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
-                                                 query.getDimSize(1), target->getKind(), allowsRounding, page);
+                                                 query.getDimSize(1), target->getKind(), target->getArch(), options);
       if (!schedule)
         return WalkResult::interrupt();
       attend.setScheduleAttr(schedule);
@@ -87,9 +111,7 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
           << std::to_string(schedule.getHeads())
           << " query heads share each pass over the codes (the largest divisor of the group that leaves "
              "registers for the rest), pages of "
-          << std::to_string(schedule.getPage()) << " tokens, "
-          << (schedule.getCompute() == Compute::Int8 ? "int8 products: dot product instructions take bytes"
-                                                     : "f32 products: nothing is rounded");
+          << std::to_string(schedule.getPage()) << " tokens, " << explain(schedule.getCompute());
       return WalkResult::advance();
     });
     if (result.wasInterrupted())

@@ -21,6 +21,9 @@ namespace kvcc {
 
 namespace {
 
+/// A token with more than this part of all weight so far dominates its block.
+constexpr float kDominatingShare = 0.125f;
+
 /// Index arithmetic that reads like arithmetic.
 struct IndexBuilder {
   ImplicitLocOpBuilder &b;
@@ -162,16 +165,13 @@ private:
   struct Prepared {
     Value values, sums, scales, offsets;
   };
-  /// `isWeights` of a block are between 0 and 1 unless scales have been folded into them: 8 bits suffice. The
-  /// error of a rounded query grows with the logits: 16 bits.
-  Prepared prepare(Value tile, int64_t group, bool isWeights) {
+  /// With integer arithmetic, rounds to `integer`.
+  Prepared prepare(Value tile, int64_t group, Type integer) {
     auto type = cast<VectorType>(tile.getType());
-    bool rounded = schedule.getCompute() == Compute::Int8;
-    Type integer = isWeights ? b.getI8Type() : b.getI16Type();
+    bool rounded = schedule.getCompute() != Compute::F32;
     auto perGroup = VectorType::get({type.getDimSize(0), type.getDimSize(1) / group}, b.getF32Type());
     VectorType values = rounded ? VectorType::get(type.getShape(), integer) : type;
-    auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile, b.getI64IntegerAttr(group),
-                                    isWeights && rounded ? b.getUnitAttr() : UnitAttr());
+    auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile, b.getI64IntegerAttr(group));
     return {op.getValues(), op.getSums(), op.getScales(), {}};
   }
 
@@ -202,16 +202,56 @@ private:
     return TileFoldOp::create(b, tile.getType(), Type(), tile, side.norms, Value()).getResult();
   }
 
-  /// The small operand folded with scales that every reduced index has of its own.
-  Prepared prepareFolded(Value tile, const Side &side) {
+  /// A small operand folded with scales that every reduced index has of its own.
+  struct Folded {
+    Value tile, offsets;
+  };
+  Folded fold(Value tile, const Side &side) {
     auto type = cast<VectorType>(tile.getType());
     int64_t rows = type.getDimSize(0) * cast<BlockType>(side.scales.getType()).getFreeExtent();
     auto fold = TileFoldOp::create(b, VectorType::get({rows, type.getDimSize(1)}, b.getF32Type()),
                                    side.zeros ? VectorType::get({rows, 1}, b.getF32Type()) : Type(), tile, side.scales,
-                                   side.zeros);
-    Prepared prepared = prepare(fold.getResult(), type.getDimSize(1), /*isWeights=*/false);
-    prepared.offsets = fold.getOffsets();
-    return prepared;
+                                   side.zeros, side.zeros ? int64_t(1) << (side.quant.getBits() - 1) : 0);
+    return {fold.getResult(), fold.getOffsets()};
+  }
+
+  /// The error of a rounded query grows with the logits.
+  Type queryInteger() { return schedule.getCompute() == Compute::Int8 ? b.getI8Type() : b.getI16Type(); }
+
+  /// Adds the values of a block of pages. With integer arithmetic the weights are bytes, all eight bits for the
+  /// magnitude unless scales with signs are folded into them; or words where the error of bytes would show beside that
+  /// of the codes, and in a block with a token that has much of all weight: its value is often next to nothing, and the
+  /// others of the block would be rounded to its measure.
+  void accumulate(Value allWeights, const Side &values) {
+    Value weights = foldNorms(allWeights, values);
+    QuantAttr quant = values.quant;
+    Folded folded{weights, {}};
+    int64_t group = quant.getGroupTokens();
+    if (values.placement == Placement::Operand) {
+      folded = fold(weights, values);
+      group = kBlockTokens;
+    }
+    auto accumulateAs = [&](Type integer) {
+      Prepared small{folded.tile, {}, {}, {}};
+      if (quant.isQuantized())
+        small = prepare(folded.tile, group, integer);
+      TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values), small.sums,
+                               small.scales, folded.offsets, attend.getValueScalesAttr(), isHybrid(values));
+    };
+    bool isSigned = values.placement == Placement::Operand && quant.getMap() == Map::SymSigned;
+    bool isFine = quant.getBits() > 4 || (isSigned && !cache.getWindow().getSink());
+    Type bytes = isSigned ? b.getI8Type() : b.getIntegerType(8, /*isSigned=*/false);
+    if (!quant.isQuantized() || schedule.getCompute() == Compute::F32)
+      return accumulateAs(bytes);
+    if (isFine && schedule.getCompute() == Compute::Int16)
+      return accumulateAs(b.getI16Type());
+    Value isDominated = TileIsDominatedOp::create(b, b.getI1Type(), state, allWeights, APFloat(kDominatingShare));
+    auto branch = scf::IfOp::create(b, isDominated, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    accumulateAs(b.getI16Type());
+    b.setInsertionPointToStart(branch.elseBlock());
+    accumulateAs(bytes);
   }
 
   UnitAttr isHybrid(const Side &side) { return side.quant.getMap() == Map::Hybrid ? b.getUnitAttr() : UnitAttr(); }
@@ -240,7 +280,7 @@ private:
 
   /// One block of quantized tokens after the other.
   void buildPageLoop(Value query) {
-    QuantAttr key = cache.getKey(), value = cache.getValue();
+    QuantAttr key = cache.getKey();
     auto [factors, means] = layout.keyVectors;
     Value centre;
     if (factors >= 0)
@@ -249,10 +289,10 @@ private:
       centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], ix.add(slot, means));
     if (auto rotation = key.getTransform<HadamardAttr>())
       query = TileRotateOp::create(b, query.getType(), query, rotation.getSize());
+    bool folds = *attend.getKeyScales() == Placement::Operand;
     Prepared prepared{query, {}, {}, {}};
-    bool foldsKeys = *attend.getKeyScales() == Placement::Operand;
-    if (key.isQuantized() && !foldsKeys)
-      prepared = prepare(query, key.getGroupChannels(), /*isWeights=*/false);
+    if (key.isQuantized() && !folds)
+      prepared = prepare(query, key.getGroupChannels(), queryInteger());
 
     loop(first, ix.min(last, pageBlocks), [&](Value block) {
       Value entry = ix.add(ix.mul(args[Seq], args[TableStride]), ix.div(block, layout.blocksPerPage));
@@ -260,7 +300,12 @@ private:
           ix.mul(ix.load(args[Table], entry), layout.pageBytes),
           ix.add(ix.mul(kvHead, layout.pageHeadBytes), ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
       Side keys = loadSide(Role::Key, at);
-      Prepared small = foldsKeys ? prepareFolded(query, keys) : prepared;
+      Prepared small = prepared;
+      if (folds) {
+        Folded folded = fold(query, keys);
+        small = prepare(folded.tile, cache.getHeadDim(), queryInteger());
+        small.offsets = folded.offsets;
+      }
       Value logits =
           TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys),
                               small.sums, small.scales, small.offsets, attend.getKeyScalesAttr(), isHybrid(keys));
@@ -270,14 +315,7 @@ private:
         logits = TileMaskOp::create(b, logits.getType(), logits, ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Side values = loadSide(Role::Value, at);
-      weights = foldNorms(weights, values);
-      small = {weights, {}, {}, {}};
-      if (values.placement == Placement::Operand)
-        small = prepareFolded(weights, values);
-      else if (value.isQuantized())
-        small = prepare(weights, value.getGroupTokens(), /*isWeights=*/true);
-      TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values), small.sums,
-                               small.scales, small.offsets, attend.getValueScalesAttr(), isHybrid(values));
+      accumulate(weights, values);
     });
     restore(centre);
   }
@@ -357,6 +395,8 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   func::FuncOp tiled = replaceFunction(
       func,
       {memory(query), bytes, words, bytes, words, words, floats, floats, index, index, index, index, index, index}, 3);
+  if (int64_t accumulators = attend.getSchedule()->getAccumulators())
+    tiled->setAttr(kvcc::kAccumulatorsAttrName, builder.getI64IntegerAttr(accumulators));
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(attend.getLoc(), &tiled.front());
   AttendBuilder(attend, *blocks, b, tiled.getArguments()).build();
   func::ReturnOp::create(b);

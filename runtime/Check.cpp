@@ -9,7 +9,17 @@
 using namespace llvm;
 using namespace kvcc;
 
-double kvcc::getErrorBound(const Plan &plan) { return plan.schedule.getCompute() == kv::Compute::Int8 ? 1e-2 : 1e-3; }
+double kvcc::getErrorBound(const Plan &plan) {
+  switch (plan.schedule.getCompute()) {
+  case kv::Compute::F32:
+    return 1e-3;
+  case kv::Compute::Int16:
+    return 1e-2;
+  case kv::Compute::Int8:
+    return 1e-1;
+  }
+  llvm_unreachable("unknown arithmetic");
+}
 
 StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<float> keys, ArrayRef<float> values,
                            int64_t tokens, ArrayRef<float> out, ArrayRef<float> lse, ThreadPool &pool) {

@@ -20,7 +20,7 @@ StepErrors checkStep(HostCache &cache, llvm::ArrayRef<float> query, llvm::ArrayR
                      llvm::ArrayRef<float> values, int64_t tokens, llvm::ArrayRef<float> out, llvm::ArrayRef<float> lse,
                      ThreadPool &pool);
 
-/// The kernel error that is promised: int8 arithmetic rounds query and weights to 8 bits per group.
+/// The kernel error that is promised: integer arithmetic rounds query and weights, see #kv.schedule.
 double getErrorBound(const Plan &plan);
 
 } // namespace kvcc

@@ -64,13 +64,13 @@ Expected<ModelSchemes> Compiler::chooseSchemes(const ModelConfig &model, StringR
 }
 
 Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, const Scheme &scheme, const Target &target,
-                              const PlanOptions &options) {
+                              const ScheduleOptions &options) {
   std::lock_guard lock(mutex);
   return makePlan(*context, shape, dtype, scheme, target, options);
 }
 
 Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, StringRef schemeName, const Target &target,
-                              const PlanOptions &options) {
+                              const ScheduleOptions &options) {
   std::lock_guard lock(mutex);
   auto scheme = parseScheme(schemeName, shape.headDim, *context);
   if (!scheme)
@@ -168,7 +168,8 @@ Expected<Artifact> Compiler::emitLocked(const Plan &plan, Emit form) {
       return artifact;
     }
     const cpu::Machine &machine = plan.target.machine;
-    std::string architecture = machine.triple + " " + machine.cpu + " " + machine.features;
+    std::string architecture =
+        machine.triple + " " + machine.cpu + " " + machine.features + (machine.emulated ? " emulated" : "");
     return throughCache(plan, {"object", plan.print(), identity, {}, architecture}, produce);
   }
   case Emit::Cuda:

@@ -40,10 +40,10 @@ public:
                                              llvm::StringRef scheme);
   /// makePlan under the lock.
   llvm::Expected<Plan> plan(const AttentionShape &shape, llvm::StringRef dtype, const Scheme &scheme,
-                            const Target &target, const PlanOptions &options = {});
+                            const Target &target, const ScheduleOptions &options = {});
   /// The same for a scheme as parseScheme reads it.
   llvm::Expected<Plan> plan(const AttentionShape &shape, llvm::StringRef dtype, llvm::StringRef scheme,
-                            const Target &target, const PlanOptions &options = {});
+                            const Target &target, const ScheduleOptions &options = {});
   /// Compiles unless the cache has it. Objects, CUDA text, cubins and PTX are cached; the other forms are
   /// for people and are not.
   llvm::Expected<Artifact> emit(const Plan &plan, Emit form);

@@ -11,7 +11,7 @@ struct ModelRequest {
   std::string scheme; ///< see chooseSchemes
   std::string target;
   std::string dtype; ///< empty: the model's
-  PlanOptions options;
+  ScheduleOptions options;
 };
 
 /// Layers that share a kernel: the same shape, stored alike.

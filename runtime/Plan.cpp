@@ -47,9 +47,10 @@ private:
   std::vector<std::string> &lines;
 };
 
-Error runPipeline(ModuleOp module, kv::TargetKind kind, Level level, const PipelineOptions &options) {
+Error runPipeline(ModuleOp module, kv::TargetKind kind, Level level, const ScheduleOptions &options) {
   Diagnostics diagnostics(*module.getContext());
   mlir::PassManager manager(module.getContext());
+  manager.enableVerifier(false); // a tenth of the time; the tests of the passes verify
   buildPipeline(manager, kind, level, options);
   return succeeded(manager.run(module)) ? Error::success() : diagnostics.takeError();
 }
@@ -99,7 +100,7 @@ std::string kvcc::printModule(ModuleOp module) {
 std::string Plan::print() const { return printModule(module.get()); }
 
 Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape, StringRef dtype, const Scheme &scheme,
-                              const Target &target, const PlanOptions &options) {
+                              const Target &target, const ScheduleOptions &options) {
   mlir::OpBuilder b(&context);
   mlir::Type element = dtype == "f16"    ? b.getF16Type()
                        : dtype == "bf16" ? mlir::Type(b.getBF16Type())
@@ -139,9 +140,8 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   if (failed(mlir::verify(plan.module.get())))
     return diagnostics.takeError();
 
-  if (Error error = collectRemarks(context, plan.remarks, [&] {
-        return runPipeline(plan.module.get(), target.kind, Level::Plan, {options.compute, options.page});
-      }))
+  if (Error error = collectRemarks(context, plan.remarks,
+                                   [&] { return runPipeline(plan.module.get(), target.kind, Level::Plan, options); }))
     return std::move(error);
 
   plan.module->walk([&](kv::AttendOp attend) {

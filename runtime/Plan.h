@@ -25,12 +25,6 @@ struct AttentionShape {
   bool operator==(const AttentionShape &) const = default;
 };
 
-/// Choices that a user may take from the passes.
-struct PlanOptions {
-  std::string compute = "auto"; ///< "auto", "f32" or "int8"
-  int64_t page = 0;             ///< quantized tokens per page; 0 chooses
-};
-
 struct Plan {
   mlir::OwningOpRef<mlir::ModuleOp> module; ///< @attend and @merge; level 1
   AttentionShape shape;
@@ -51,7 +45,7 @@ std::unique_ptr<mlir::MLIRContext> createContext();
 /// `dtype` ("f16", "bf16", "f32") is that of the query and of the tokens in the windows. Errors are those of
 /// the dialect's verifiers and the deciding passes.
 llvm::Expected<Plan> makePlan(mlir::MLIRContext &context, const AttentionShape &shape, llvm::StringRef dtype,
-                              const Scheme &scheme, const Target &target, const PlanOptions &options = {});
+                              const Scheme &scheme, const Target &target, const ScheduleOptions &options = {});
 
 /// Runs the passes that choose how the layers of a module (kv.layer) are stored.
 llvm::Error runSelection(mlir::ModuleOp module, std::vector<std::string> &remarks);

@@ -17,11 +17,10 @@ Program::Program(Plan plan, std::unique_ptr<Backend> backend)
 static Expected<std::unique_ptr<Backend>> loadBackend(const Target &target, StringRef bytes, ThreadPool &pool) {
   switch (target.executor) {
   case Executor::Cpu:
-    if (target.arch == "avx512_vnni" && !cpu::hostHasAvx512Vnni())
+    if (const CpuLevel *level = findCpuLevel(target.arch); !target.machine.emulated && !cpu::hostHas(*level))
       return withKind(ErrorKind::Unavailable,
-                      createStringError("expected a target that this processor can run (cpu, cpu:generic), "
-                                        "but got " +
-                                        target.name));
+                      createStringError("expected a target that this processor can run (cpu stands for cpu:" +
+                                        cpu::getHostLevel().name + "), but got " + target.name));
     return loadCpuBackend(bytes, pool);
   case Executor::CudaHost:
     return loadCudaHostBackend(bytes);

@@ -8,13 +8,22 @@
 using namespace llvm;
 using namespace kvcc;
 
-static constexpr StringLiteral kLegal =
-    "cpu, cpu:generic, cpu:avx512_vnni, cuda, cuda:sm_NN (75 and newer) or cuda-host";
+static std::string getLegal() {
+  return "cpu, cpu:LEVEL (" + getCpuLevelNames() + "), cuda, cuda:sm_NN (75 and newer) or cuda-host";
+}
 
 kv::TargetAttr Target::getAttr(mlir::MLIRContext &context) const { return kv::TargetAttr::get(&context, kind, arch); }
 
-static Target makeCpu(StringRef arch, cpu::Machine machine) {
-  return {("cpu:" + arch).str(), kv::TargetKind::Cpu, Executor::Cpu, arch.str(), std::move(machine)};
+static Target makeCpu(const CpuLevel &level, cpu::Machine machine) {
+  return {("cpu:" + level.name).str(), kv::TargetKind::Cpu, Executor::Cpu, level.name.str(), std::move(machine)};
+}
+
+/// The level's code, made to run on this processor.
+static Target makeEmulated(const CpuLevel &level) {
+  Target target = makeCpu(level, cpu::Machine::host());
+  target.name = ("cpu-emulated:" + level.name).str();
+  target.machine.emulated = true;
+  return target;
 }
 
 static Target makeCuda(std::string arch) {
@@ -33,11 +42,13 @@ static bool isGpuArchitecture(StringRef arch) {
 
 Expected<Target> kvcc::parseTarget(StringRef text) {
   if (text == "cpu")
-    return makeCpu(cpu::hostHasAvx512Vnni() ? "avx512_vnni" : "generic", cpu::Machine::host());
-  if (text == "cpu:generic")
-    return makeCpu("generic", cpu::Machine::host());
-  if (text == "cpu:avx512_vnni")
-    return makeCpu("avx512_vnni", cpu::hostHasAvx512Vnni() ? cpu::Machine::host() : cpu::Machine::avx512Vnni());
+    return makeCpu(cpu::getHostLevel(), cpu::Machine::host());
+  StringRef name = text;
+  bool emulated = name.consume_front("cpu-emulated:");
+  if (emulated || name.consume_front("cpu:")) {
+    if (const CpuLevel *level = findCpuLevel(name))
+      return emulated ? makeEmulated(*level) : makeCpu(*level, cpu::Machine::of(*level));
+  }
   if (text == "cuda-host")
     return Target{"cuda-host", kv::TargetKind::Cuda, Executor::CudaHost, "sm_90", {}};
   if (text == "cuda") {
@@ -57,5 +68,5 @@ Expected<Target> kvcc::parseTarget(StringRef text) {
       return makeCuda(arch.str());
     return createStringError("expected a GPU architecture from sm_75 on, such as sm_90, but got '" + arch.str() + "'");
   }
-  return createStringError("expected target " + kLegal + ", but got '" + text + "'");
+  return createStringError("expected target " + getLegal() + ", but got '" + text + "'");
 }

@@ -15,18 +15,20 @@ namespace kvcc {
 enum class Executor { Cpu, CudaHost, CudaDevice };
 
 struct Target {
-  std::string name; ///< as the user may write it: "cpu:avx512_vnni", "cuda-host", "cuda:sm_90"
+  std::string name; ///< as the user may write it: "cpu:avx2", "cuda-host", "cuda:sm_90"
   kv::TargetKind kind = kv::TargetKind::Cpu;
   Executor executor = Executor::Cpu;
-  std::string arch;     ///< of #kv.target: "generic", "avx512_vnni", "sm_90"
+  std::string arch;     ///< of #kv.target: "generic", "avx2", "sm_90"
   cpu::Machine machine; ///< for Executor::Cpu
 
   kv::TargetAttr getAttr(mlir::MLIRContext &context) const;
 };
 
 /// Understands
-/// - `cpu` (the best level that this host has), `cpu:generic` (portable vector code, compiled for this
-///   host), `cpu:avx512_vnni` (compiled for any such x86-64, whether or not this host is one);
+/// - `cpu` (the best level that this host has, compiled for this host), `cpu:generic` (portable vector code, compiled
+/// for
+///   this host), `cpu:` and another level of getCpuLevels (compiled for any processor that has it);
+/// - `cpu-emulated:` and a level: its code, with the instructions that a host may lack written out, for tests;
 /// - `cuda:sm_75` and newer; `cuda` is the architecture of the first GPU of this machine;
 /// - `cuda-host`: the CUDA text, compiled by the host's C++ compiler and run on the CPU, for tests.
 /// Whether NVRTC knows an architecture is found out when it compiles.

@@ -70,7 +70,7 @@ typedef struct kvcc_compile_options {
   const char *scheme;
   const char *target;  /* "cpu", "cpu:generic", "cuda", "cuda:sm_90", ... */
   const char *dtype;   /* of queries, keys and values: "f16", "bf16", "f32"; NULL: the model's */
-  const char *compute; /* "auto", "int8", "f32": arithmetic of products with codes; NULL: "auto" */
+  const char *compute; /* "auto", "f32", "int16", "int8": arithmetic of products with codes; NULL: "auto" */
   int64_t page_tokens; /* a multiple of 32; 0: chosen */
 } kvcc_compile_options;
 

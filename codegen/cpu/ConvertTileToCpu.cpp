@@ -12,6 +12,7 @@
 #include <numbers>
 
 using namespace mlir;
+using namespace kvcc;
 using namespace kvcc::kv;
 using namespace kvcc::cpu;
 
@@ -191,7 +192,7 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales, values = in.getTile();
     if (rounded) {
       auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getValues().getType()));
-      values = b.scratch(type.getShape(), b.getI8Type());
+      values = b.scratch(shape, type.getElementType());
       scales = b.scratch({shape[0], groups}, b.getF32Type());
     }
     b.loop(0, shape[0], 1, [&](Value head) {
@@ -200,12 +201,16 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
         SmallVector<Value> vectors;
         for (int64_t i = 0; i < group; i += kLanes)
           vectors.push_back(b.loadF32(in.getTile(), {head, b.addIndex(first, b.index(i))}));
-        if (rounded)
-          round(b, op, vectors, values, head, first, scales, g);
+        Value scale = rounded ? round(b, op, vectors, values, head, first) : Value();
         Value sum = vectors[0];
         for (Value vector : ArrayRef(vectors).drop_front())
           sum = b.add(sum, vector);
-        memref::StoreOp::create(b, b.reduceAdd(sum), sums, ValueRange{head, g});
+        sum = b.reduceAdd(sum);
+        if (rounded) {
+          memref::StoreOp::create(b, scale, scales, ValueRange{head, g});
+          sum = b.mul(sum, scale);
+        }
+        memref::StoreOp::create(b, sum, sums, ValueRange{head, g});
       });
     });
     SmallVector<Value> results{values, sums};
@@ -215,19 +220,19 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     return success();
   }
 
-  /// Rounds a group to bytes, stores them and their scale, and replaces the vectors by the rounded ones.
-  static void round(CpuBuilder &b, TilePrepareOp op, SmallVector<Value> &vectors, Value values, Value head, Value first,
-                    Value scales, Value g) {
-    bool isUnsigned = op.getIsUnsigned();
-    bool twoBytes = cast<VectorType>(op.getValues().getType()).getElementType().isInteger(16);
-    float steps = isUnsigned ? 255.0f : twoBytes ? 32639.0f : 127.0f;
+  /// Rounds a group, stores it, replaces the vectors by the rounded numbers and returns their scale. Words are stored
+  /// in fours as 0 2 1 3: in the order in which ProductBuilder::extractCodes gives the codes that they multiply.
+  static Value round(CpuBuilder &b, TilePrepareOp op, SmallVector<Value> &vectors, Value values, Value head,
+                     Value first) {
+    Type element = cast<VectorType>(op.getValues().getType()).getElementType();
+    bool isUnsigned = element.isUnsignedInteger(), isWord = element.isInteger(16);
+    float steps = isUnsigned ? 255.0f : isWord ? 32639.0f : 127.0f;
     Value largest;
     for (Value vector : vectors) {
       Value magnitude = isUnsigned ? vector : math::AbsFOp::create(b, vector).getResult();
-      largest = largest ? arith::MaximumFOp::create(b, largest, magnitude).getResult() : magnitude;
+      largest = largest ? b.max(largest, magnitude) : magnitude;
     }
     Value max = b.reduceMax(largest);
-    memref::StoreOp::create(b, b.mul(max, b.f32(1.0f / steps)), scales, ValueRange{head, g});
     // A group of zeros has the factor 0, not 255 / 0.
     Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OLT, max, b.f32(1e-30f));
     Value factor = arith::SelectOp::create(b, isZero, b.f32(0.0f), arith::DivFOp::create(b, b.f32(steps), max));
@@ -235,20 +240,18 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     for (auto [i, vector] : llvm::enumerate(vectors)) {
       Value scaled = arith::MulFOp::create(b, vector, splat);
       Value rounded = arith::SubFOp::create(b, arith::AddFOp::create(b, scaled, shifter), shifter);
-      Value integers = arith::FPToSIOp::create(b, b.i32Vector(), rounded);
-      Value at = b.addIndex(first, b.index(int64_t(i) * kLanes));
-      auto storeBytes = [&](Value numbers, Value column) {
-        auto bytes = VectorType::get({kLanes}, b.getI8Type());
-        b.store(arith::TruncIOp::create(b, bytes, numbers), values, {head, column});
-      };
-      storeBytes(integers, at);
-      if (twoBytes) {
-        // n = 256 * high + low with low in -128 .. 127.
-        Value high = arith::ShRSIOp::create(b, b.add(integers, b.i32Splat(128)), b.i32Splat(8));
-        storeBytes(high, b.addIndex(at, b.index(shapeOf(op.getTile())[1])));
+      Value integers = arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getIntegerType(isWord ? 16 : 8)),
+                                               arith::FPToSIOp::create(b, b.i32Vector(), rounded));
+      if (isWord) {
+        SmallVector<int64_t> order;
+        for (int64_t lane = 0; lane < kLanes; ++lane)
+          order.push_back(lane / 4 * 4 + (lane % 4 == 1 ? 2 : lane % 4 == 2 ? 1 : lane % 4));
+        integers = vector::ShuffleOp::create(b, integers, integers, order);
       }
+      b.store(integers, values, {head, b.addIndex(first, b.index(int64_t(i) * kLanes))});
       vector = rounded;
     }
+    return b.mul(max, b.f32(1.0f / steps));
   }
 };
 
@@ -317,8 +320,8 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
       Value logits[] = {b.loadF32(tile, {head, zero}), b.loadF32(tile, {head, second})};
       Value maxAt[] = {head, b.index(columns.max)};
       Value old = memref::LoadOp::create(b, state, maxAt);
-      Value largest = b.reduceMax(arith::MaximumFOp::create(b, logits[0], logits[1]));
-      Value max = arith::MaximumFOp::create(b, old, largest);
+      Value largest = b.reduceMax(b.max(logits[0], logits[1]));
+      Value max = b.max(old, largest);
       Value grows = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, largest, old);
       auto branch = scf::IfOp::create(b, grows, /*withElseRegion=*/false);
       {
@@ -340,6 +343,29 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
   }
 };
 
+struct IsDominatedPattern : OpConversionPattern<TileIsDominatedOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileIsDominatedOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateColumns columns(op.getState().getType());
+    auto shape = shapeOf(op.getWeights());
+    Value share = b.f32(op.getShare().convertToFloat()), result;
+    for (int64_t head = 0; head < shape[0]; ++head) {
+      Value row = b.index(head), largest;
+      for (int64_t column = 0; column < shape[1]; column += kLanes) {
+        Value weights = b.loadF32(in.getWeights(), {row, b.index(column)});
+        largest = largest ? b.max(largest, weights) : weights;
+      }
+      Value sum = b.reduceAdd(b.loadF32(in.getState(), {row, b.index(columns.sum)}));
+      Value over = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, b.reduceMax(largest), b.mul(sum, share));
+      result = result ? arith::OrIOp::create(b, result, over).getResult() : over;
+    }
+    rewriter.replaceOp(op, result);
+    return success();
+  }
+};
+
 struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
@@ -352,7 +378,7 @@ struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
       Value old = memref::LoadOp::create(b, state, maxAt);
       Value lse = memref::LoadOp::create(b, in.getLses(), ValueRange{b.addIndex(in.getLseOffset(), head)});
       Value part = b.mul(lse, b.f32(float(std::numbers::log2e)));
-      Value max = arith::MaximumFOp::create(b, old, part);
+      Value max = b.max(old, part);
       rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
       Value weight = b.exp2(b.splat(arith::SubFOp::create(b, part, max)));
       Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
@@ -396,20 +422,21 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
   }
 };
 
-/// Tiles are buffers of their shape, those of i16 with the low bytes of a row before its high bytes; a block is a view
-/// of its bytes or numbers; a state is a buffer with the columns of StateColumns.
+/// Tiles are buffers of their shape; a block is a view of its bytes or numbers; a state is a buffer with the columns of
+/// StateColumns.
 void populateTypes(TypeConverter &converter) {
   converter.addConversion([](Type type) { return type; });
   converter.addConversion([](VectorType type) -> Type {
     if (type.getRank() != 2)
       return type;
-    if (type.getElementType().isInteger(16))
-      return MemRefType::get({type.getDimSize(0), 2 * type.getDimSize(1)}, IntegerType::get(type.getContext(), 8));
-    return MemRefType::get(type.getShape(), type.getElementType());
+    Type element = type.getElementType();
+    if (element.isUnsignedInteger())
+      element = IntegerType::get(type.getContext(), element.getIntOrFloatBitWidth());
+    return MemRefType::get(type.getShape(), element);
   });
   converter.addConversion([](BlockType type) -> Type {
-    if (type.isCodes()) // with the bytes after it that a vector load may touch, see unpackCodes
-      return MemRefType::get({type.getBytes() + kCodes}, IntegerType::get(type.getContext(), 8));
+    if (type.isCodes())
+      return MemRefType::get({type.getBytes()}, IntegerType::get(type.getContext(), 8));
     // Scales of eight bits are decoded by what loads them.
     Type element = type.getElement();
     if (element.getIntOrFloatBitWidth() == 8)
@@ -426,14 +453,10 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     FailureOr<TargetAttr> target = kvcc::getTarget(getOperation());
     if (failed(target))
       return signalPassFailure();
-    std::optional<Isa> isa = llvm::StringSwitch<std::optional<Isa>>(target->getArch())
-                                 .Case("generic", Isa::Generic)
-                                 .Case("avx512_vnni", Isa::Avx512Vnni)
-                                 .Default(std::nullopt);
-    if (target->getKind() != TargetKind::Cpu || !isa) {
-      getOperation().emitError() << "expected kv.target #kv.target<cpu, \"avx512_vnni\"> or "
-                                    "#kv.target<cpu, \"generic\">, but got "
-                                 << *target;
+    const CpuLevel *level = findCpuLevel(target->getArch());
+    if (target->getKind() != TargetKind::Cpu || !level) {
+      getOperation().emitError() << "expected kv.target #kv.target<cpu, LEVEL> with a level of " << getCpuLevelNames()
+                                 << ", but got " << *target;
       return signalPassFailure();
     }
     TypeConverter converter;
@@ -441,8 +464,8 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
                  RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern, SoftmaxStepPattern,
-                 MergeStepPattern, StoreResultPattern>(converter, &getContext());
-    populateProductPatterns(patterns, converter, *isa);
+                 IsDominatedPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
+    populateProductPatterns(patterns, converter, *level);
     ConversionTarget legality(getContext());
     legality.addIllegalDialect<KvDialect>();
     legality.markUnknownOpDynamicallyLegal([](Operation *) { return true; });

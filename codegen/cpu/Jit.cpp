@@ -2,6 +2,7 @@
 // Object code from the LLVM dialect, and its loading by ORC.
 #include "codegen/cpu/Jit.h"
 
+#include "codegen/cpu/Emulation.h"
 #include "dialect/SmallFloat.h"
 #include "mlir/Target/LLVMIR/Export.h"
 #include "llvm/ExecutionEngine/Orc/AbsoluteSymbols.h"
@@ -22,6 +23,7 @@
 #include <mutex>
 
 using namespace llvm;
+using namespace kvcc;
 using namespace kvcc::cpu;
 
 static void initializeTargets() {
@@ -50,14 +52,29 @@ Machine Machine::baseline() {
   return {triple.str(), triple.getArch() == Triple::x86_64 ? "x86-64" : "generic", ""};
 }
 
-Machine Machine::avx512Vnni() { return {"x86_64-unknown-linux-gnu", "x86-64-v4", "+avx512vbmi,+avx512vnni"}; }
-
-bool kvcc::cpu::hostHasAvx512Vnni() {
-  auto features = sys::getHostCPUFeatures();
-  return llvm::all_of(std::initializer_list<StringRef>{"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi",
-                                                       "avx512vnni", "f16c", "fma"},
-                      [&](StringRef name) { return features.lookup(name); });
+Machine Machine::of(const CpuLevel &level) {
+  if (level.triple.empty())
+    return host();
+  return {level.triple.str(), level.processor.str(), level.features.str()};
 }
+
+bool kvcc::cpu::hostHas(const CpuLevel &level) {
+  SmallVector<StringRef> required;
+  StringRef(level.required).split(required, ',', -1, /*KeepEmpty=*/false);
+  auto features = sys::getHostCPUFeatures();
+  return all_of(required, [&](StringRef name) { return features.lookup(name); });
+}
+
+const CpuLevel &kvcc::cpu::getHostLevel() {
+  // The last level needs nothing.
+  return *find_if(getCpuLevels(), hostHas);
+}
+
+/// The code is vector code in the order that it is to run in: what is left to do is cleaning up addresses. The pipeline
+/// of -O2 took three times as long and made the same loops.
+static constexpr StringLiteral kOptimizations =
+    "function(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,loop-mssa(licm<allowspeculation>),"
+    "early-cse,simplifycfg)";
 
 static Expected<std::unique_ptr<TargetMachine>> createTargetMachine(const Machine &machine) {
   initializeTargets();
@@ -95,10 +112,10 @@ Expected<std::unique_ptr<MemoryBuffer>> kvcc::cpu::compileModule(mlir::ModuleOp 
     function.addFnAttr("no-trapping-math", "true");
   }
 
-  // The code is vector code already: loop and SLP vectorizers would only cost compile time.
-  PipelineTuningOptions tuning;
-  tuning.LoopVectorization = tuning.SLPVectorization = tuning.LoopInterleaving = false;
-  PassBuilder builder(targetMachine->get(), tuning);
+  if (machine.emulated)
+    emulateProducts(*code);
+
+  PassBuilder builder(targetMachine->get());
   LoopAnalysisManager loops;
   FunctionAnalysisManager functions;
   CGSCCAnalysisManager sccs;
@@ -108,7 +125,9 @@ Expected<std::unique_ptr<MemoryBuffer>> kvcc::cpu::compileModule(mlir::ModuleOp 
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, sccs, modules);
-  builder.buildPerModuleDefaultPipeline(OptimizationLevel::O2).run(*code, modules);
+  ModulePassManager passes;
+  cantFail(builder.parsePassPipeline(passes, kOptimizations));
+  passes.run(*code, modules);
 
   SmallVector<char, 0> bytes;
   raw_svector_ostream stream(bytes);

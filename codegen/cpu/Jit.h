@@ -4,6 +4,7 @@
 #define KVCC_CODEGEN_CPU_JIT_H
 
 #include "mlir/IR/BuiltinOps.h"
+#include "passes/CpuLevel.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/MemoryBuffer.h"
 
@@ -20,16 +21,21 @@ namespace kvcc::cpu {
 struct Machine {
   std::string triple, cpu, features;
 
+  /// Calls of instructions that this processor may lack are replaced by code that does the same, see Emulation.h.
+  bool emulated = false;
+
   /// This process's processor with all its features.
   static Machine host();
   /// The lowest common denominator of the host's architecture.
   static Machine baseline();
-  /// x86-64 with AVX-512 F, BW, DQ, VL, VBMI and VNNI, whatever the host has.
-  static Machine avx512Vnni();
+  /// Any processor that has a level; the host for the level that needs nothing.
+  static Machine of(const CpuLevel &level);
 };
 
-/// Whether this process can run #kv.target<cpu, "avx512_vnni">.
-bool hostHasAvx512Vnni();
+/// Whether this process can run kernels of a level.
+bool hostHas(const CpuLevel &level);
+/// The best level that it can run.
+const CpuLevel &getHostLevel();
 
 enum class CodeFormat { LlvmIr, Assembly, Object };
 

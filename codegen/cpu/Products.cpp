@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // kv.tile.score and kv.tile.accumulate on a CPU. Both are products of a small operand (query, weights;
 // heads x reduced) with a block (free x reduced): one implementation, two epilogues.
-#include "codegen/cpu/CpuBuilder.h"
+#include "codegen/cpu/ProductBuilder.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
+using namespace kvcc;
 using namespace kvcc::kv;
 using namespace kvcc::cpu;
 
@@ -28,9 +29,12 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
         SmallVector<Value> sum = b.loop(0, columns / kLanes, b.f32Splat(0.0f), [&](Value i, ValueRange sums) {
           Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
           Value numbers = b.loadF32(in.getTile(), {b.index(h), column});
-          b.store(b.mul(numbers, b.loadF32(in.getScales(), at, op.getScales().getType().getElement())), result,
-                  {row, column});
-          return SmallVector<Value>{offsets ? b.fma(numbers, b.loadF32(in.getZeros(), at), sums[0]) : sums[0]};
+          Value folded = b.mul(numbers, b.loadF32(in.getScales(), at, op.getScales().getType().getElement()));
+          b.store(folded, result, {row, column});
+          if (!offsets)
+            return SmallVector<Value>(sums);
+          Value moved = b.fma(folded, b.f32Splat(float(op.getMiddle())), sums[0]);
+          return SmallVector<Value>{b.fma(numbers, b.loadF32(in.getZeros(), at), moved)};
         });
         if (offsets)
           memref::StoreOp::create(b, b.reduceAdd(sum[0]), offsets, ValueRange{row, b.index(0)});
@@ -51,196 +55,299 @@ struct Product {
   Value small, smallSums, smallScales, offsets; // [rows][reduced], the others [rows][groups]
   int64_t heads, group;                         // group: reduced elements that share a scale
   int64_t freeGroup;                            // free indices that share rows of a folded operand, else 0
-  bool hybrid;
+  bool hybrid, smallIsSigned;
   Type scaleType;
 
   bool isE4m3() const { return isa<Float8E4M3FNType>(block.getElement()); }
   bool isE2m1() const { return isa<Float4E2M1FNType>(block.getElement()); }
 };
 
-/// Vectors of 64 codes whose products are unrolled: 32 reduced indices.
-constexpr int64_t kUnrolledVectors = 8;
+/// Where a vector of free indices stands: in which packing tile, from which index in it on.
+struct FreeVector {
+  Value tile, within;
+};
 
-/// Lowers `heads` dot products of a free tile (16 free indices) with one block of codes.
-class CodeProduct {
+/// A product's vectors of free indices that are computed together: a small operand that has been loaded multiplies
+/// all of them, and their sums stay in registers.
+class Unit {
 public:
-  CodeProduct(CpuBuilder &b, const Product &p, Value tile)
-      : b(b), p(p), tile(tile), bits(p.block.getElement().getIntOrFloatBitWidth()),
-        integer(cast<MemRefType>(p.small.getType()).getElementType().isInteger(8)),
-        twoBytes(cast<MemRefType>(p.small.getType()).getDimSize(1) == 2 * p.block.getReduceExtent()),
-        // Byte products want one unsigned and one signed side. Operands of one byte are unsigned, so the
-        // codes that multiply them are read as signed bytes: of 8 bits, only after subtracting 128.
-        codesAreSigned(integer && !twoBytes), biased(codesAreSigned && bits == 8) {
-    if (p.freeGroup)
-      firstRow = b.mulIndex(arith::DivUIOp::create(b, b.mulIndex(tile, kLanes), b.index(p.freeGroup)), p.heads);
+  Unit(ProductBuilder &b, const Product &p) : b(b), width(b.getWidth()) {
+    // Those that share rows of a folded operand.
+    int64_t all = (p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width;
+    while (all % (2 * vectors) == 0 && 2 * vectors * p.heads <= b.getAccumulators())
+      vectors *= 2;
   }
 
-  /// The sums over `group`, times the scales, added to `sums` (f32, one per head). Floating-point codes count in
-  /// units of their own, see `unit`.
-  SmallVector<Value> run(Value group, ValueRange sums) {
-    int64_t perGroup = p.group / 4, tilesInRow = p.block.getReduceExtent() / 4;
-    Value firstTile = b.addIndex(b.mulIndex(tile, tilesInRow), b.mulIndex(group, perGroup));
-    Value byte = b.mulIndex(firstTile, 8 * bits), element = b.mulIndex(group, p.group);
+  int64_t getVectors() const { return vectors; }
+  /// Calls `body` with the first vector of every unit of a block.
+  void forEach(int64_t freeExtent, function_ref<void(FreeVector)> body) const {
+    int64_t extent = vectors * width, step = std::max<int64_t>(extent / kLanes, 1);
+    b.loop(0, freeExtent / kLanes, step, [&](Value tile) {
+      if (extent >= kLanes)
+        body({tile, b.index(0)});
+      else
+        b.loop(0, kLanes, extent, [&](Value within) { body({tile, within}); });
+    });
+  }
+  FreeVector get(FreeVector first, int64_t vector) const {
+    return {b.addIndex(first.tile, b.index(vector * width / kLanes)),
+            b.addIndex(first.within, b.index(vector * width % kLanes))};
+  }
+  Value getFreeIndex(FreeVector at) const { return b.addIndex(b.mulIndex(at.tile, kLanes), at.within); }
 
-    // Of a small operand of two bytes, the sums with the high bytes follow those with the low ones.
-    SmallVector<Value> acc;
-    for (int64_t h = 0; h < p.heads; ++h)
-      acc.push_back(initial(h, group));
-    if (twoBytes)
-      acc.append(size_t(p.heads), b.i32Splat(0));
-    // Groups of 32 are unrolled, longer ones loop over as many codes.
-    int64_t vectors = std::min<int64_t>(perGroup, kUnrolledVectors);
-    auto multiplyVectors = [&](Value first, SmallVector<Value> &sums) {
-      for (int64_t v = 0; v < vectors; ++v) {
-        Value vector = b.addIndex(first, b.index(v));
-        multiply(loadCodes(b.addIndex(byte, b.mulIndex(vector, 8 * bits))), b.addIndex(element, b.mulIndex(vector, 4)),
-                 sums);
-      }
-    };
-    if (vectors == perGroup)
-      multiplyVectors(b.index(0), acc);
-    else
-      acc = b.loop(0, perGroup / vectors, acc, [&](Value i, ValueRange sums) {
+private:
+  ProductBuilder &b;
+  int64_t width, vectors = 1;
+};
+
+/// Lowers the products of a unit with one block of codes, for all heads. Sums are listed vector by vector, the heads of
+/// a vector together.
+class CodeProduct {
+public:
+  CodeProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first)
+      : b(b), p(p), unit(unit), first(first), bits(p.block.getElement().getIntOrFloatBitWidth()),
+        smallBits(cast<MemRefType>(p.small.getType()).getElementType().getIntOrFloatBitWidth()),
+        // Byte products take codes of up to 7 bits as signed or unsigned as they are, of 8 bits after subtracting 128.
+        biased(smallBits == 8 && bits == 8 && !b.hasNarrowSums() && b.wantsSignedCodes(p.smallIsSigned)) {
+    if (p.freeGroup)
+      firstRow = b.mulIndex(arith::DivUIOp::create(b, unit.getFreeIndex(first), b.index(p.freeGroup)), p.heads);
+  }
+
+  SmallVector<Value> run() {
+    int64_t tiles = p.block.getReduceExtent() / kReduceTile;
+    SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, b.getWidth()));
+    if (p.group <= kReduceTile)
+      return loop(tiles, zeros, [&](Value tile, ValueRange sums) {
         SmallVector<Value> next(sums);
-        multiplyVectors(b.mulIndex(i, vectors), next);
+        int64_t groups = kReduceTile / p.group, codes = kLaneCodes / groups;
+        for (int64_t g = 0; g < groups; ++g)
+          next = finish(b.addIndex(b.mulIndex(tile, groups), b.index(g)), next,
+                        multiply(tile, g * codes, (g + 1) * codes, zeroSums()));
         return next;
       });
-    GroupScales scales = p.freeGroup ? GroupScales() : loadScales(group);
-    SmallVector<Value> result;
-    for (int64_t h = 0; h < p.heads; ++h) {
-      Value sum = acc[h];
-      if (twoBytes)
-        sum = b.add(sum, arith::ShLIOp::create(b, acc[p.heads + h], b.i32Splat(8)));
-      if (integer)
-        sum = b.mul(arith::SIToFPOp::create(b, b.f32Vector(), sum), b.loadSplat(p.smallScales, {row(h), group}));
-      if (!scales.scale && unit() != 1)
-        sum = b.mul(sum, b.f32Splat(unit()));
-      sum = scales.scale ? b.fma(sum, scales.scale, sums[h]) : b.add(sum, sums[h]);
-      if (scales.zero) {
-        Value small = b.loadSplat(p.smallSums, {row(h), group});
-        if (integer)
-          small = b.mul(small, b.loadSplat(p.smallScales, {row(h), group}));
-        sum = b.fma(scales.zero, small, sum);
-      }
-      if (p.offsets)
-        sum = b.add(sum, b.loadSplat(p.offsets, {row(h), b.index(0)}));
-      result.push_back(sum);
-    }
-    return result;
+    int64_t perGroup = p.group / kReduceTile;
+    return loop(tiles / perGroup, zeros, [&](Value group, ValueRange sums) {
+      SmallVector<Value> acc = loop(perGroup, zeroSums(), [&](Value i, ValueRange before) {
+        return multiply(b.addIndex(b.mulIndex(group, perGroup), i), 0, kLaneCodes, before);
+      });
+      return finish(group, sums, acc);
+    });
   }
 
 private:
+  SmallVector<Value> loop(int64_t count, ValueRange initial, function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+    return count == 1 ? body(b.index(0), initial) : b.loop(0, count, initial, body);
+  }
   Value row(int64_t head) { return firstRow ? b.addIndex(firstRow, b.index(head)) : b.index(head); }
-  /// Whether codes count from 0 rather than from their zero code.
-  bool hasZeros() const { return p.zeros || p.offsets; }
-  float zeroCode() const { return p.isE4m3() ? 0 : p.isE2m1() ? 12 : float(int64_t(1) << (bits - 1)); }
+  bool isFloat() const { return smallBits == 32; }
+  SmallVector<Value> zeroSums() {
+    Value zero = isFloat() ? b.f32Splat(0.0f, b.getWidth()) : b.i32Splat(0, b.getWidth());
+    return SmallVector<Value>(size_t(unit.getVectors() * p.heads), zero);
+  }
+
   /// What a decoded code counts in.
-  float unit() const { return p.isE4m3() ? kE4m3Scale : p.isE2m1() ? 0.5f : 1; }
+  float getStep() const { return p.isE4m3() ? kE4m3Scale : p.isE2m1() ? 0.5f : 1; }
+  /// What must be added to a decoded code: zero points count from code 0, all else from the middle.
+  float getShift() const {
+    float zeroCode = p.isE4m3() ? 0 : p.isE2m1() ? 12 : float(int64_t(1) << (bits - 1));
+    return (biased ? 128.0f : 0.0f) - (p.zeros ? 0.0f : zeroCode);
+  }
+
+  /// Adds the products with codes `from` to `to` of each lane of a reduction tile.
+  SmallVector<Value> multiply(Value tile, int64_t from, int64_t to, ValueRange before) {
+    SmallVector<Value> sums(before);
+    SmallVector<SmallVector<Value, 8>> words(size_t(unit.getVectors()), SmallVector<Value, 8>(bits));
+    auto word = [&](int64_t v, unsigned k) {
+      Value &loaded = words[size_t(v)][k];
+      if (!loaded) {
+        FreeVector at = unit.get(first, v);
+        Value tileInBlock = b.addIndex(b.mulIndex(at.tile, p.block.getReduceExtent() / kReduceTile), tile);
+        Value start = b.addIndex(b.mulIndex(tileInBlock, kTileLanes * bits), b.index(kTileLanes * k));
+        loaded = b.loadBytes(p.data, b.addIndex(start, b.mulIndex(at.within, 4)));
+      }
+      return loaded;
+    };
+    if (smallBits == 8 && b.hasNarrowSums()) {
+      multiplyNarrow(word, tile, from, to, sums);
+      return sums;
+    }
+    for (int64_t code = from; code < to; ++code)
+      for (unsigned part = 0; part < smallBits / 8; ++part) {
+        SmallVector<Value> codes;
+        for (int64_t v = 0; v < unit.getVectors(); ++v)
+          codes.push_back(decode([&](unsigned k) { return word(v, k); }, unsigned(code), part));
+        for (int64_t h = 0; h < p.heads; ++h) {
+          Value small = loadSmall(h, tile, code, part);
+          for (int64_t v = 0; v < unit.getVectors(); ++v) {
+            Value &sum = sums[size_t(v * p.heads + h)];
+            sum = isFloat()         ? b.fma(codes[size_t(v)], small, sum)
+                  : smallBits == 16 ? b.dotWords(sum, codes[size_t(v)], small)
+                                    : b.dotBytes(sum, codes[size_t(v)], small, p.smallIsSigned);
+          }
+        }
+      }
+    return sums;
+  }
+
+  /// The same of bytes, with sums of 16 bits for as many products as they can hold. Codes that leave no room for one
+  /// are two digits of four bits.
+  void multiplyNarrow(function_ref<Value(int64_t, unsigned)> word, Value tile, int64_t from, int64_t to,
+                      SmallVector<Value> &sums) {
+    int64_t largest = p.isE2m1() ? 24 : (int64_t(1) << bits) - 1, smallest = p.smallIsSigned ? 128 : 255;
+    int64_t digits = 2 * largest * smallest > INT16_MAX ? 2 : 1;
+    int64_t room = INT16_MAX / (2 * (digits == 2 ? 15 : largest) * smallest);
+    for (int64_t digit = 0; digit < digits; ++digit)
+      for (int64_t start = from; start < to; start += room) {
+        SmallVector<Value> narrow(sums.size());
+        for (int64_t code = start; code < std::min(start + room, to); ++code) {
+          SmallVector<Value> codes;
+          for (int64_t v = 0; v < unit.getVectors(); ++v) {
+            Value all = decode([&](unsigned k) { return word(v, k); }, unsigned(code), 0);
+            codes.push_back(digits == 1 ? all
+                                        : b.extractCodes([&](unsigned) { return all; }, 4, unsigned(digit), 8, 0));
+          }
+          for (int64_t h = 0; h < p.heads; ++h) {
+            Value small = loadSmall(h, tile, code, 0);
+            for (int64_t v = 0; v < unit.getVectors(); ++v) {
+              Value &sum = narrow[size_t(v * p.heads + h)];
+              Value product = b.multiplyPairs(codes[size_t(v)], small, p.smallIsSigned);
+              sum = sum ? b.add(sum, product) : product;
+            }
+          }
+        }
+        for (auto [sum, part] : llvm::zip_equal(sums, narrow))
+          sum = b.add(sum, b.widen(part, digit ? 16 : 1));
+      }
+  }
+
+  /// Codes of one vector as elements as wide as the small operand's.
+  Value decode(function_ref<Value(unsigned)> word, unsigned code, unsigned part) {
+    if (p.isE2m1()) {
+      // In bytes, and then as if they had been stored so.
+      Value bytes = b.decodeE2m1(b.extractCodes(word, bits, code, 8, 0));
+      Value codes = b.extractCodes([&](unsigned) { return bytes; }, 8, 0, smallBits, part);
+      return isFloat() ? arith::SIToFPOp::create(b, b.f32Vector(b.getWidth()), codes).getResult() : codes;
+    }
+    Value codes = b.extractCodes(word, bits, code, smallBits, part);
+    if (biased)
+      codes = arith::XOrIOp::create(b, codes, b.constantLike(b.vectorOf(8), 128));
+    if (!isFloat())
+      return codes;
+    return p.isE4m3() ? b.decodeE4m3(codes) : arith::SIToFPOp::create(b, b.f32Vector(b.getWidth()), codes).getResult();
+  }
+
+  /// What multiplies code `code` of the lanes from `part` on, in every free index.
+  Value loadSmall(int64_t head, Value tile, int64_t code, unsigned part) {
+    // Words stand in fours as 0 2 1 3, see PreparePattern.
+    int64_t within = 4 * code + (isFloat() ? part : 2 * part);
+    Value at[] = {row(head), b.addIndex(b.mulIndex(tile, kReduceTile), b.index(within))};
+    return isFloat() ? b.loadSplat(p.small, at, b.getWidth()) : b.loadRepeated(p.small, at);
+  }
 
   /// What multiplies a group's sum of codes, and what multiplies the sum of the small operand.
   struct GroupScales {
     Value scale, zero;
   };
-  GroupScales loadScales(Value group) {
+  GroupScales loadScales(FreeVector at, Value group) {
+    int64_t width = b.getWidth();
+    float step = getStep(), shift = getShift();
+    auto times = [&](Value vector, float factor) {
+      return factor == 1 ? vector : b.mul(vector, b.f32Splat(factor, width));
+    };
+    GroupScales scales;
+    if (p.freeGroup) { // folded
+      scales.scale = step == 1 ? Value() : b.f32Splat(step, width);
+      scales.zero = shift == 0 ? Value() : b.f32Splat(step * shift, width);
+      return scales;
+    }
     // Scales and zeros lie as [free tile][group][16].
     int64_t groups = p.block.getReduceExtent() / p.group;
-    Value at = b.mulIndex(b.addIndex(b.mulIndex(tile, groups), group), kLanes);
-    GroupScales scales{b.loadF32(p.scales, at, p.scaleType), {}};
-    if (unit() != 1)
-      scales.scale = b.mul(scales.scale, b.f32Splat(unit()));
-    if (!p.zeros)
-      return scales;
-    scales.zero = b.loadF32(p.zeros, at);
-    if (!p.hybrid)
-      return scales;
-    // The sign bit marks a group with a zero point; the others are symmetric. (-0.0 is marked too.)
-    Value bits = arith::BitcastOp::create(b, b.i32Vector(), scales.scale);
-    Value marked = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bits, b.i32Splat(0));
-    scales.scale = math::AbsFOp::create(b, scales.scale);
-    scales.zero = arith::SelectOp::create(b, marked, scales.zero, b.mul(scales.scale, b.f32Splat(-zeroCode())));
+    Value index = b.addIndex(b.mulIndex(b.addIndex(b.mulIndex(at.tile, groups), group), kLanes), at.within);
+    Value raw = b.loadF32(p.scales, index, p.scaleType, width), zeros, marked;
+    if (p.hybrid) {
+      // The sign bit marks a group with a zero point; the others are symmetric. (-0.0 is marked too.)
+      Value bits = arith::BitcastOp::create(b, b.i32Vector(width), raw);
+      marked = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bits, b.i32Splat(0, width));
+      raw = math::AbsFOp::create(b, raw);
+    }
+    scales.scale = times(raw, step);
+    if (p.zeros)
+      zeros = b.loadF32(p.zeros, index, {}, width);
+    if (p.hybrid)
+      zeros = arith::SelectOp::create(b, marked, zeros, times(raw, -float(int64_t(1) << (bits - 1))));
+    if (shift == 0)
+      scales.zero = zeros;
+    else
+      scales.zero = zeros ? b.fma(scales.scale, b.f32Splat(shift, width), zeros) : times(scales.scale, shift);
     return scales;
   }
 
-  /// The accumulator of a head before its products: what the zero codes would add, negated.
-  Value initial(int64_t head, Value group) {
-    float zero = (biased ? 128.0f : 0.0f) - (hasZeros() ? 0.0f : zeroCode());
-    if (zero == 0)
-      return integer ? b.i32Splat(0) : b.f32Splat(0.0f);
-    Value sum = b.mul(memref::LoadOp::create(b, p.smallSums, ValueRange{row(head), group}), b.f32(zero));
-    return b.splat(integer ? arith::FPToSIOp::create(b, b.getI32Type(), sum).getResult() : sum);
-  }
-
-  /// 64 codes from a byte on, decoded to bytes but for f8E4M3FN.
-  Value loadCodes(Value byte) {
-    Value codes = b.unpackCodes(p.data, byte, bits);
-    if (p.isE2m1())
-      codes = b.decodeE2m1(codes);
-    if (biased)
-      codes = arith::XOrIOp::create(b, codes,
-                                    arith::ConstantOp::create(b, DenseElementsAttr::get(b.byteVector(), int8_t(-128))));
-    return codes;
-  }
-
-  void multiply(Value codes, Value element, SmallVector<Value> &acc) {
-    if (integer) {
-      for (auto [i, sum] : llvm::enumerate(acc)) {
-        int64_t head = int64_t(i) % p.heads, byte = int64_t(i) / p.heads;
-        Value at = b.addIndex(element, b.index(byte * p.block.getReduceExtent()));
-        Value small = b.loadFourBytes(p.small, {row(head), at});
-        sum = codesAreSigned ? b.dotBytes(sum, small, codes) : b.dotBytes(sum, codes, small);
+  /// The sums over a group, times the scales, added to `sums`.
+  SmallVector<Value> finish(Value group, ValueRange sums, ValueRange products) {
+    int64_t width = b.getWidth();
+    SmallVector<Value> result;
+    for (int64_t v = 0; v < unit.getVectors(); ++v) {
+      GroupScales scales = loadScales(unit.get(first, v), group);
+      for (int64_t h = 0; h < p.heads; ++h) {
+        size_t i = size_t(v * p.heads + h);
+        Value sum = products[i], at[] = {row(h), group};
+        if (!isFloat())
+          sum = b.mul(arith::SIToFPOp::create(b, b.f32Vector(width), sum), b.loadSplat(p.smallScales, at, width));
+        sum = scales.scale ? b.fma(sum, scales.scale, sums[i]) : b.add(sum, sums[i]);
+        if (scales.zero)
+          sum = b.fma(scales.zero, b.loadSplat(p.smallSums, at, width), sum);
+        if (p.offsets)
+          sum = b.add(sum, b.loadSplat(p.offsets, {row(h), b.index(0)}, width));
+        result.push_back(sum);
       }
-      return;
     }
-    for (unsigned e = 0; e < 4; ++e) {
-      Value lanes = b.codeLanes(codes, e, biased);
-      lanes = p.isE4m3() ? b.decodeE4m3(lanes) : arith::SIToFPOp::create(b, b.f32Vector(), lanes).getResult();
-      Value at = b.addIndex(element, b.index(e));
-      for (int64_t h = 0; h < p.heads; ++h)
-        acc[h] = b.fma(lanes, b.loadSplat(p.small, {row(h), at}), acc[h]);
-    }
+    return result;
   }
 
-  CpuBuilder &b;
+  ProductBuilder &b;
   const Product &p;
-  Value tile, firstRow;
-  unsigned bits;
-  bool integer, twoBytes, codesAreSigned, biased;
+  const Unit &unit;
+  FreeVector first;
+  Value firstRow;
+  unsigned bits, smallBits;
+  bool biased;
 };
 
-/// The product of free tile `tile` (16 free indices), all heads.
-SmallVector<Value> codeProduct(CpuBuilder &b, const Product &p, Value tile) {
-  CodeProduct product(b, p, tile);
-  SmallVector<Value> zeros(p.heads, b.f32Splat(0.0f));
-  int64_t groups = p.block.getReduceExtent() / p.group;
-  if (groups == 1)
-    return product.run(b.index(0), zeros);
-  return b.loop(0, groups, zeros, [&](Value group, ValueRange sums) { return product.run(group, sums); });
-}
-
-/// The same for numbers, two free tiles at a time so that a single head has two chains of additions.
-SmallVector<Value> floatProduct(CpuBuilder &b, const Product &p, Value tile) {
-  SmallVector<Value> zeros(2 * p.heads, b.f32Splat(0.0f));
-  int64_t extent = p.block.getReduceExtent();
-  Value base = b.mulIndex(tile, extent);
-  return b.loop(0, extent, zeros, [&](Value r, ValueRange acc) {
-    SmallVector<Value> next;
-    Value at = b.mulIndex(b.addIndex(base, r), kLanes);
-    Value blocks[] = {b.loadF32(p.data, at), b.loadF32(p.data, b.addIndex(at, b.index(extent * kLanes)))};
-    for (int64_t i = 0; i < 2; ++i)
-      for (int64_t h = 0; h < p.heads; ++h)
-        next.push_back(b.fma(blocks[i], b.loadSplat(p.small, {b.index(h), r}), acc[i * p.heads + h]));
-    return next;
+/// The same for numbers, which lie as [free tile][reduction index][16].
+SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first) {
+  int64_t width = b.getWidth(), extent = p.block.getReduceExtent();
+  constexpr int64_t kUnrolled = 4;
+  SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, width));
+  return b.loop(0, extent / kUnrolled, zeros, [&](Value i, ValueRange before) {
+    SmallVector<Value> sums(before);
+    for (int64_t r = 0; r < kUnrolled; ++r) {
+      Value index = b.addIndex(b.mulIndex(i, kUnrolled), b.index(r));
+      SmallVector<Value> numbers;
+      for (int64_t v = 0; v < unit.getVectors(); ++v) {
+        FreeVector at = unit.get(first, v);
+        Value row = b.addIndex(b.mulIndex(at.tile, extent), index);
+        numbers.push_back(b.loadF32(p.data, b.addIndex(b.mulIndex(row, kLanes), at.within), {}, width));
+      }
+      for (int64_t h = 0; h < p.heads; ++h) {
+        Value small = b.loadSplat(p.small, {b.index(h), index}, width);
+        for (int64_t v = 0; v < unit.getVectors(); ++v) {
+          Value &sum = sums[size_t(v * p.heads + h)];
+          sum = b.fma(numbers[size_t(v)], small, sum);
+        }
+      }
+    }
+    return sums;
   });
 }
 
-/// Calls `emit(first free index of 16, per-head sums)` for every free tile of the block.
-void forEachFreeTile(CpuBuilder &b, const Product &p, function_ref<void(Value, ValueRange)> emit) {
-  bool codes = p.block.isCodes();
-  int64_t tiles = p.block.getFreeExtent() / kLanes, step = codes ? 1 : 2;
-  b.loop(0, tiles, step, [&](Value tile) {
-    SmallVector<Value> sums = codes ? codeProduct(b, p, tile) : floatProduct(b, p, tile);
-    for (int64_t i = 0; i < step; ++i)
-      emit(b.mulIndex(b.addIndex(tile, b.index(i)), kLanes), ArrayRef(sums).slice(i * p.heads, p.heads));
+/// Calls `emit(free index, per-head sums)` for every vector of free indices of the block.
+void forEachFreeVector(ProductBuilder &b, const Product &p, function_ref<void(Value, ValueRange)> emit) {
+  Unit unit(b, p);
+  unit.forEach(p.block.getFreeExtent(), [&](FreeVector first) {
+    SmallVector<Value> sums =
+        p.block.isCodes() ? CodeProduct(b, p, unit, first).run() : floatProduct(b, p, unit, first);
+    for (int64_t v = 0; v < unit.getVectors(); ++v)
+      emit(unit.getFreeIndex(unit.get(first, v)), ArrayRef(sums).slice(size_t(v * p.heads), size_t(p.heads)));
   });
 }
 
@@ -254,20 +361,22 @@ LogicalResult checkProduct(Operation *op, Placement placement, TypedValue<BlockT
   if (freeGroup % kLanes)
     return op->emitError() << "expected scales at operand that a multiple of " << kLanes
                            << " free indices share for a cpu target, but got " << freeGroup;
-  PackingAttr packing = block.getPacking();
-  int64_t reduceTile = block.isCodes() ? 4 : 1;
-  if (packing.getFreeTile() != kLanes || packing.getReduceTile() != reduceTile || packing.getLanes() != 1)
-    return op->emitError() << "expected packing <16x" << reduceTile << "> for a cpu target, but got " << packing;
+  auto expected = block.isCodes() ? PackingAttr::get(op->getContext(), kLanes, kReduceTile, kTileLanes)
+                                  : PackingAttr::get(op->getContext(), kLanes, 1, 1);
+  if (block.getPacking() != expected)
+    return op->emitError() << "expected packing " << expected << " for a cpu target, but got " << block.getPacking();
   Type element = cast<VectorType>(op->getOperand(isa<TileScoreOp>(op) ? 0 : 1).getType()).getElementType();
   if (isa<Float8E4M3FNType>(block.getElement()) && !element.isF32())
     return op->emitError() << "expected compute f32 with codes of f8E4M3FN, but got " << element;
   return success();
 }
 
+bool isSigned(Value tile) { return !cast<VectorType>(tile.getType()).getElementType().isUnsignedInteger(); }
+
 /// The product of an operation, whose small operand, sums and scales have names of their own.
 template <typename Op, typename Adaptor>
 Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small, Value sums, Value smallScales,
-                    int64_t heads) {
+                    int64_t heads, bool smallIsSigned) {
   Product product{block,
                   data,
                   in.getScales(),
@@ -280,6 +389,7 @@ Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small,
                   block.getReduceExtent(),
                   0,
                   op.getHybrid(),
+                  smallIsSigned,
                   {}};
   if (op.getScales())
     product.scaleType = op.getScales().getType().getElement();
@@ -291,55 +401,56 @@ Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small,
 }
 
 struct ScorePattern : OpConversionPattern<TileScoreOp> {
-  ScorePattern(const TypeConverter &converter, MLIRContext *context, Isa isa)
-      : OpConversionPattern(converter, context), isa(isa) {}
+  ScorePattern(const TypeConverter &converter, MLIRContext *context, const CpuLevel &level)
+      : OpConversionPattern(converter, context), level(level) {}
 
   LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType keys = op.getKeys().getType();
     if (failed(checkProduct(op, op.getPlacement(), op.getScales(), keys)))
       return failure();
-    CpuBuilder b(op.getLoc(), rewriter, isa);
+    ProductBuilder b(op, rewriter, level);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
-    Product product =
-        makeProduct(op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(), shape[0]);
+    Product product = makeProduct(op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(),
+                                  shape[0], isSigned(op.getQuery()));
     Value result = b.scratch(shape, b.getF32Type());
-    forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
+    forEachFreeVector(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < shape[0]; ++h)
         b.store(sums[h], result, {b.index(h), first});
     });
     rewriter.replaceOp(op, result);
     return success();
   }
-  Isa isa;
+  const CpuLevel &level;
 };
 
 struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
-  AccumulatePattern(const TypeConverter &converter, MLIRContext *context, Isa isa)
-      : OpConversionPattern(converter, context), isa(isa) {}
+  AccumulatePattern(const TypeConverter &converter, MLIRContext *context, const CpuLevel &level)
+      : OpConversionPattern(converter, context), level(level) {}
 
   LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType values = op.getValues().getType();
     if (failed(checkProduct(op, op.getPlacement(), op.getScales(), values)))
       return failure();
-    CpuBuilder b(op.getLoc(), rewriter, isa);
+    ProductBuilder b(op, rewriter, level);
     int64_t heads = op.getState().getType().getHeads();
-    Product product =
-        makeProduct(op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(), in.getWeightScales(), heads);
-    forEachFreeTile(b, product, [&](Value first, ValueRange sums) {
+    Product product = makeProduct(op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(),
+                                  in.getWeightScales(), heads, isSigned(op.getWeights()));
+    forEachFreeVector(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < heads; ++h) {
         Value at[] = {b.index(h), first};
-        b.store(b.add(b.loadF32(in.getState(), at), sums[h]), in.getState(), at);
+        b.store(b.add(b.loadF32(in.getState(), at, {}, b.getWidth()), sums[h]), in.getState(), at);
       }
     });
     rewriter.eraseOp(op);
     return success();
   }
-  Isa isa;
+  const CpuLevel &level;
 };
 
 } // namespace
 
-void kvcc::cpu::populateProductPatterns(RewritePatternSet &patterns, const TypeConverter &converter, Isa isa) {
+void kvcc::cpu::populateProductPatterns(RewritePatternSet &patterns, const TypeConverter &converter,
+                                        const CpuLevel &level) {
   patterns.add<FoldPattern>(converter, patterns.getContext());
-  patterns.add<ScorePattern, AccumulatePattern>(converter, patterns.getContext(), isa);
+  patterns.add<ScorePattern, AccumulatePattern>(converter, patterns.getContext(), level);
 }

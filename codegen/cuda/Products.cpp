@@ -29,8 +29,12 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
           Value column = b.add(b.mulIndex(i, kWarp), lane), at = b.add(b.mulIndex(f, columns), column);
           Value number = b.load(in.getTile(), {b.index(h), column});
           Value scale = b.loadF32(in.getScales(), at, op.getScales().getType().getElement());
-          b.store(b.mul(number, scale), result, {row, column});
-          return SmallVector<Value>{offsets ? b.fma(number, b.loadF32(in.getZeros(), at), sums[0]) : sums[0]};
+          Value folded = b.mul(number, scale);
+          b.store(folded, result, {row, column});
+          if (!offsets)
+            return SmallVector<Value>(sums);
+          Value moved = b.fma(folded, b.f32(float(op.getMiddle())), sums[0]);
+          return SmallVector<Value>{b.fma(number, b.loadF32(in.getZeros(), at), moved)};
         });
         if (offsets)
           b.store(b.reduce(sum[0], [&](Value x, Value y) { return b.add(x, y); }), offsets, {row, b.index(0)});
@@ -124,8 +128,8 @@ private:
   SmallVector<Value> initial(Value group) {
     SmallVector<Value> acc;
     for (int64_t h = 0; h < p.heads; ++h)
-      acc.push_back(p.zeros || p.offsets ? b.f32(0.0f) // codes count from 0
-                                         : b.mul(b.load(p.smallSums, {row(h), group}), b.f32(-zeroCode())));
+      acc.push_back(p.zeros ? b.f32(0.0f) // codes count from 0
+                            : b.mul(b.load(p.smallSums, {row(h), group}), b.f32(-zeroCode())));
     return acc;
   }
 

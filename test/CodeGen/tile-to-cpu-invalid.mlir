@@ -17,7 +17,7 @@ module {}
 // -----
 
 // The 16 keys of a vector share the rows of a folded query.
-!keys = !kv.block<key, 32x32xi4, packing = <16x4>>
+!keys = !kv.block<key, 32x32xi4, packing = <16x32, lanes = 64>>
 !scales = !kv.block<key, 4x32xf16, packing = <1x1>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @narrow_operand(%query: vector<4x32xf32>, %keys: !keys, %scales: !scales, %sums: vector<4x1xf32>) {
@@ -31,7 +31,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 
 // -----
 
-!values = !kv.block<value, 32x32xi4, packing = <16x4>>
+!values = !kv.block<value, 32x32xi4, packing = <16x32, lanes = 64>>
 !scales = !kv.block<value, 1x32xf16, packing = <16x1>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @accumulate_element(%state: !kv.state<1x32>, %weights: vector<1x32xf32>, %values: !values,
@@ -60,7 +60,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 
 // -----
 
-!keys = !kv.block<key, 32x32xf16, packing = <16x4>>
+!keys = !kv.block<key, 32x32xf16, packing = <16x32, lanes = 64>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @packing_of_numbers(%query: vector<1x32xf32>, %keys: !keys) {
     // expected-error @below {{expected packing <16x1> for a cpu target, but got #kv.packing<16x4>}}
@@ -72,7 +72,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 
 // -----
 
-!keys = !kv.block<key, 32x32xf8E4M3FN, packing = <16x4>>
+!keys = !kv.block<key, 32x32xf8E4M3FN, packing = <16x32, lanes = 64>>
 !scales = !kv.block<key, 32x1xf16, packing = <16x1>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @fp8_int8(%query: vector<1x32xi16>, %keys: !keys, %scales: !scales, %sums: vector<1x1xf32>) {

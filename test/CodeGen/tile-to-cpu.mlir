@@ -67,10 +67,10 @@ func.func @score_int8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:3 = kv.tile.prepare %query group 32
     : vector<1x32xf32> -> vector<1x32xi16>, vector<1x1xf32>, vector<1x1xf32>
-  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi3, packing = <16x4>>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <16x1>>
   kv.tile.score %small#0, %keys scales %scales sums %small#1 query_scales %small#2 placement <result>
-    : vector<1x32xi16>, !kv.block<key, 32x32xi3, packing = <16x4>>,
+    : vector<1x32xi16>, !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x1xf16, packing = <16x1>>, sums vector<1x1xf32>
       query_scales vector<1x1xf32> -> vector<1x32xf32>
   return
@@ -84,10 +84,10 @@ func.func @score_groups(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<2x64xf32>
   %small:3 = kv.tile.prepare %query group 16
     : vector<2x64xf32> -> vector<2x64xi16>, vector<2x4xf32>, vector<2x4xf32>
-  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi4, packing = <16x4>>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi4, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x4xf16, packing = <16x1>>
   kv.tile.score %small#0, %keys scales %scales sums %small#1 query_scales %small#2 placement <accumulator>
-    : vector<2x64xi16>, !kv.block<key, 32x64xi4, packing = <16x4>>,
+    : vector<2x64xi16>, !kv.block<key, 32x64xi4, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x4xf16, packing = <16x1>>, sums vector<2x4xf32>
       query_scales vector<2x4xf32> -> vector<2x32xf32>
   return
@@ -108,10 +108,10 @@ func.func @score_groups(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 func.func @score_f32(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:2 = kv.tile.prepare %query group 32 : vector<1x32xf32> -> vector<1x32xf32>, vector<1x1xf32>
-  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi3, packing = <16x4>>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <16x1>>
   kv.tile.score %small#0, %keys scales %scales sums %small#1 placement <result>
-    : vector<1x32xf32>, !kv.block<key, 32x32xi3, packing = <16x4>>,
+    : vector<1x32xf32>, !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x1xf16, packing = <16x1>>, sums vector<1x1xf32> -> vector<1x32xf32>
   return
 }
@@ -159,11 +159,11 @@ func.func @accumulate_int8(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) 
   %weights = kv.tile.load_query %w[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:3 = kv.tile.prepare %weights group 32 unsigned
     : vector<1x32xf32> -> vector<1x32xi8>, vector<1x1xf32>, vector<1x1xf32>
-  %values = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x32xi8, packing = <16x4>>
+  %values = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x32xi8, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 1x32xf16, packing = <16x1>>
   kv.tile.accumulate %state, %small#0, %values scales %scales sums %small#1 weight_scales %small#2
       placement <accumulator>
-    : !kv.state<1x32>, vector<1x32xi8>, !kv.block<value, 32x32xi8, packing = <16x4>>,
+    : !kv.state<1x32>, vector<1x32xi8>, !kv.block<value, 32x32xi8, packing = <16x32, lanes = 64>>,
       scales !kv.block<value, 1x32xf16, packing = <16x1>>, sums vector<1x1xf32> weight_scales vector<1x1xf32>
   return
 }
@@ -187,14 +187,14 @@ func.func @accumulate_int8(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) 
 func.func @operand(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %state = kv.tile.init_state : !kv.state<2x32>
   %weights = kv.tile.load_query %w[%at] scale 1.0 : memref<?xf32> -> vector<2x32xf32>
-  %values = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x32xi4, packing = <16x4>>
+  %values = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x32xi4, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x2xf16, packing = <1x1>>
   %folded, %offsets = kv.tile.fold %weights, %scales zeros %scales
     : vector<2x32xf32>, !kv.block<value, 32x2xf16, packing = <1x1>>
       zeros !kv.block<value, 32x2xf16, packing = <1x1>> -> vector<4x32xf32> offsets vector<4x1xf32>
   %small:2 = kv.tile.prepare %folded group 32 : vector<4x32xf32> -> vector<4x32xf32>, vector<4x1xf32>
   kv.tile.accumulate %state, %small#0, %values scales %scales sums %small#1 offsets %offsets placement <operand>
-    : !kv.state<2x32>, vector<4x32xf32>, !kv.block<value, 32x32xi4, packing = <16x4>>,
+    : !kv.state<2x32>, vector<4x32xf32>, !kv.block<value, 32x32xi4, packing = <16x32, lanes = 64>>,
       scales !kv.block<value, 32x2xf16, packing = <1x1>>, sums vector<4x1xf32> offsets vector<4x1xf32>
   return
 }
@@ -213,11 +213,11 @@ func.func @operand(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 func.func @score_hybrid(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %zeros_at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:2 = kv.tile.prepare %query group 32 : vector<1x32xf32> -> vector<1x32xf32>, vector<1x1xf32>
-  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi2, packing = <16x4>>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi2, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <16x1>>
   %zeros = kv.tile.load %bytes[%zeros_at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <16x1>>
   kv.tile.score %small#0, %keys scales %scales zeros %zeros hybrid sums %small#1 placement <result>
-    : vector<1x32xf32>, !kv.block<key, 32x32xi2, packing = <16x4>>,
+    : vector<1x32xf32>, !kv.block<key, 32x32xi2, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x1xf16, packing = <16x1>> zeros !kv.block<key, 32x1xf16, packing = <16x1>>,
       sums vector<1x1xf32> -> vector<1x32xf32>
   return
@@ -237,10 +237,10 @@ func.func @score_hybrid(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %ze
 func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:2 = kv.tile.prepare %query group 32 : vector<1x32xf32> -> vector<1x32xf32>, vector<1x1xf32>
-  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xf8E4M3FN, packing = <16x4>>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xf8E4M3FN, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <16x1>>
   kv.tile.score %small#0, %keys scales %scales sums %small#1 placement <result>
-    : vector<1x32xf32>, !kv.block<key, 32x32xf8E4M3FN, packing = <16x4>>,
+    : vector<1x32xf32>, !kv.block<key, 32x32xf8E4M3FN, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x1xf16, packing = <16x1>>, sums vector<1x1xf32> -> vector<1x32xf32>
   return
 }
@@ -266,10 +266,10 @@ func.func @score_fp4(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:3 = kv.tile.prepare %query group 32
     : vector<1x32xf32> -> vector<1x32xi16>, vector<1x1xf32>, vector<1x1xf32>
-  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xf4E2M1FN, packing = <16x4>>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xf4E2M1FN, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf8E8M0FNU, packing = <16x1>>
   kv.tile.score %small#0, %keys scales %scales sums %small#1 query_scales %small#2 placement <result>
-    : vector<1x32xi16>, !kv.block<key, 32x32xf4E2M1FN, packing = <16x4>>,
+    : vector<1x32xi16>, !kv.block<key, 32x32xf4E2M1FN, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x1xf8E8M0FNU, packing = <16x1>>, sums vector<1x1xf32>
       query_scales vector<1x1xf32> -> vector<1x32xf32>
   return

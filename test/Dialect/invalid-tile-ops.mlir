@@ -152,7 +152,7 @@ func.func @fold_c3_eight_bits(%tile: vector<2x64xf32>, %scales: !scales) {
 //===-- kv.tile.prepare --------------------------------------------------------------------===//
 
 func.func @prepare_c1_shape(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8 or i16, but got 'vector<2x32xf32>'}}
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x32xf32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x32xf32>, vector<2x2xf32>
   return
 }
@@ -160,7 +160,7 @@ func.func @prepare_c1_shape(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c1_element(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8 or i16, but got 'vector<2x64xf16>'}}
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x64xf16>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf16>, vector<2x2xf32>
   return
 }
@@ -168,7 +168,7 @@ func.func @prepare_c1_element(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c1_wide(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8 or i16, but got 'vector<2x64xi32>'}}
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x64xi32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi32>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
@@ -208,7 +208,7 @@ func.func @prepare_c2_scales(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c3_missing_16(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected scales exactly with i8 or i16 values, but got values 'vector<2x64xi16>'}}
+  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xi16>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>
   return
 }
@@ -216,7 +216,7 @@ func.func @prepare_c3_missing_16(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c3_missing(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected scales exactly with i8 or i16 values, but got values 'vector<2x64xi8>'}}
+  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xi8>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi8>, vector<2x2xf32>
   return
 }
@@ -224,7 +224,7 @@ func.func @prepare_c3_missing(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c3_extra(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected scales exactly with i8 or i16 values, but got values 'vector<2x64xf32>'}}
+  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xf32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
@@ -233,7 +233,7 @@ func.func @prepare_c3_extra(%tile: vector<2x64xf32>) {
 
 func.func @prepare_c4_wide(%tile: vector<2x64xf32>) {
   // expected-error @below {{expected unsigned exactly with i8 values, but got values 'vector<2x64xi16>'}}
-  kv.tile.prepare %tile group 32 unsigned : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>, vector<2x2xf32>
+  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
 
@@ -241,7 +241,7 @@ func.func @prepare_c4_wide(%tile: vector<2x64xf32>) {
 
 func.func @prepare_c4_float(%tile: vector<2x64xf32>) {
   // expected-error @below {{expected unsigned exactly with i8 values, but got values 'vector<2x64xf32>'}}
-  kv.tile.prepare %tile group 32 unsigned : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>
+  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>
   return
 }
 
@@ -381,7 +381,7 @@ func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
 
 !keys = !kv.block<key, 32x64xf16, packing = <16x1>>
 func.func @score_c4_numbers(%query: vector<2x64xi8>, %keys: !keys, %query_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got 'vector<2x64xi8>' and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got 'vector<2x64xi8>' and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.score"(%query, %keys, %query_scales)
     <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
     : (vector<2x64xi8>, !keys, vector<2x1xf32>) -> vector<2x32xf32>
@@ -394,7 +394,7 @@ func.func @score_c4_numbers(%query: vector<2x64xi8>, %keys: !keys, %query_scales
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c4_wide(%query: vector<2x64xi32>, %keys: !keys, %scales: !scales,
                          %sums: vector<2x2xf32>, %small: vector<2x2xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got }}
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got }}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %small placement <accumulator>
     : vector<2x64xi32>, !keys, scales !scales, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -406,7 +406,7 @@ func.func @score_c4_wide(%query: vector<2x64xi32>, %keys: !keys, %scales: !scale
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c4_float(%query: vector<2x64xf16>, %keys: !keys, %scales: !scales,
                           %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got }}
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got }}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xf16>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -797,7 +797,7 @@ func.func @accumulate_c3_extra(%state: !kv.state<2x64>, %weights: vector<2x32xf3
 !values = !kv.block<value, 32x64xf16, packing = <16x1>>
 func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32xi8>, %values: !values,
                                  %weight_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.accumulate"(%state, %weights, %values, %weight_scales)
     <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
     : (!kv.state<2x64>, vector<2x32xi8>, !values, vector<2x1xf32>) -> ()
@@ -810,7 +810,7 @@ func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32x
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c4_wide(%state: !kv.state<2x64>, %weights: vector<2x32xi32>, %values: !values,
                               %scales: !scales, %sums: vector<2x1xf32>, %small: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8 or i16, but got 'vector<2x32xi32>' and '!kv.block<value, 32x64xi4, packing = <16x4>>'}}
+  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got 'vector<2x32xi32>' and '!kv.block<value, 32x64xi4, packing = <16x4>>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %small placement <accumulator>
     : !kv.state<2x64>, vector<2x32xi32>, !values, scales !scales, sums vector<2x1xf32> weight_scales vector<2x1xf32>
   return

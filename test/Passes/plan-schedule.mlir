@@ -21,9 +21,9 @@
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @group_4(
-  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>
   // OPTIONS-LABEL: func.func @group_4(
-  // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>>
+  // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>
   // REMARK:        [[#@LINE+3]]:5: remark: [Passed] schedule | Category:kv-plan-schedule
   // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int8 products
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {
@@ -88,14 +88,14 @@ module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
                         window = <sink = 0, recent = 0, flush = 1>>
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @fp8_keys(
-  // CHECK:         compute = f32, key = <16x4>, value = <16x4>,
+  // CHECK:         compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
   func.func @fp8_keys(%q: tensor<?x8x64xf16>, %cache: !fp8_keys) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !fp8_keys -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
 
   // CHECK-LABEL: func.func @fp8_values(
-  // CHECK:         compute = f32, key = <16x4>, value = <16x4>,
+  // CHECK:         compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
   func.func @fp8_values(%q: tensor<?x8x64xf16>, %cache: !fp8_values) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !fp8_values -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
@@ -110,7 +110,7 @@ module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
                  window = <sink = 0, recent = 0, flush = 1>>
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @fp4(
-  // CHECK:         compute = int8, key = <16x4>, value = <16x4>,
+  // CHECK:         compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
   func.func @fp4(%q: tensor<?x8x64xf16>, %cache: !fp4) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !fp4 -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return

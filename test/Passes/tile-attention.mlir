@@ -90,7 +90,7 @@
 // CHECK:           %[[BLOCK_BYTES:.*]] = arith.muli %[[BLOCK_OF_PAGE]], %[[BLOCK]]
 // CHECK:           %[[IN_PAGE:.*]] = arith.addi %[[PAGE_HEAD_BYTES]], %[[BLOCK_BYTES]]
 // CHECK:           %[[AT:.*]] = arith.addi %[[PAGE_BYTES]], %[[IN_PAGE]]
-// CHECK:           %[[K:.*]] = kv.tile.load %[[PAGES]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x4>>
+// CHECK:           %[[K:.*]] = kv.tile.load %[[PAGES]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
 // CHECK:           %[[KEY_SCALES_AT:.*]] = arith.addi %[[AT]], %[[KEY_SCALES]]
 // CHECK:           %[[KS:.*]] = kv.tile.load %[[PAGES]][%[[KEY_SCALES_AT]]] : memref<?xi8> -> <key, 32x2xf16, packing = <16x1>>
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] query_scales %[[SCALES_Q]] placement <accumulator>
@@ -142,7 +142,7 @@
 func.func @codes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x4>, value = <32x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x4>, value = <32x4>,
                               floats = <16x1>>}
     : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
@@ -197,7 +197,7 @@ func.func @codes_f32(%q: tensor<?x8x64xbf16>, %cache: !mixed) -> (tensor<?x8x64x
 func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<none>,
-      schedule = #kv.schedule<heads = 4, page = 128, compute = int8, key = <16x4>, value = <16x4>,
+      schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
                               floats = <16x1>>}
     : tensor<?x8x64xf16>, !plain -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
@@ -216,14 +216,14 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
 // CHECK:         %[[QUERY:.*]] = kv.tile.load_query
 // CHECK-NOT:     kv.tile.prepare
 // CHECK:         scf.for
-// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xi2, packing = <16x4>>
+// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xi2, packing = <16x32, lanes = 64>>
 // CHECK:           %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 1x64xf16, packing = <1x1>>
 // CHECK:           %[[KZ:.*]] = kv.tile.load {{.*}} -> <key, 1x64xf16, packing = <1x1>>
 // CHECK:           %[[FOLDED_Q:[^,]*]], %[[OFFSETS_Q:.*]] = kv.tile.fold %[[QUERY]], %[[KS]] zeros %[[KZ]] : {{.*}} -> vector<2x64xf32> offsets vector<2x1xf32>
 // CHECK:           %[[VALUES_Q:[^,]*]], %[[SUMS_Q:[^,]*]], %[[SCALES_Q:.*]] = kv.tile.prepare %[[FOLDED_Q]] group 64 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x1xf32>, vector<2x1xf32>
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] query_scales %[[SCALES_Q]] offsets %[[OFFSETS_Q]] placement <operand>
 // CHECK:           %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[LOGITS]]
-// CHECK:           %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x4>>
+// CHECK:           %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x32, lanes = 64>>
 // CHECK:           %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 32x2xf16, packing = <1x1>>
 // CHECK:           %[[VZ:.*]] = kv.tile.load {{.*}} -> <value, 32x2xf16, packing = <1x1>>
 // CHECK:           %[[FOLDED_W:[^,]*]], %[[OFFSETS_W:.*]] = kv.tile.fold %[[W]], %[[VS]] zeros %[[VZ]] : {{.*}} -> vector<4x32xf32> offsets vector<4x1xf32>
@@ -234,7 +234,7 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
 func.func @operand(%q: tensor<?x4x64xf16>, %cache: !kivi) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<operand>, value_scales = #kv.placement<operand>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x4>, value = <16x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
                               floats = <16x1>>}
     : tensor<?x4x64xf16>, !kivi -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
@@ -260,7 +260,7 @@ func.func @operand(%q: tensor<?x4x64xf16>, %cache: !kivi) -> (tensor<?x4x64xf32>
 func.func @zeros(%q: tensor<?x4x64xf16>, %cache: !hybrid) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<accumulator>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
                               floats = <16x1>>}
     : tensor<?x4x64xf16>, !hybrid -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
@@ -303,7 +303,7 @@ func.func @zeros(%q: tensor<?x4x64xf16>, %cache: !hybrid) -> (tensor<?x4x64xf32>
 func.func @transforms(%q: tensor<?x4x64xf16>, %cache: !transformed) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<accumulator>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
                               floats = <16x1>>}
     : tensor<?x4x64xf16>, !transformed -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
@@ -324,7 +324,7 @@ func.func @transforms(%q: tensor<?x4x64xf16>, %cache: !transformed) -> (tensor<?
 func.func @in_weights(%q: tensor<?x4x64xf16>, %cache: !in_weights) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<none>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
                               floats = <16x1>>}
     : tensor<?x4x64xf16>, !in_weights -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
@@ -351,7 +351,7 @@ func.func @in_weights(%q: tensor<?x4x64xf16>, %cache: !in_weights) -> (tensor<?x
 func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<accumulator>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x4>, value = <16x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
                               floats = <16x1>>}
     : tensor<?x4x64xf16>, !normed -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
@@ -372,7 +372,7 @@ func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x6
 // CHECK:         %[[PAGE_UP:.*]] = arith.addi %[[PAGE_TOKENS]], %[[C31]]
 // CHECK:         arith.divui %[[PAGE_UP]], %[[C32]]
 // CHECK:         scf.for %[[I:.*]] = {{.*}} {
-// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xf8E4M3FN, packing = <16x4>>
+// CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xf8E4M3FN, packing = <16x32, lanes = 64>>
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score
 // CHECK:           %[[BEFORE:.*]] = arith.muli %[[I]], %[[C32]]
 // CHECK:           %[[VALID:.*]] = arith.subi %[[PAGE_TOKENS]], %[[BEFORE]]
@@ -381,7 +381,7 @@ func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x6
 func.func @every_token(%q: tensor<?x4x64xf16>, %cache: !every_token) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<operand>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x4>, value = <16x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
                               floats = <16x1>>}
     : tensor<?x4x64xf16>, !every_token -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>

@@ -188,7 +188,8 @@ TEST_F(CostModelTest, BoundsAreWhereTheyBelong) {
 
 TEST_F(CostModelTest, ByteProductsAreFewerInstructions) {
   auto plan = [&](bool allowsRounding) {
-    return planSchedule([] { return mlir::InFlightDiagnostic(); }, innerqSmall(), 32, TargetKind::Cpu, allowsRounding);
+    return planSchedule([] { return mlir::InFlightDiagnostic(); }, innerqSmall(), 32, TargetKind::Cpu, "avx512_vnni",
+                        {allowsRounding ? "auto" : "f32"});
   };
   EXPECT_LT(estimateStep(innerqSmall(), 32, plan(true), host, 8192).instructionsPerElement,
             estimateStep(innerqSmall(), 32, plan(false), host, 8192).instructionsPerElement);

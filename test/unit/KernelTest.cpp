@@ -25,21 +25,25 @@ std::vector<std::string> getPresetNames() {
 
 /// Executors and arithmetics; the emulator is slow, so it gets the smaller problems.
 struct Machine {
-  const char *target, *compute;
+  std::string target;
+  const char *compute;
   double bound;
 };
+/// The best level of this host and the portable one; LevelTest has the others.
 std::vector<Machine> getCpuMachines() {
-  std::vector<Machine> machines = {{"cpu:generic", "int8", 1e-2}, {"cpu:generic", "f32", 1e-3}};
-  if (cpu::hostHasAvx512Vnni()) {
-    machines.push_back({"cpu:avx512_vnni", "auto", 1e-2});
-    machines.push_back({"cpu:avx512_vnni", "f32", 1e-3});
-  }
-  return machines;
+  return {{"cpu", "auto", 1e-2}, {"cpu", "f32", 1e-3}, {"cpu:generic", "int8", 1e-2}};
 }
-/// Both arithmetics and, over the tests, both instruction sets: for tests that compile many kernels.
+/// For tests that compile many kernels.
 std::vector<Machine> getTwoCpuMachines() {
   std::vector<Machine> machines = getCpuMachines();
-  return {machines.size() > 2 ? machines[2] : machines[0], machines[1]};
+  return {machines[0], machines[1]};
+}
+/// Every level: as it is where this host has it, else emulated.
+std::vector<Machine> getLevels(const char *compute, double bound) {
+  std::vector<Machine> machines;
+  for (const CpuLevel &level : getCpuLevels())
+    machines.push_back({(cpu::hostHas(level) ? "cpu:" : "cpu-emulated:") + level.name.str(), compute, bound});
+  return machines;
 }
 std::vector<Machine> getAllMachines() {
   std::vector<Machine> machines = getCpuMachines();
@@ -81,6 +85,18 @@ TEST_P(SchemeTest, AgreesForAnyHeadDimAndGroup) {
     for (const Machine &machine : getTwoCpuMachines())
       expectAgrees(on(machine, problem), tensors, machine.bound);
   }
+}
+
+TEST_P(SchemeTest, AgreesOnEveryLevel) {
+  Problem problem;
+  problem.scheme = GetParam();
+  problem.qHeads = 6;
+  problem.kvHeads = 2;
+  problem.headDim = 96;
+  problem.lens = {321};
+  Tensors tensors = makeRandomTensors(problem);
+  for (const Machine &machine : getLevels("auto", 1e-2))
+    expectAgrees(on(machine, problem), tensors, machine.bound);
 }
 
 TEST_P(SchemeTest, AgreesOnTheEmulatorForOtherShapes) {
@@ -231,6 +247,15 @@ TEST_P(CombinationTest, Agrees) {
 
 INSTANTIATE_TEST_SUITE_P(Schemes, CombinationTest, testing::ValuesIn(kCombinations));
 
+TEST_P(CombinationTest, AgreesOnEveryLevel) {
+  Problem problem;
+  problem.scheme = GetParam();
+  problem.lens = {200};
+  Tensors tensors = makeRandomTensors(problem);
+  for (const Machine &machine : getLevels("auto", 1e-2))
+    expectAgrees(on(machine, problem), tensors, machine.bound);
+}
+
 /// With numbers instead of codes a transform changes nothing: the output is that of the tensors themselves.
 class TransformTest : public testing::TestWithParam<const char *> {};
 
@@ -255,6 +280,25 @@ INSTANTIATE_TEST_SUITE_P(Transforms, TransformTest,
                                          "#kv.diag<tensor>", "#kv.center", "#kv.hadamard<16>", "#kv.hadamard<64>",
                                          "#kv.token_norm<f16>", "#kv.token_norm<f8E8M0FNU>",
                                          "#kv.diag<sqrt_max>, #kv.center, #kv.hadamard<32>, #kv.token_norm<f16>"));
+
+TEST(KernelTest, ExactOnEveryLevel) {
+  // Vectors of every width, codes of every kind, any number of heads.
+  for (const char *scheme :
+       {"k = <i3, map = asym, group = 1x16, scale = f16>; v = <i5, map = sym, group = 32x1, scale = f16>",
+        "k = <f4E2M1FN, map = sym, group = 1x32, scale = f16>; v = <f8E4M3FN, map = sym, group = "
+        "16x1, scale = f16>",
+        "kvcc-3"})
+    for (int64_t heads : {1, 5, 12}) {
+      Problem problem;
+      problem.scheme = scheme;
+      problem.qHeads = heads;
+      problem.kvHeads = 1;
+      problem.lens = {300};
+      Tensors tensors = makeRandomTensors(problem);
+      for (const Machine &machine : getLevels("f32", 1e-4))
+        expectAgrees(on(machine, problem), tensors, machine.bound);
+    }
+}
 
 TEST(KernelTest, LongContexts) {
   Problem problem;

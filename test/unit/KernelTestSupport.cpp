@@ -77,7 +77,7 @@ Expected<std::unique_ptr<Program>> kvcc::test::loadProgram(const Problem &p) {
   if (!target)
     return target.takeError();
   AttentionShape shape{p.qHeads, p.kvHeads, p.headDim, 1 / std::sqrt(double(p.headDim))};
-  PlanOptions options;
+  ScheduleOptions options;
   options.compute = p.compute;
   auto plan = getCompiler().plan(shape, p.dtype, p.scheme, *target, options);
   if (!plan)

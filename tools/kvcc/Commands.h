@@ -65,7 +65,7 @@ public:
   llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
                                  llvm::StringRef target, llvm::StringRef dtype) const;
 
-  const PlanOptions getPlanOptions() const { return {compute, page}; }
+  ScheduleOptions getScheduleOptions() const { return {compute, page}; }
 
 private:
   llvm::cl::opt<std::string> position, model, compute;

@@ -32,17 +32,12 @@ struct Findings {
 
 void addCpu(Findings &findings) {
   cpu::Machine host = cpu::Machine::host();
-  bool vnni = cpu::hostHasAvx512Vnni();
+  std::string level = cpu::getHostLevel().name.str();
   unsigned processors = std::thread::hardware_concurrency();
-  findings.json["cpu"] = json::Object{{"name", host.cpu},
-                                      {"triple", host.triple},
-                                      {"processors", processors},
-                                      {"level", vnni ? "avx512_vnni" : "generic"}};
+  findings.json["cpu"] =
+      json::Object{{"name", host.cpu}, {"triple", host.triple}, {"processors", processors}, {"level", level}};
   findings.sections.push_back(
-      {"cpu",
-       host.cpu + ", " + std::to_string(processors) + " processors, level " + (vnni ? "avx512_vnni" : "generic"),
-       {},
-       ""});
+      {"cpu", host.cpu + ", " + std::to_string(processors) + " processors, level " + level, {}, ""});
 }
 
 void addNvrtc(Findings &findings) {

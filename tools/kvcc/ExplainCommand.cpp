@@ -91,10 +91,9 @@ Expected<Explanation> explain(Compiler &compiler, const ModelConfig &model, Stri
     group.layers.push_back(i);
     group.cache = layer.getCacheType();
     auto qHeads = int64_t(*layer.getQHeads());
-    PlanOptions options = kernelOptions.getPlanOptions();
-    group.schedule = planSchedule(
-        [&] { return layer.emitError(); }, group.cache, qHeads, parsed->kind,
-        options.compute == "int8" || (options.compute == "auto" && hasByteProducts(parsed->arch)), options.page);
+    ScheduleOptions options = kernelOptions.getScheduleOptions();
+    group.schedule =
+        planSchedule([&] { return layer.emitError(); }, group.cache, qHeads, parsed->kind, parsed->arch, options);
     if (!layer.getUnserved()) {
       auto plan = compiler.plan(AttentionShape::of(model.layers[i]), model.dtype, result.schemes.getScheme(i), *parsed,
                                 options);

@@ -41,7 +41,7 @@ KernelOptions::KernelOptions(cl::SubCommand &command)
     : position(cl::Positional, cl::desc("MODEL.json"), cl::sub(command)),
       model("model", cl::desc("a Hugging Face config.json, or a folder with one; the same as MODEL.json"),
             cl::value_desc("file"), cl::sub(command)),
-      compute("compute", cl::desc("arithmetic of products with codes: auto, int8 or f32"), cl::init("auto"),
+      compute("compute", cl::desc("arithmetic of products with codes: auto, f32, int16 or int8"), cl::init("auto"),
               cl::sub(command)),
       page("page", cl::desc("quantized tokens per page, a multiple of 32; 0 chooses"), cl::init(0), cl::sub(command)),
       layer("layer", cl::desc("the layer of the model; default: the first that is served"), cl::init(-1),
@@ -86,7 +86,7 @@ Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &c
   if (!schemes)
     return schemes.takeError();
   auto plan = compiler.plan(AttentionShape::of(config.layers[index]), dtype, schemes->getScheme(index), *target,
-                            getPlanOptions());
+                            getScheduleOptions());
   if (!plan)
     return plan.takeError();
   LayerPlan result{std::move(*plan), {}};

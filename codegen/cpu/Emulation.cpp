@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The instructions of ProductBuilder, written out.
+#include "codegen/cpu/Emulation.h"
+
+#include "llvm/IR/IRBuilder.h"
+#include "llvm/IR/InstIterator.h"
+#include "llvm/IR/Module.h"
+#include "llvm/Support/ErrorHandling.h"
+
+using namespace llvm;
+
+namespace {
+
+/// What an instruction does with each of its outputs: sums of `count` neighbouring products.
+struct Product {
+  StringLiteral prefix; ///< of the intrinsic's name
+  unsigned count;       ///< neighbours
+  bool accumulates;     ///< the first operand is added to
+  bool firstIsSigned, secondIsSigned;
+  unsigned bits; ///< of an element of the operands; sums have `count` times as many
+  bool saturates = false;
+};
+constexpr Product kProducts[] = {
+    {"llvm.x86.avx512.vpdpbusd.", 4, true, false, true, 8},
+    {"llvm.x86.avx512.vpdpwssd.", 2, true, true, true, 16},
+    {"llvm.x86.avx512.pmaddubs.w.", 2, false, false, true, 8, /*saturates=*/true},
+    {"llvm.x86.avx2.pmadd.ub.sw", 2, false, false, true, 8, /*saturates=*/true},
+    {"llvm.x86.avx512.pmaddw.d.", 2, false, true, true, 16},
+    {"llvm.x86.avx2.pmadd.wd", 2, false, true, true, 16},
+    {"llvm.aarch64.neon.sdot.", 4, true, true, true, 8},
+    {"llvm.aarch64.neon.udot.", 4, true, false, false, 8},
+};
+
+Value *emulate(IRBuilder<> &b, const Product &product, CallBase &call) {
+  auto *result = cast<FixedVectorType>(call.getType());
+  unsigned outputs = result->getNumElements();
+  auto *elements = FixedVectorType::get(b.getIntNTy(product.bits), outputs * product.count);
+  auto *wide = FixedVectorType::get(b.getInt32Ty(), outputs);
+  unsigned operand = product.accumulates ? 1 : 0;
+  Value *first = b.CreateBitCast(call.getArgOperand(operand), elements);
+  Value *second = b.CreateBitCast(call.getArgOperand(operand + 1), elements);
+  Value *sum = product.accumulates ? call.getArgOperand(0) : Constant::getNullValue(wide);
+  for (unsigned e = 0; e < product.count; ++e) {
+    SmallVector<int> every;
+    for (unsigned i = 0; i < outputs; ++i)
+      every.push_back(int(i * product.count + e));
+    auto part = [&](Value *vector, bool isSigned) {
+      return b.CreateIntCast(b.CreateShuffleVector(vector, every), wide, isSigned);
+    };
+    sum = b.CreateAdd(sum, b.CreateMul(part(first, product.firstIsSigned), part(second, product.secondIsSigned)));
+  }
+  if (!product.saturates)
+    return sum;
+  auto bound = [&](int32_t value) { return ConstantInt::getSigned(wide, value); };
+  sum = b.CreateBinaryIntrinsic(Intrinsic::smin, sum, bound(INT16_MAX));
+  sum = b.CreateBinaryIntrinsic(Intrinsic::smax, sum, bound(INT16_MIN));
+  return b.CreateTrunc(sum, result);
+}
+
+} // namespace
+
+void kvcc::cpu::emulateProducts(Module &module) {
+  for (Function &function : module)
+    for (Instruction &instruction : make_early_inc_range(instructions(function))) {
+      auto *call = dyn_cast<CallBase>(&instruction);
+      Function *callee = call ? call->getCalledFunction() : nullptr;
+      if (!callee)
+        continue;
+      for (const Product &product : kProducts)
+        if (callee->getName().starts_with(product.prefix)) {
+          IRBuilder<> builder(call);
+          call->replaceAllUsesWith(emulate(builder, product, *call));
+          call->eraseFromParent();
+          break;
+        }
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Unpacking and multiplying codes.
+#include "codegen/cpu/ProductBuilder.h"
+
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "passes/Passes.h"
+
+using namespace mlir;
+using namespace kvcc;
+using namespace kvcc::cpu;
+
+ProductBuilder::ProductBuilder(Operation *op, OpBuilder &builder, const CpuLevel &level)
+    : CpuBuilder(op->getLoc(), builder), level(level), accumulators(level.accumulators) {
+  auto func = op->getParentOfType<FunctionOpInterface>();
+  if (auto wanted = func->getAttrOfType<IntegerAttr>(kAccumulatorsAttrName))
+    accumulators = wanted.getInt();
+}
+
+Value ProductBuilder::bitcast(Value vector, unsigned bits) {
+  return vector::BitCastOp::create(*this, vectorOf(bits), vector);
+}
+
+Value ProductBuilder::intrinsic(StringRef name, VectorType type, ValueRange operands) {
+  return LLVM::CallIntrinsicOp::create(*this, type, getStringAttr(name), operands).getResult(0);
+}
+
+Value ProductBuilder::loadBytes(Value memory, Value at) {
+  return vector::LoadOp::create(*this, vectorOf(8), memory, at);
+}
+
+Value ProductBuilder::extractCodes(function_ref<Value(unsigned)> word, unsigned bits, unsigned code,
+                                   unsigned elementBits, unsigned part) {
+  unsigned position = code * bits, first = position % 8;
+  // The field of a word that starts at bit `from` and has `count` bits, moved to bit `to`. Bytes have no shifts of
+  // their own: elements of 32 bits do, and the mask drops what comes from neighbours.
+  auto field = [&](unsigned k, unsigned from, unsigned count, unsigned to) -> Value {
+    unsigned shifted = elementBits == 8 ? 32 : elementBits;
+    Value bytes = bitcast(word(k), shifted);
+    int shift = int(from + 8 * part) - int(to);
+    if (shift > 0)
+      bytes = arith::ShRUIOp::create(*this, bytes, constantLike(vectorOf(shifted), uint64_t(shift)));
+    if (shift < 0)
+      bytes = arith::ShLIOp::create(*this, bytes, constantLike(vectorOf(shifted), uint64_t(-shift)));
+    Value elements = bitcast(bytes, elementBits);
+    if (count == elementBits)
+      return elements;
+    return arith::AndIOp::create(*this, elements, constantLike(vectorOf(elementBits), ((1u << count) - 1) << to));
+  };
+  unsigned low = std::min(bits, 8 - first);
+  Value result = field(position / 8, first, low, 0);
+  if (low < bits)
+    result = arith::OrIOp::create(*this, result, field(position / 8 + 1, 0, bits - low, low));
+  return result;
+}
+
+Value ProductBuilder::decodeE2m1(Value codes) {
+  VectorType type = vectorOf(8);
+  // Twice the magnitudes 0 .. 7 are 0 1 2 3 4 6 8 12: m + (m over 4) + 2 (m over 6).
+  Value magnitude = arith::AndIOp::create(*this, codes, constantLike(type, 7));
+  auto over = [&](uint64_t limit) {
+    Value bound = constantLike(type, limit);
+    return arith::SubIOp::create(*this, arith::MaxUIOp::create(*this, magnitude, bound), bound);
+  };
+  Value top = over(6), twice = add(add(magnitude, over(4)), add(top, top)), zero = constantLike(type, 12);
+  Value isNegative = arith::CmpIOp::create(*this, arith::CmpIPredicate::ugt, codes, constantLike(type, 7));
+  return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, zero, twice), add(zero, twice));
+}
+
+Value ProductBuilder::widenPart(Value vector, unsigned bits, unsigned part, bool isSigned) {
+  VectorType type = vectorOf(32);
+  Value top = arith::ShLIOp::create(*this, bitcast(vector, 32), constantLike(type, 32 - bits * (part + 1)));
+  Value down = constantLike(type, 32 - bits);
+  if (isSigned)
+    return arith::ShRSIOp::create(*this, top, down);
+  return arith::ShRUIOp::create(*this, top, down);
+}
+
+Value ProductBuilder::dotBytes(Value sums, Value codes, Value small, bool smallIsSigned) {
+  bool codesAreSigned = wantsSignedCodes(smallIsSigned);
+  switch (level.product) {
+  case ByteProduct::Mixed: {
+    if (codesAreSigned)
+      std::swap(codes, small);
+    bool wide = level.vectorBytes == 64;
+    return intrinsic(wide ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256", vectorOf(32),
+                     {sums, codes, small});
+  }
+  case ByteProduct::Matching:
+    return intrinsic(smallIsSigned ? "llvm.aarch64.neon.sdot.v4i32.v16i8" : "llvm.aarch64.neon.udot.v4i32.v16i8",
+                     vectorOf(32), {sums, codes, small});
+  case ByteProduct::Pairs:
+    return add(sums, widen(multiplyPairs(codes, small, smallIsSigned), 1));
+  case ByteProduct::None:
+    for (unsigned e = 0; e < 4; ++e)
+      sums = add(sums, mul(widenPart(codes, 8, e, codesAreSigned), widenPart(small, 8, e, smallIsSigned)));
+    return sums;
+  }
+  llvm_unreachable("unknown product");
+}
+
+Value ProductBuilder::multiplyPairs(Value codes, Value small, bool smallIsSigned) {
+  if (!smallIsSigned)
+    std::swap(codes, small);
+  bool wide = level.vectorBytes == 64;
+  return intrinsic(wide ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw", vectorOf(16), {codes, small});
+}
+
+Value ProductBuilder::widen(Value narrow, uint64_t factor) {
+  bool wide = level.vectorBytes == 64;
+  return intrinsic(wide ? "llvm.x86.avx512.pmaddw.d.512" : "llvm.x86.avx2.pmadd.wd", vectorOf(32),
+                   {narrow, constantLike(vectorOf(16), factor)});
+}
+
+Value ProductBuilder::dotWords(Value sums, Value codes, Value small) {
+  bool wide = level.vectorBytes == 64;
+  switch (level.product) {
+  case ByteProduct::Mixed:
+    return intrinsic(wide ? "llvm.x86.avx512.vpdpwssd.512" : "llvm.x86.avx512.vpdpwssd.256", vectorOf(32),
+                     {sums, codes, small});
+  case ByteProduct::Pairs:
+    return add(sums, intrinsic(wide ? "llvm.x86.avx512.pmaddw.d.512" : "llvm.x86.avx2.pmadd.wd", vectorOf(32),
+                               {codes, small}));
+  case ByteProduct::Matching:
+  case ByteProduct::None:
+    for (unsigned e = 0; e < 2; ++e)
+      sums = add(sums, mul(widenPart(codes, 16, e, true), widenPart(small, 16, e, true)));
+    return sums;
+  }
+  llvm_unreachable("unknown product");
+}
+
+Value ProductBuilder::loadRepeated(Value memory, ValueRange at) {
+  auto element = cast<MemRefType>(memory.getType()).getElementType();
+  unsigned bits = element.getIntOrFloatBitWidth();
+  Value loaded = vector::LoadOp::create(*this, VectorType::get({32 / bits}, element), memory, at);
+  Value word = vector::BitCastOp::create(*this, VectorType::get({1}, getI32Type()), loaded);
+  Value scalar = vector::ExtractOp::create(*this, word, ArrayRef<int64_t>{0});
+  return bitcast(splat(scalar, getWidth()), bits);
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What differs between CPU levels: the width of vectors, and the instructions that multiply small integers.
+#ifndef KVCC_CODEGEN_CPU_PRODUCTBUILDER_H
+#define KVCC_CODEGEN_CPU_PRODUCTBUILDER_H
+
+#include "codegen/cpu/CpuBuilder.h"
+
+namespace kvcc::cpu {
+
+/// Codes of a lane of a packing: neighbours along the reduction that four lanes hold are a word of 32 bits of a vector.
+constexpr int64_t kLaneCodes = 8;
+/// Reduction indices of a packing tile, 16 x 32 on 64 lanes, and its bytes per bit of a code.
+constexpr int64_t kReduceTile = 32, kTileLanes = 64;
+
+class ProductBuilder : public CpuBuilder {
+public:
+  /// Replaces `op`.
+  ProductBuilder(mlir::Operation *op, mlir::OpBuilder &builder, const CpuLevel &level);
+
+  /// Free indices of a vector: one for each 32 bits.
+  int64_t getWidth() const { return level.vectorBytes / 4; }
+  /// Registers that sums may take.
+  int64_t getAccumulators() const { return accumulators; }
+  mlir::VectorType vectorOf(unsigned bits) {
+    return mlir::VectorType::get({level.vectorBytes * 8 / bits}, getIntegerType(bits));
+  }
+
+  /// A vector of bytes from `at` on.
+  mlir::Value loadBytes(mlir::Value memory, mlir::Value at);
+  /// Code `code` of every lane, out of the words of a tile (vectors of bytes, as many as a code has bits; `word(k)`
+  /// gives them). In elements of 8 bits that is all; in elements of 16 or 32 bits it is the codes of every second or
+  /// fourth lane, from lane `part` on.
+  mlir::Value extractCodes(llvm::function_ref<mlir::Value(unsigned)> word, unsigned bits, unsigned code,
+                           unsigned elementBits, unsigned part);
+  /// f4E2M1FN codes, one per byte, as integers: twice the number, plus 12.
+  mlir::Value decodeE2m1(mlir::Value codes);
+
+  /// Whether dotBytes wants codes that are signed, for a small operand that is signed or not.
+  bool wantsSignedCodes(bool smallIsSigned) const {
+    return level.product == ByteProduct::Matching ? smallIsSigned : !smallIsSigned;
+  }
+  /// Whether sums of byte products are kept in 16 bits for a while: see multiplyPairs.
+  bool hasNarrowSums() const { return level.product == ByteProduct::Pairs; }
+
+  /// sums[i] += sum over e of codes[4i+e] * small[4i+e], of bytes into 32 bits.
+  mlir::Value dotBytes(mlir::Value sums, mlir::Value codes, mlir::Value small, bool smallIsSigned);
+  /// codes[2i] * small[2i] + codes[2i+1] * small[2i+1], of bytes into 16 bits.
+  mlir::Value multiplyPairs(mlir::Value codes, mlir::Value small, bool smallIsSigned);
+  /// Neighbouring sums of 16 bits times `factor`, added into 32 bits.
+  mlir::Value widen(mlir::Value narrow, uint64_t factor);
+  /// sums[i] += codes[2i] * small[2i] + codes[2i+1] * small[2i+1], of 16 bits into 32.
+  mlir::Value dotWords(mlir::Value sums, mlir::Value codes, mlir::Value small);
+  /// 32 bits of memory, which holds bytes or words, repeated in every element of 32 bits, as elements of the memory.
+  mlir::Value loadRepeated(mlir::Value memory, mlir::ValueRange at);
+
+private:
+  mlir::Value bitcast(mlir::Value vector, unsigned bits);
+  mlir::Value intrinsic(llvm::StringRef name, mlir::VectorType type, mlir::ValueRange operands);
+  /// Element `part` of each 32 bits, as 32 bits.
+  mlir::Value widenPart(mlir::Value vector, unsigned bits, unsigned part, bool isSigned);
+
+  const CpuLevel &level;
+  int64_t accumulators;
+};
+
+} // namespace kvcc::cpu
+
+#endif

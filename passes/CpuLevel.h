@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The instruction sets that CPU kernels are written for.
+#ifndef KVCC_PASSES_CPULEVEL_H
+#define KVCC_PASSES_CPULEVEL_H
+
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/StringRef.h"
+
+#include <cstdint>
+
+namespace kvcc {
+
+/// How a level multiplies bytes and adds four neighbouring products into 32 bits.
+enum class ByteProduct {
+  None,    ///< it does not: shifts and multiplications of 32 bits stand in
+  Pairs,   ///< x86 vpmaddubsw, unsigned by signed: two products into 16 bits, which saturate; vpmaddwd widens
+  Mixed,   ///< x86 vpdpbusd, unsigned by signed
+  Matching ///< Arm sdot and udot: both signed, or both unsigned
+};
+
+struct CpuLevel {
+  llvm::StringLiteral name; ///< of #kv.target
+  llvm::StringLiteral alias;
+  ByteProduct product;
+  int64_t vectorBytes;
+  int64_t accumulators; ///< registers that a product with codes may keep sums in; the rest holds what is multiplied
+  /// The machine that code is compiled for where the host is not one: its LLVM triple, processor, more features.
+  llvm::StringLiteral triple, processor, features;
+  /// What a host must have, as LLVM names features. The first level of getCpuLevels that a host has is its own.
+  llvm::StringLiteral required;
+
+  bool hasByteProducts() const { return product != ByteProduct::None; }
+};
+
+llvm::ArrayRef<CpuLevel> getCpuLevels();
+/// By name or alias; null if there is none.
+const CpuLevel *findCpuLevel(llvm::StringRef name);
+/// The names, for messages: "generic, avx2, ...".
+std::string getCpuLevelNames();
+
+} // namespace kvcc
+
+#endif
