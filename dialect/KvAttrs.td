@@ -219,7 +219,8 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
   let description = [{
     `heads`: query heads of one KV head that share a pass over the codes; `page`: quantized tokens per
     page; `compute`: the arithmetic of products with codes, `f32`, or integers: `int16` rounds the query to
-    words, the weights to bytes or, where that would show, words; `int8` rounds both to bytes; `key`, `value`,
+    words, the weights to bytes or, where that would show (codes of more than 4 bits, a token that dominates its
+    block), words; `int8` rounds the query to bytes, and weights to words only where a token dominates; `key`, `value`,
     `floats`: the packing of key codes, of value codes, and of tiles that are stored as numbers (windows and
     fp16 pages); `accumulators`: vector registers that sums of a product with codes take, 0 for what the
     target's level says.
@@ -239,7 +240,7 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
 def Kv_TargetAttr : Kv_Attr<"Target", "target"> {
   let summary = "what the kernels are compiled for";
   let description = [{
-    `#kv.target<cpu, "avx512_vnni">` (also `"generic"`) or `#kv.target<cuda, "sm_90">`. Stands on the
+    `#kv.target<cpu, "avx512_vnni">` (or another level of a CPU) or `#kv.target<cuda, "sm_90">`. Stands on the
     module as `kv.target`.
   }];
   let parameters = (ins EnumParameter<Kv_TargetKind>:$kind, StringRefParameter<"">:$arch);

@@ -89,6 +89,14 @@ static bool isScaleType(Type type) {
   return type.isF16() || type.isBF16() || isa<Float8E4M3FNType, Float8E8M0FNUType>(type);
 }
 
+LogicalResult TileIsDominatedOp::verify() {
+  // is_dominated_c1
+  if (!hasShape(getWeights().getType(), {getState().getType().getHeads(), kBlockTokens}))
+    return emitOpError("expected weights of ")
+           << getState().getType().getHeads() << "x" << kBlockTokens << ", but got " << getWeights().getType();
+  return success();
+}
+
 /// Zero points are signed and as precise as the numbers: the types of eight bits are for scales alone.
 static bool areZerosOf(BlockType zeros, BlockType scales) {
   return zeros == scales && (zeros.getElement().isF16() || zeros.getElement().isBF16());

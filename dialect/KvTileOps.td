@@ -191,10 +191,13 @@ def Kv_TileIsDominatedOp : Kv_TileOp<"is_dominated", [MemoryEffects<[MemRead]>]>
   let description = [{
     True if a weight of some head is more than `share` times the sum of that head's weights in `state`, which
     includes the block's.
+
+    Constraint: (C1) weights have a row per head of the state and a column per token of a block.
   }];
   let arguments = (ins Kv_StateType:$state, Kv_F32Tile:$weights, F32Attr:$share);
   let results = (outs I1:$result);
   let assemblyFormat = "$state `,` $weights `share` $share attr-dict `:` type($state) `,` type($weights)";
+  let hasVerifier = 1;
 }
 
 def Kv_TileAccumulateOp

@@ -74,12 +74,12 @@ def ConvertTileToCpuPass : Pass<"kv-convert-tile-to-cpu", "::mlir::ModuleOp"> {
   let summary = "tile operations to vector, arith, math, scf and memref for a CPU";
   let description = [{
     Tiles become scratch buffers on the stack, blocks stay in cache memory and are unpacked by the
-    operation that consumes them. Products with codes use the instructions of the module's target:
-    `avx512_vnni` (vpermb, vpmultishiftqb, vpdpbusd) or portable vector code. Rounds where the tile
-    operations say so (`kv.tile.prepare`); sums are f32.
+    operation that consumes them. Products with codes use the instructions of the module's target, a level of
+    `passes/CpuLevel.cpp`: `avx512_vnni`, `avx512`, `avx_vnni`, `avx2`, `neon_dotprod` or `generic`. Rounds where
+    the tile operations say so (`kv.tile.prepare`); sums are f32.
 
     ```mlir
-    %0 = kv.tile.load %pages[%off] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x4>>
+    %0 = kv.tile.load %pages[%off] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>
     // becomes
     %0 = memref.view %pages[%off][] : memref<?xi8> to memref<768xi8>
     ```

@@ -60,6 +60,10 @@ namespace {
 struct CommandLineOptions : PassPipelineOptions<CommandLineOptions> {
   Option<std::string> compute{*this, "compute", llvm::cl::desc("auto, f32, int16 or int8"), llvm::cl::init("auto")};
   Option<int64_t> page{*this, "page", llvm::cl::desc("quantized tokens per page, 0 chooses"), llvm::cl::init(0)};
+  Option<int64_t> heads{*this, "heads", llvm::cl::desc("query heads of a pass over the codes, 0 chooses"),
+                        llvm::cl::init(0)};
+  Option<int64_t> accumulators{*this, "accumulators", llvm::cl::desc("vector registers for sums, 0 chooses"),
+                               llvm::cl::init(0)};
 };
 } // namespace
 
@@ -79,6 +83,7 @@ void kvcc::registerPipelines() {
         Entry{"kv-to-emitc", "level 1 to EmitC", kv::TargetKind::Cuda, Level::Out}})
     PassPipelineRegistration<CommandLineOptions>(
         entry.name, entry.description, [entry](OpPassManager &manager, const CommandLineOptions &options) {
-          buildPipeline(manager, entry.kind, entry.level, {options.compute, options.page});
+          buildPipeline(manager, entry.kind, entry.level,
+                        {options.compute, options.page, options.heads, options.accumulators});
         });
 }

@@ -42,7 +42,9 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
   if (!compute)
     return emitError() << "expected compute auto, f32, int16 or int8, but got " << wanted;
   if (*compute != Compute::F32 && !level)
-    return emitError() << "expected compute auto or f32 for a cuda target, but got " << wanted;
+    return emitError() << "expected compute auto or f32 for "
+                       << (kind == TargetKind::Cuda ? "a cuda target" : "an unknown CPU level") << ", but got "
+                       << wanted;
   if (*compute != Compute::F32 && hasFloatBytes(cache))
     return emitError() << "expected compute auto or f32 with elements of f8E4M3FN, but got " << wanted;
   return *compute;

@@ -35,7 +35,7 @@ public:
     MemRef m[] = {MemRef(args[0]), MemRef(args[1]), MemRef(args[2]), MemRef(args[3]),
                   MemRef(args[4]), MemRef(args[5]), MemRef(args[6]), MemRef(args[7])};
     auto index = [&](size_t i) { return int64_t(args[i].value); };
-    pool.run(grid[0] * grid[1] * grid[2], call.threads, [&](int64_t item) {
+    pool.run(grid[0] * grid[1] * grid[2], isShort(call) ? 1 : call.threads, [&](int64_t item) {
       attendFunction(&m[0], &m[1], &m[2], &m[3], &m[4], &m[5], &m[6], &m[7], index(8), index(9), index(10),
                      item % grid[0], item / grid[0] % grid[1], item / grid[0] / grid[1]);
     });
@@ -54,6 +54,15 @@ public:
   }
 
 private:
+  /// Waking a worker takes as long as computing this many tokens.
+  static bool isShort(const AttendCall &call) {
+    constexpr int64_t kFew = 256;
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < call.batch && tokens <= kFew; ++i)
+      tokens += call.lens[i];
+    return tokens <= kFew;
+  }
+
   std::unique_ptr<cpu::LoadedObject> object;
   AttendFunction *attendFunction;
   MergeFunction *mergeFunction;

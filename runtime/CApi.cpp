@@ -9,13 +9,15 @@
 #include "runtime/ModelProgram.h"
 
 #include <chrono>
+#include <cstring>
 
 using namespace llvm;
 using namespace kvcc;
 
 /// Owned by its handle and by the programs compiled with it.
 struct kvcc_context : std::enable_shared_from_this<kvcc_context> {
-  kvcc_context(CacheOptions options, unsigned threads) : compiler(std::move(options)), pool(threads) {}
+  kvcc_context(CacheOptions options, const kvcc_context_options &given)
+      : compiler(std::move(options)), pool(given.threads, given.parallel_for, given.parallel_for_user) {}
   Compiler compiler;
   ThreadPool pool;
   std::shared_ptr<kvcc_context> handle; ///< itself, until kvcc_context_destroy
@@ -262,17 +264,19 @@ kvcc_status kvcc_context_create(const kvcc_context_options *options, kvcc_contex
       return error;
     *context = nullptr;
     CacheOptions cache;
-    unsigned threads = 0;
+    kvcc_context_options given = {};
     if (options) {
-      if (Error error = checkStruct(options, "options"))
-        return error;
+      // The first version ended before parallel_for.
+      if (options->size != offsetof(kvcc_context_options, parallel_for))
+        if (Error error = checkStruct(options, "options"))
+          return error;
+      std::memcpy(&given, options, options->size);
       if (options->cache_dir)
         cache.directory = options->cache_dir;
       if (options->threads > 1024)
         return expected("threads from 0 to 1024", Twine(options->threads));
-      threads = options->threads;
     }
-    auto created = std::make_shared<kvcc_context>(std::move(cache), threads);
+    auto created = std::make_shared<kvcc_context>(std::move(cache), given);
     created->handle = created;
     *context = created.get();
     return Error::success();

@@ -22,6 +22,11 @@ static void relax() {
 ThreadPool::ThreadPool(unsigned threads)
     : threadCount(std::clamp(threads ? threads : std::thread::hardware_concurrency(), 1u, 1024u)) {}
 
+ThreadPool::ThreadPool(unsigned threads, ParallelFor parallelFor, void *user) : ThreadPool(threads) {
+  this->parallelFor = parallelFor;
+  this->user = user;
+}
+
 ThreadPool::~ThreadPool() {
   ticket.store(kEnd, std::memory_order_release);
   ticket.notify_all();
@@ -65,6 +70,12 @@ void ThreadPool::work(unsigned worker) {
 
 void ThreadPool::run(int64_t items, unsigned threads, llvm::function_ref<void(int64_t)> body) {
   unsigned wanted = unsigned(std::min<int64_t>(threads ? std::min(threads, threadCount) : threadCount, items));
+  if (parallelFor && wanted > 1) {
+    parallelFor(
+        user, items, [](void *data, int64_t item) { (*static_cast<llvm::function_ref<void(int64_t)> *>(data))(item); },
+        &body);
+    return;
+  }
   std::unique_lock lock(busy, std::defer_lock);
   if (wanted <= 1 || !lock.try_lock()) {
     for (int64_t item = 0; item < items; ++item)

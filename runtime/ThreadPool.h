@@ -22,12 +22,17 @@ public:
   /// `threads` counts the caller; 0 stands for the number of processors. Workers start with the first job
   /// that wants them.
   explicit ThreadPool(unsigned threads = 0);
+  /// A pool without workers: the host's `parallelFor(user, items, body, data)` calls body(data, i) for every i below
+  /// items, on threads of its own, and returns when all are done. `threads` is how many it has.
+  using ParallelFor = void (*)(void *user, int64_t items, void (*body)(void *data, int64_t item), void *data);
+  ThreadPool(unsigned threads, ParallelFor parallelFor, void *user);
   ~ThreadPool();
   ThreadPool(const ThreadPool &) = delete;
 
   unsigned size() const { return threadCount; }
 
-  /// Calls body(0) .. body(items-1), on at most `threads` threads (0: all), and returns when all are done.
+  /// Calls body(0) .. body(items-1), on at most `threads` threads (0: all; the host's decides itself whether it is more
+  /// than one), and returns when all are done.
   /// `body` must not throw.
   void run(int64_t items, unsigned threads, llvm::function_ref<void(int64_t)> body);
 
@@ -36,6 +41,8 @@ private:
   void takeItems();
 
   const unsigned threadCount;
+  ParallelFor parallelFor = nullptr;
+  void *user = nullptr;
   std::vector<std::thread> workers;
   std::mutex busy; // held by the caller whose job it is
 

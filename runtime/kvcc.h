@@ -53,6 +53,11 @@ typedef struct kvcc_context_options {
   size_t size;
   const char *cache_dir; /* kernel cache; NULL: $KVCC_CACHE_DIR, else ~/.cache/kvcc */
   uint32_t threads;      /* for CPU targets, the caller included; 0: one per processor */
+  /* The host's own threads instead of the context's, so that the processors are not taken twice; NULL: the context's.
+   * Calls body(data, i) for each i from 0 to items-1, on any threads, and returns when all are done; `threads` above
+   * says how many there are. May be called from several threads at once, as kvcc_attend may. */
+  void (*parallel_for)(void *user, int64_t items, void (*body)(void *data, int64_t item), void *data);
+  void *parallel_for_user; /* its first argument */
 } kvcc_context_options;
 
 /* `options` may be NULL. */

@@ -33,7 +33,9 @@ llvm_config.with_system_environment([
     "KVCC_PYTHON_ENV", "VIRTUAL_ENV"])
 
 llvm_config.use_default_substitutions()  # FileCheck, not, count, %python
-llvm_config.add_tool_substitutions(["split-file"], config.llvm_tools_dir)
+llvm_config.add_tool_substitutions(
+    ["split-file", ToolSubst("llc", unresolved="ignore"), ToolSubst("mlir-translate", unresolved="ignore")],
+    config.llvm_tools_dir)
 llvm_config.add_tool_substitutions(
     ["kvcc-opt", ToolSubst("kvcc", unresolved="ignore")], config.kvcc_tools_dir)
 config.substitutions.append(("%models", os.path.join(config.test_source_root, "models")))
@@ -68,12 +70,13 @@ def has_host_compiler():
     return False
 
 
-def cpu_flags():
-    try:
-        with open("/proc/cpuinfo") as file:
-            return set(next((line for line in file if line.startswith("flags")), "").split())
-    except OSError:
-        return set()
+def has_llc_for_aarch64():
+    """Whether LLVM's tools can make AArch64 assembly of MLIR's LLVM dialect."""
+    llc = lit.util.which("llc", config.llvm_tools_dir)
+    if not llc or not lit.util.which("mlir-translate", config.llvm_tools_dir):
+        return False
+    done = subprocess.run([llc, "--version"], capture_output=True)
+    return b"aarch64" in done.stdout
 
 
 facts = doctor()
@@ -83,7 +86,7 @@ if facts.get("cuda", {}).get("devices"):
     config.available_features.add("cuda-device")
 if has_host_compiler():
     config.available_features.add("host-cxx")
+if has_llc_for_aarch64():
+    config.available_features.add("aarch64-llc")
 if shutil.which("readelf"):
     config.available_features.add("readelf")
-if {"avx512vbmi", "avx512_vnni"} <= cpu_flags():
-    config.available_features.add("avx512-vnni")

@@ -49,9 +49,9 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // OPTIONS:           kv.tile.prepare {{.*}} -> vector<4x64xf32>, vector<4x2xf32>{{$}}
 // TILE:              scf.for %[[BLOCK:.*]] = {{.*}} {
 // TILE:                arith.divui %[[BLOCK]], %[[BLOCKS]]
-// CPU-TILE:            kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x4>>
+// CPU-TILE:            kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
 // CUDA-TILE:           kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <32x32, lanes = 32>>
-// OPTIONS:             kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x4>>
+// OPTIONS:             kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
 // TILE:                kv.tile.score {{.*}} placement <accumulator>
 // TILE:                kv.tile.accumulate {{.*}} placement <accumulator>
 // TILE:              kv.tile.store_result
@@ -60,7 +60,12 @@ module attributes {kv.target = #kv.target<TARGET>} {
 
 // CPU-LABEL:       func.func @attend(
 // CPU-SAME:          llvm.emit_c_interface
-// CPU:               llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
+// The query is rounded to words; the weights are, too, where a token dominates, and to bytes elsewhere.
+// CPU:               llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
+// CPU:               scf.if
+// CPU:                 llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
+// CPU:               } else {
+// CPU:                 llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
 // CPU-LABEL:       func.func @merge(
 
 // GPU-LABEL:       func.func @attend(
@@ -69,6 +74,7 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // GPU-LABEL:       func.func @merge(
 
 // LLVM-LABEL:      llvm.func @attend(
+// VNNI:              llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
 // VNNI:              llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
 // LLVM:            llvm.func @_mlir_ciface_attend(
 // LLVM-LABEL:      llvm.func @merge(

@@ -1,13 +1,19 @@
 // What the CPU lowering refuses: targets, placements, packings and groups that it does not implement.
 // RUN: kvcc-opt %s -kv-convert-tile-to-cpu -verify-diagnostics -split-input-file
 
-// expected-error @below {{expected kv.target #kv.target<cpu, "avx512_vnni"> or #kv.target<cpu, "generic">, but got #kv.target<cuda, "sm_90">}}
+// expected-error @below {{expected kv.target #kv.target<cpu, LEVEL> with a level of avx512_vnni, avx512, avx_vnni, avx2, neon_dotprod, generic, but got #kv.target<cuda, "sm_90">}}
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {}
 
 // -----
 
-// expected-error @below {{but got #kv.target<cpu, "avx2">}}
-module attributes {kv.target = #kv.target<cpu, "avx2">} {}
+// expected-error @below {{but got #kv.target<cpu, "avx">}}
+module attributes {kv.target = #kv.target<cpu, "avx">} {}
+
+// -----
+
+// A level has no empty alias.
+// expected-error @below {{but got #kv.target<cpu, "">}}
+module attributes {kv.target = #kv.target<cpu, "">} {}
 
 // -----
 
@@ -50,7 +56,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 !scales = !kv.block<key, 32x1xf16, packing = <32x1>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @packing_of_codes(%query: vector<1x32xf32>, %keys: !keys, %scales: !scales, %sums: vector<1x1xf32>) {
-    // expected-error @below {{expected packing <16x4> for a cpu target, but got #kv.packing<32x32, lanes = 32>}}
+    // expected-error @below {{expected packing #kv.packing<16x32, lanes = 64> for a cpu target, but got #kv.packing<32x32, lanes = 32>}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys scales %scales sums %sums placement <result>
       : vector<1x32xf32>, !keys, scales !scales, sums vector<1x1xf32> -> vector<1x32xf32>
@@ -63,9 +69,24 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 !keys = !kv.block<key, 32x32xf16, packing = <16x32, lanes = 64>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @packing_of_numbers(%query: vector<1x32xf32>, %keys: !keys) {
-    // expected-error @below {{expected packing <16x1> for a cpu target, but got #kv.packing<16x4>}}
+    // expected-error @below {{expected packing #kv.packing<16x1> for a cpu target, but got #kv.packing<16x32, lanes = 64>}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys placement <none> : vector<1x32xf32>, !keys -> vector<1x32xf32>
+    return
+  }
+}
+
+// -----
+
+// The 64 lanes stand for 16 free indices, not 32.
+!keys = !kv.block<key, 32x32xi4, packing = <32x16, lanes = 64>>
+!scales = !kv.block<key, 32x1xf16, packing = <32x1>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @packing_of_lanes(%query: vector<1x32xf32>, %keys: !keys, %scales: !scales, %sums: vector<1x1xf32>) {
+    // expected-error @below {{expected packing #kv.packing<16x32, lanes = 64> for a cpu target, but got #kv.packing<32x16, lanes = 64>}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
+    kv.tile.score %query, %keys scales %scales sums %sums placement <result>
+      : vector<1x32xf32>, !keys, scales !scales, sums vector<1x1xf32> -> vector<1x32xf32>
     return
   }
 }

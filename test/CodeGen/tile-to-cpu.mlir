@@ -1,8 +1,23 @@
-// How tile operations are written for a CPU: with the byte instructions of AVX-512 VNNI and VBMI, and without.
+// How tile operations are written for a CPU. What differs between levels is how many free indices ($W, one for each 32
+// bits), words ($WORDS) and bytes ($BYTES) a vector has, and which instructions multiply bytes and words: those of VNNI,
+// multiplications of pairs (MADD), those of NEON, or no instructions of their own (GENERIC).
 // RUN: sed s/ARCH/avx512_vnni/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,VNNI --implicit-check-not=kv.tile
+// RUN:   | FileCheck %s --check-prefixes=CHECK,VNNI --implicit-check-not=kv.tile -D$W=16 -D$WORDS=32 -D$BYTES=64 \
+// RUN:     -D$DOT_BYTES=llvm.x86.avx512.vpdpbusd.512 -D$DOT_WORDS=llvm.x86.avx512.vpdpwssd.512
+// RUN: sed s/ARCH/avx_vnni/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
+// RUN:   | FileCheck %s --check-prefixes=CHECK,VNNI --implicit-check-not=kv.tile -D$W=8 -D$WORDS=16 -D$BYTES=32 \
+// RUN:     -D$DOT_BYTES=llvm.x86.avx512.vpdpbusd.256 -D$DOT_WORDS=llvm.x86.avx512.vpdpwssd.256
+// RUN: sed s/ARCH/avx512/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
+// RUN:   | FileCheck %s --check-prefixes=CHECK,MADD --implicit-check-not=kv.tile -D$W=16 -D$WORDS=32 -D$BYTES=64 \
+// RUN:     -D$PAIRS=llvm.x86.avx512.pmaddubs.w.512 -D$WORD_PAIRS=llvm.x86.avx512.pmaddw.d.512
+// RUN: sed s/ARCH/avx2/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
+// RUN:   | FileCheck %s --check-prefixes=CHECK,MADD --implicit-check-not=kv.tile -D$W=8 -D$WORDS=16 -D$BYTES=32 \
+// RUN:     -D$PAIRS=llvm.x86.avx2.pmadd.ub.sw -D$WORD_PAIRS=llvm.x86.avx2.pmadd.wd
+// RUN: sed s/ARCH/neon_dotprod/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
+// RUN:   | FileCheck %s --check-prefixes=CHECK,NEON,PLAIN-WORDS --implicit-check-not=kv.tile -D$W=4 -D$WORDS=8 -D$BYTES=16
 // RUN: sed s/ARCH/generic/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,GENERIC --implicit-check-not=kv.tile --implicit-check-not=llvm.call_intrinsic
+// RUN:   | FileCheck %s --check-prefixes=CHECK,GENERIC,PLAIN-WORDS --implicit-check-not=kv.tile -D$W=4 -D$WORDS=8 -D$BYTES=16 \
+// RUN:     --implicit-check-not=llvm.call_intrinsic
 
 module attributes {kv.target = #kv.target<cpu, "ARCH">} {
 
@@ -26,44 +41,124 @@ func.func @query(%q: memref<?xf16>, %bytes: memref<?xi8>, %at: index) {
   return
 }
 
-// A query of 16 bits is two planes of bytes, so 64 columns for 32 channels. The 32 keys are two vectors of
-// 16; 64 codes of 3 bits are 24 bytes, which are spread so that eight codes have a word of 64 bits.
+// A query in bytes. A tile of 16 keys has 64 lanes, four for each key, with eight codes of 3 bits each: so three words
+// of a byte, of which one load takes those of a vector. Codes 0 and 1 are shifted and masked out of word 0; code 2 is
+// in two words, two bits and one. The codes of four lanes, times four bytes of the query, make a number of 32 bits.
 // CHECK-LABEL: func.func @score_int8(
 // CHECK-SAME:    %[[Q:[^:]*]]: memref<?xf32>, %[[BYTES:[^:]*]]: memref<?xi8>, %[[AT:[^:]*]]: index)
-// VNNI-DAG:      %[[SHIFTS:.*]] = arith.constant dense<[0, 3, 6, 9, 12, 15, 18, 21, 0, {{.*}}> : vector<64xi8>
-// VNNI-DAG:      %[[MASK:.*]] = arith.constant dense<7> : vector<64xi8>
-// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant -4.000000e+00 : f32
-// CHECK-DAG:     %[[STEPS:.*]] = arith.constant 3.263900e+04 : f32
-// CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x64xi8>
+// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// CHECK-DAG:     %[[C64:.*]] = arith.constant 64 : index
+// CHECK-DAG:     %[[MASK:.*]] = arith.constant dense<7> : vector<[[$BYTES]]xi8>
+// CHECK-DAG:     %[[LOW_MASK:.*]] = arith.constant dense<3> : vector<[[$BYTES]]xi8>
+// CHECK-DAG:     %[[HIGH_MASK:.*]] = arith.constant dense<4> : vector<[[$BYTES]]xi8>
+// CHECK-DAG:     %[[BY_2:.*]] = arith.constant dense<2> : vector<[[$W]]xi32>
+// CHECK-DAG:     %[[BY_3:.*]] = arith.constant dense<3> : vector<[[$W]]xi32>
+// CHECK-DAG:     %[[BY_6:.*]] = arith.constant dense<6> : vector<[[$W]]xi32>
+// GENERIC-DAG:   %[[BY_24:.*]] = arith.constant dense<24> : vector<[[$W]]xi32>
+// VNNI-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
+// NEON-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
+// MADD-DAG:      %[[ONES:.*]] = arith.constant dense<1> : vector<[[$WORDS]]xi16>
+// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant dense<-4.000000e+00> : vector<[[$W]]xf32>
+// CHECK-DAG:     %[[STEPS:.*]] = arith.constant 1.270000e+02 : f32
+// CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x32xi8>
+// CHECK:         math.absf
 // CHECK:         arith.divf %[[STEPS]],
+// CHECK-NOT:     vector.shuffle
 // CHECK:         vector.store %{{.*}}, %[[SMALL]]
-// CHECK:         %[[KEYS:.*]] = memref.view %[[BYTES]][%[[AT]]][] : memref<?xi8> to memref<448xi8>
+// CHECK:         %[[KEYS:.*]] = memref.view %[[BYTES]][%[[AT]]][] : memref<?xi8> to memref<384xi8>
 // CHECK:         %[[SCALES:.*]] = memref.view %[[BYTES]][%[[AT]]][] : memref<?xi8> to memref<32xf16>
-// CHECK:         scf.for
-// CHECK:           %[[ZERO_SUM:.*]] = arith.mulf %{{.*}}, %[[ZERO_CODE]]
-// CHECK:           %[[ZERO:.*]] = arith.fptosi %[[ZERO_SUM]] : f32 to i32
-// CHECK:           %[[START:.*]] = vector.broadcast %[[ZERO]] : i32 to vector<16xi32>
-// CHECK:           %[[PACKED:.*]] = vector.load %[[KEYS]]{{.*}} : memref<448xi8>, vector<32xi8>
-// CHECK:           %[[SPREAD:.*]] = vector.shuffle %[[PACKED]], %[[PACKED]] [0, 1, 2, 0, 0, 0, 0, 0, 3, 4, 5, 0, {{.*}}] : vector<32xi8>, vector<32xi8>
-// VNNI:            %[[MOVED:.*]] = llvm.call_intrinsic "llvm.x86.avx512.pmultishift.qb.512"(%[[SHIFTS]], %[[SPREAD]])
-// VNNI:            %[[CODES:.*]] = arith.andi %[[MOVED]], %[[MASK]]
-// VNNI:            vector.load %[[SMALL]]{{.*}} : memref<1x64xi8>, vector<4xi8>
-// VNNI:            %[[LOW:.*]] = vector.bitcast %{{.*}} : vector<16xi32> to vector<64xi8>
-// VNNI:            llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"(%[[START]], %[[CODES]], %[[LOW]])
-// GENERIC:         %[[WORDS:.*]] = vector.bitcast %[[SPREAD]] : vector<64xi8> to vector<8xi64>
-// GENERIC:         arith.shrui %[[WORDS]], %{{.*}} : vector<8xi64>
-// GENERIC:         vector.load %[[SMALL]]{{.*}} : memref<1x64xi8>, vector<4xi8>
-// GENERIC:         %[[PRODUCT:.*]] = arith.muli %{{.*}}, %{{.*}} : vector<16xi32>
-// GENERIC:         arith.addi %[[START]], %[[PRODUCT]] : vector<16xi32>
-// The sums with the high bytes count 256 fold; the scales come last.
-// CHECK:           %[[SCALE:.*]] = vector.load %[[SCALES]]{{.*}} : memref<32xf16>, vector<16xf16>
-// CHECK:           %[[WIDE:.*]] = arith.extf %[[SCALE]]
-// CHECK:           %[[HIGH:.*]] = arith.shli
-// CHECK:           %[[SUM:.*]] = arith.addi %{{.*}}, %[[HIGH]] : vector<16xi32>
-// CHECK:           arith.sitofp %[[SUM]]
-// CHECK:           arith.mulf %{{.*}}, %[[WIDE]] fastmath<contract> : vector<16xf32>
-// CHECK:           vector.store
+// CHECK:         %[[WORD_0:.*]] = vector.load %[[KEYS]][%[[C0]]] : memref<384xi8>, vector<[[$BYTES]]xi8>
+// CHECK-NEXT:    %[[CODES_0:.*]] = arith.andi %[[WORD_0]], %[[MASK]]
+// CHECK:         %[[FOUR:.*]] = vector.load %[[SMALL]][%[[C0]], %[[C0]]] : memref<1x32xi8>, vector<4xi8>
+// CHECK:         %[[REPEATED:.*]] = vector.broadcast %{{.*}} : i32 to vector<[[$W]]xi32>
+// VNNI-NEXT:     %[[QUERY:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// VNNI-NEXT:     %[[SUM_0:.*]] = llvm.call_intrinsic "[[$DOT_BYTES]]"(%[[NOTHING]], %[[CODES_0]], %[[QUERY]])
+// MADD-NEXT:     %[[QUERY:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// MADD-NEXT:     %[[SUM_0:.*]] = llvm.call_intrinsic "[[$PAIRS]]"(%[[CODES_0]], %[[QUERY]]) : {{.*}} -> vector<[[$WORDS]]xi16>
+// NEON-NEXT:     %[[QUERY:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// NEON-NEXT:     %[[SUM_0:.*]] = llvm.call_intrinsic "llvm.aarch64.neon.sdot.v4i32.v16i8"(%[[NOTHING]], %[[CODES_0]], %[[QUERY]])
+// GENERIC:       %[[TOP_CODES:.*]] = arith.shli %{{.*}}, %[[BY_24]]
+// GENERIC:       %[[CODE:.*]] = arith.shrui %[[TOP_CODES]], %[[BY_24]]
+// GENERIC:       %[[TOP_NUMBERS:.*]] = arith.shli %[[REPEATED]], %[[BY_24]]
+// GENERIC:       %[[NUMBER:.*]] = arith.shrsi %[[TOP_NUMBERS]], %[[BY_24]]
+// GENERIC:       %[[PART_0:.*]] = arith.muli %[[CODE]], %[[NUMBER]] : vector<[[$W]]xi32>
+// GENERIC:       arith.muli
+// GENERIC:       arith.addi %[[PART_0]], %{{.*}} : vector<[[$W]]xi32>
+// CHECK:         %[[LANES_0:.*]] = vector.bitcast %[[WORD_0]] : vector<[[$BYTES]]xi8> to vector<[[$W]]xi32>
+// CHECK-NEXT:    %[[MOVED_1:.*]] = arith.shrui %[[LANES_0]], %[[BY_3]]
+// CHECK-NEXT:    %[[BYTES_1:.*]] = vector.bitcast %[[MOVED_1]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// CHECK-NEXT:    %[[CODES_1:.*]] = arith.andi %[[BYTES_1]], %[[MASK]]
+// VNNI:          llvm.call_intrinsic "[[$DOT_BYTES]]"(%[[SUM_0]], %[[CODES_1]],
+// MADD:          %[[PRODUCT_1:.*]] = llvm.call_intrinsic "[[$PAIRS]]"(%[[CODES_1]],
+// MADD-NEXT:     arith.addi %[[SUM_0]], %[[PRODUCT_1]] : vector<[[$WORDS]]xi16>
+// NEON:          llvm.call_intrinsic "llvm.aarch64.neon.sdot.v4i32.v16i8"(%[[SUM_0]], %[[CODES_1]],
+// CHECK:         %[[LOW_MOVED:.*]] = arith.shrui %[[LANES_0]], %[[BY_6]]
+// CHECK-NEXT:    %[[LOW_BYTES:.*]] = vector.bitcast %[[LOW_MOVED]]
+// CHECK-NEXT:    %[[LOW:.*]] = arith.andi %[[LOW_BYTES]], %[[LOW_MASK]]
+// CHECK-NEXT:    %[[WORD_1:.*]] = vector.load %[[KEYS]][%[[C64]]] : memref<384xi8>, vector<[[$BYTES]]xi8>
+// CHECK-NEXT:    %[[LANES_1:.*]] = vector.bitcast %[[WORD_1]]
+// CHECK-NEXT:    %[[HIGH_MOVED:.*]] = arith.shli %[[LANES_1]], %[[BY_2]]
+// CHECK-NEXT:    %[[HIGH_BYTES:.*]] = vector.bitcast %[[HIGH_MOVED]]
+// CHECK-NEXT:    %[[HIGH:.*]] = arith.andi %[[HIGH_BYTES]], %[[HIGH_MASK]]
+// CHECK-NEXT:    arith.ori %[[LOW]], %[[HIGH]]
+// Sums of 16 bits become sums of 32 once they hold all eight codes; the scales come last.
+// MADD:          llvm.call_intrinsic "[[$WORD_PAIRS]]"(%{{.*}}, %[[ONES]]) : {{.*}} -> vector<[[$W]]xi32>
+// CHECK:         %[[SCALE:.*]] = vector.load %[[SCALES]]{{.*}} : memref<32xf16>, vector<[[$W]]xf16>
+// CHECK-NEXT:    %[[WIDE:.*]] = arith.extf %[[SCALE]]
+// CHECK-NEXT:    %[[ZERO:.*]] = arith.mulf %[[WIDE]], %[[ZERO_CODE]]
+// CHECK-NEXT:    %[[SUM:.*]] = arith.sitofp %{{.*}} : vector<[[$W]]xi32> to vector<[[$W]]xf32>
+// CHECK:         %[[SCALED:.*]] = arith.mulf %[[SUM]], %{{.*}} fastmath<contract> : vector<[[$W]]xf32>
+// CHECK:         arith.mulf %[[SCALED]], %[[WIDE]] fastmath<contract> : vector<[[$W]]xf32>
+// CHECK:         arith.mulf %[[ZERO]], %{{.*}} fastmath<contract> : vector<[[$W]]xf32>
+// CHECK:         vector.store
 func.func @score_int8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
+  %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
+  %small:3 = kv.tile.prepare %query group 32
+    : vector<1x32xf32> -> vector<1x32xi8>, vector<1x1xf32>, vector<1x1xf32>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>
+  %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <16x1>>
+  kv.tile.score %small#0, %keys scales %scales sums %small#1 query_scales %small#2 placement <result>
+    : vector<1x32xi8>, !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>,
+      scales !kv.block<key, 32x1xf16, packing = <16x1>>, sums vector<1x1xf32>
+      query_scales vector<1x1xf32> -> vector<1x32xf32>
+  return
+}
+
+// A query in words multiplies codes in words: those of every second lane, then those of the others, for which the same
+// word is shifted by a byte more. Fours of the query stand in that order, 0 2 1 3.
+// CHECK-LABEL: func.func @score_int16(
+// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK-DAG:     %[[MASK:.*]] = arith.constant dense<7> : vector<[[$WORDS]]xi16>
+// CHECK-DAG:     %[[BY_8:.*]] = arith.constant dense<8> : vector<[[$WORDS]]xi16>
+// CHECK-DAG:     %[[STEPS:.*]] = arith.constant 3.263900e+04 : f32
+// PLAIN-WORDS-DAG: %[[BY_16:.*]] = arith.constant dense<16> : vector<[[$W]]xi32>
+// VNNI-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
+// CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x32xi16>
+// CHECK:         arith.divf %[[STEPS]],
+// CHECK:         %[[ORDERED:.*]] = vector.shuffle %{{.*}} [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15] : vector<16xi16>
+// CHECK-NEXT:    vector.store %[[ORDERED]], %[[SMALL]]
+// CHECK:         %[[KEYS:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<384xi8>
+// CHECK:         %[[WORD:.*]] = vector.load %[[KEYS]][%[[C0]]] : memref<384xi8>, vector<[[$BYTES]]xi8>
+// CHECK-NEXT:    %[[LANES:.*]] = vector.bitcast %[[WORD]] : vector<[[$BYTES]]xi8> to vector<[[$WORDS]]xi16>
+// CHECK-NEXT:    %[[EVEN:.*]] = arith.andi %[[LANES]], %[[MASK]]
+// CHECK:         vector.load %[[SMALL]][%[[C0]], %[[C0]]] : memref<1x32xi16>, vector<2xi16>
+// CHECK:         %[[REPEATED:.*]] = vector.broadcast %{{.*}} : i32 to vector<[[$W]]xi32>
+// VNNI-NEXT:     %[[TWO:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$WORDS]]xi16>
+// VNNI-NEXT:     %[[SUM:.*]] = llvm.call_intrinsic "[[$DOT_WORDS]]"(%[[NOTHING]], %[[EVEN]], %[[TWO]])
+// MADD-NEXT:     %[[TWO:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$WORDS]]xi16>
+// MADD-NEXT:     %[[SUM:.*]] = llvm.call_intrinsic "[[$WORD_PAIRS]]"(%[[EVEN]], %[[TWO]]) : {{.*}} -> vector<[[$W]]xi32>
+// PLAIN-WORDS:     %[[TOP:.*]] = arith.shli %[[REPEATED]], %[[BY_16]]
+// PLAIN-WORDS:     %[[NUMBER:.*]] = arith.shrsi %[[TOP]], %[[BY_16]]
+// PLAIN-WORDS:     arith.muli %{{.*}}, %[[NUMBER]] : vector<[[$W]]xi32>
+// CHECK:         %[[MOVED:.*]] = arith.shrui %[[LANES]], %[[BY_8]]
+// CHECK-NEXT:    %[[ODD:.*]] = arith.andi %[[MOVED]], %[[MASK]]
+// CHECK:         vector.load %[[SMALL]][%[[C0]], %[[C2]]] : memref<1x32xi16>, vector<2xi16>
+// VNNI:          llvm.call_intrinsic "[[$DOT_WORDS]]"(%[[SUM]], %[[ODD]],
+// MADD:          %[[PRODUCT:.*]] = llvm.call_intrinsic "[[$WORD_PAIRS]]"(%[[ODD]],
+// MADD-NEXT:     arith.addi %[[SUM]], %[[PRODUCT]] : vector<[[$W]]xi32>
+// CHECK:         arith.sitofp %{{.*}} : vector<[[$W]]xi32> to vector<[[$W]]xf32>
+func.func @score_int16(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:3 = kv.tile.prepare %query group 32
     : vector<1x32xf32> -> vector<1x32xi16>, vector<1x1xf32>, vector<1x1xf32>
@@ -76,11 +171,17 @@ func.func @score_int8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   return
 }
 
-// Several groups in a reduction are a loop that carries a sum per head.
+// Several tiles along the reduction are a loop that carries a sum per head and vector. A tile has two groups of 16:
+// codes 0 to 3 of its lanes, then codes 4 to 7, with scales of their own. How many vectors are computed together is what
+// the function's registers for sums leave room for: two take one vector with two heads.
 // CHECK-LABEL: func.func @score_groups(
 // CHECK:         scf.for
-// CHECK:           %{{.*}}:2 = scf.for %{{.*}} iter_args({{.*}}) -> (vector<16xf32>, vector<16xf32>)
-func.func @score_groups(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
+// CHECK:           %{{.*}}:2 = scf.for %{{.*}} iter_args({{.*}}) -> (vector<[[$W]]xf32>, vector<[[$W]]xf32>)
+// CHECK-COUNT-4:     arith.sitofp
+// CHECK-NOT:         arith.sitofp
+// CHECK:             scf.yield
+func.func @score_groups(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index)
+    attributes {kv.accumulators = 2 : i64} {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<2x64xf32>
   %small:3 = kv.tile.prepare %query group 16
     : vector<2x64xf32> -> vector<2x64xi16>, vector<2x4xf32>, vector<2x4xf32>
@@ -93,17 +194,20 @@ func.func @score_groups(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   return
 }
 
-// In float arithmetic codes become floats and nothing is rounded; VNNI has no part in the product.
+// In float arithmetic codes become floats, those of every fourth lane at a time, and nothing is rounded; instructions
+// for bytes have no part in the product.
 // CHECK-LABEL: func.func @score_f32(
+// CHECK-DAG:     %[[MASK:.*]] = arith.constant dense<7> : vector<[[$W]]xi32>
 // CHECK-NOT:     arith.fptosi
-// CHECK-NOT:     vpdpbusd
-// VNNI:          llvm.call_intrinsic "llvm.x86.avx512.pmultishift.qb.512"
-// CHECK-NOT:     vpdpbusd
-// CHECK:         %[[CODES:.*]] = arith.sitofp %{{.*}} : vector<16xi32> to vector<16xf32>
-// CHECK:         %[[Q:.*]] = vector.broadcast %{{.*}} : f32 to vector<16xf32>
+// CHECK-NOT:     llvm.call_intrinsic
+// CHECK:         %[[WORD:.*]] = vector.load %{{.*}} : memref<384xi8>, vector<[[$BYTES]]xi8>
+// CHECK-NEXT:    %[[LANES:.*]] = vector.bitcast %[[WORD]] : vector<[[$BYTES]]xi8> to vector<[[$W]]xi32>
+// CHECK-NEXT:    %[[MASKED:.*]] = arith.andi %[[LANES]], %[[MASK]]
+// CHECK-NEXT:    %[[CODES:.*]] = arith.sitofp %[[MASKED]] : vector<[[$W]]xi32> to vector<[[$W]]xf32>
+// CHECK:         %[[Q:.*]] = vector.broadcast %{{.*}} : f32 to vector<[[$W]]xf32>
 // CHECK:         %[[PRODUCT:.*]] = arith.mulf %[[CODES]], %[[Q]] fastmath<contract>
 // CHECK:         arith.addf %[[PRODUCT]], %{{.*}} fastmath<contract>
-// CHECK-NOT:     vpdpbusd
+// CHECK-NOT:     llvm.call_intrinsic
 // CHECK:         return
 func.func @score_f32(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
@@ -116,13 +220,14 @@ func.func @score_f32(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   return
 }
 
-// Numbers: two vectors of 16 keys at a time.
+// Numbers: vectors of keys beside each other, as many as the function says that there are registers for.
 // CHECK-LABEL: func.func @score_numbers(
 // CHECK:         %[[KEYS:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<1024xbf16>
-// CHECK:         %{{.*}}:2 = scf.for %{{.*}} iter_args({{.*}}) -> (vector<16xf32>, vector<16xf32>)
-// CHECK:           vector.load %[[KEYS]]{{.*}} : memref<1024xbf16>, vector<16xbf16>
-// CHECK:           vector.load %[[KEYS]]{{.*}} : memref<1024xbf16>, vector<16xbf16>
-func.func @score_numbers(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
+// CHECK:         %{{.*}}:2 = scf.for %{{.*}} iter_args({{.*}}) -> (vector<[[$W]]xf32>, vector<[[$W]]xf32>)
+// CHECK:           vector.load %[[KEYS]]{{.*}} : memref<1024xbf16>, vector<[[$W]]xbf16>
+// CHECK:           vector.load %[[KEYS]]{{.*}} : memref<1024xbf16>, vector<[[$W]]xbf16>
+func.func @score_numbers(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index)
+    attributes {kv.accumulators = 3 : i64} {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xbf16, packing = <16x1>>
   kv.tile.score %query, %keys placement <none>
@@ -130,66 +235,96 @@ func.func @score_numbers(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   return
 }
 
-// Weights are unsigned bytes, so the codes take the signed side: those of 8 bits after subtracting 128,
-// which leaves no zero code to make up for.
+// Weights are bytes without a sign, so VNNI takes the codes on the signed side: those of 8 bits after subtracting 128,
+// which leaves no zero code to make up for. NEON multiplies two unsigned sides. Sums of 16 bits have no room for codes of
+// 8 bits: they become two digits, and the products with the second count 16 fold.
 // CHECK-LABEL: func.func @accumulate_int8(
-// CHECK-DAG:     %[[BIAS:.*]] = arith.constant dense<-128> : vector<64xi8>
-// VNNI-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<16xi32>
+// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// VNNI-DAG:      %[[BIAS:.*]] = arith.constant dense<-128> : vector<[[$BYTES]]xi8>
+// GENERIC-DAG:   %[[BIAS:.*]] = arith.constant dense<-128> : vector<[[$BYTES]]xi8>
+// MADD-DAG:      %[[DIGIT:.*]] = arith.constant dense<15> : vector<[[$BYTES]]xi8>
+// MADD-DAG:      %[[BY_4:.*]] = arith.constant dense<4> : vector<[[$W]]xi32>
+// MADD-DAG:      %[[ONES:.*]] = arith.constant dense<1> : vector<[[$WORDS]]xi16>
+// MADD-DAG:      %[[SIXTEENS:.*]] = arith.constant dense<16> : vector<[[$WORDS]]xi16>
+// MADD-DAG:      %[[ZERO_CODE:.*]] = arith.constant dense<-1.280000e+02> : vector<[[$W]]xf32>
+// NEON-DAG:      %[[ZERO_CODE:.*]] = arith.constant dense<-1.280000e+02> : vector<[[$W]]xf32>
+// VNNI-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
+// NEON-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
 // CHECK-DAG:     %[[STEPS:.*]] = arith.constant 2.550000e+02 : f32
 // CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x32xi8>
 // CHECK-DAG:     %[[STATE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x64xf32>
 // CHECK-NOT:     math.absf
 // CHECK:         arith.divf %[[STEPS]],
-// CHECK:         %[[VALUES:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<1088xi8>
-// CHECK:         scf.for
-// CHECK:           %[[PACKED:.*]] = vector.load %[[VALUES]]{{.*}} : memref<1088xi8>, vector<64xi8>
-// CHECK:           %[[CODES:.*]] = arith.xori %[[PACKED]], %[[BIAS]]
-// VNNI:            vector.load %[[SMALL]]{{.*}} : memref<1x32xi8>, vector<4xi8>
-// VNNI:            %[[FOUR:.*]] = vector.bitcast %{{.*}} : vector<16xi32> to vector<64xi8>
-// VNNI:            llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"(%[[NOTHING]], %[[FOUR]], %[[CODES]])
-// GENERIC:         %[[LANES:.*]] = vector.bitcast %[[CODES]] : vector<64xi8> to vector<16xi32>
-// GENERIC:         arith.shli %[[LANES]],
-// GENERIC:         %[[SIGNED:.*]] = arith.shrsi
-// GENERIC:         arith.muli %{{.*}}, %[[SIGNED]] : vector<16xi32>
-// CHECK:           %[[OLD:.*]] = vector.load %[[STATE]]
-// CHECK:           %[[NEW:.*]] = arith.addf %[[OLD]], %{{.*}} fastmath<contract>
-// CHECK:           vector.store %[[NEW]], %[[STATE]]
+// CHECK:         %[[VALUES:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<1024xi8>
+// CHECK:         %[[PACKED:.*]] = vector.load %[[VALUES]][%[[C0]]] : memref<1024xi8>, vector<[[$BYTES]]xi8>
+// VNNI-NEXT:     %[[CODES:.*]] = arith.xori %[[PACKED]], %[[BIAS]]
+// GENERIC-NEXT:  %[[CODES:.*]] = arith.xori %[[PACKED]], %[[BIAS]]
+// MADD-NEXT:     %[[DIGITS:.*]] = arith.andi %[[PACKED]], %[[DIGIT]]
+// CHECK:         vector.load %[[SMALL]]{{.*}} : memref<1x32xi8>, vector<4xi8>
+// CHECK:         %[[REPEATED:.*]] = vector.broadcast %{{.*}} : i32 to vector<[[$W]]xi32>
+// VNNI-NEXT:     %[[FOUR:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// VNNI-NEXT:     llvm.call_intrinsic "[[$DOT_BYTES]]"(%[[NOTHING]], %[[FOUR]], %[[CODES]])
+// NEON-NEXT:     %[[FOUR:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// NEON-NEXT:     llvm.call_intrinsic "llvm.aarch64.neon.udot.v4i32.v16i8"(%[[NOTHING]], %[[PACKED]], %[[FOUR]])
+// MADD-NEXT:     %[[FOUR:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// MADD-NEXT:     llvm.call_intrinsic "[[$PAIRS]]"(%[[FOUR]], %[[DIGITS]]) : {{.*}} -> vector<[[$WORDS]]xi16>
+// MADD:          %[[LOW:.*]] = llvm.call_intrinsic "[[$WORD_PAIRS]]"(%{{.*}}, %[[ONES]])
+// MADD:          %[[LANES:.*]] = vector.bitcast %[[PACKED]] : vector<[[$BYTES]]xi8> to vector<[[$W]]xi32>
+// MADD-NEXT:     %[[MOVED:.*]] = arith.shrui %[[LANES]], %[[BY_4]]
+// MADD-NEXT:     %[[MOVED_BYTES:.*]] = vector.bitcast %[[MOVED]]
+// MADD-NEXT:     %[[HIGH_DIGITS:.*]] = arith.andi %[[MOVED_BYTES]], %[[DIGIT]]
+// MADD:          llvm.call_intrinsic "[[$PAIRS]]"(%{{.*}}, %[[HIGH_DIGITS]])
+// MADD:          llvm.call_intrinsic "[[$WORD_PAIRS]]"(%{{.*}}, %[[SIXTEENS]])
+// GENERIC:       %[[TOP:.*]] = arith.shli
+// GENERIC:       %[[SIGNED:.*]] = arith.shrsi %[[TOP]],
+// GENERIC:       %[[TOP_NUMBERS:.*]] = arith.shli %[[REPEATED]],
+// GENERIC:       %[[NUMBERS:.*]] = arith.shrui %[[TOP_NUMBERS]],
+// GENERIC:       arith.muli %[[SIGNED]], %[[NUMBERS]] : vector<[[$W]]xi32>
+// MADD:          arith.mulf %{{.*}}, %[[ZERO_CODE]]
+// NEON:          arith.mulf %{{.*}}, %[[ZERO_CODE]]
+// CHECK:         %[[OLD:.*]] = vector.load %[[STATE]]
+// CHECK:         %[[NEW:.*]] = arith.addf %[[OLD]], %{{.*}} fastmath<contract>
+// CHECK:         vector.store %[[NEW]], %[[STATE]]
 func.func @accumulate_int8(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %state = kv.tile.init_state : !kv.state<1x32>
   %weights = kv.tile.load_query %w[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
-  %small:3 = kv.tile.prepare %weights group 32 unsigned
-    : vector<1x32xf32> -> vector<1x32xi8>, vector<1x1xf32>, vector<1x1xf32>
+  %small:3 = kv.tile.prepare %weights group 32
+    : vector<1x32xf32> -> vector<1x32xui8>, vector<1x1xf32>, vector<1x1xf32>
   %values = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x32xi8, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 1x32xf16, packing = <16x1>>
   kv.tile.accumulate %state, %small#0, %values scales %scales sums %small#1 weight_scales %small#2
       placement <accumulator>
-    : !kv.state<1x32>, vector<1x32xi8>, !kv.block<value, 32x32xi8, packing = <16x32, lanes = 64>>,
+    : !kv.state<1x32>, vector<1x32xui8>, !kv.block<value, 32x32xi8, packing = <16x32, lanes = 64>>,
       scales !kv.block<value, 1x32xf16, packing = <16x1>>, sums vector<1x1xf32> weight_scales vector<1x1xf32>
   return
 }
 
 // A folded operand has a row per group of free indices and head: here the weights of channels 0..15 and
-// 16..31, which are the two vectors of a block. Their products with zero points are sums of their own.
+// 16..31, whose vectors share a row. Their products with zero points are sums of their own, with those of what codes
+// lack that count from the middle.
 // CHECK-LABEL: func.func @operand(
 // CHECK-DAG:     %[[C16:.*]] = arith.constant 16 : index
+// CHECK-DAG:     %[[MIDDLE:.*]] = arith.constant dense<8.000000e+00> : vector<16xf32>
+// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant dense<-8.000000e+00> : vector<[[$W]]xf32>
 // CHECK-DAG:     %[[FOLDED:.*]] = memref.alloca() {alignment = 64 : i64} : memref<4x32xf32>
-// CHECK-DAG:     %[[OFFSETS:.*]] = memref.alloca() {alignment = 64 : i64} : memref<4x1xf32>
 // CHECK:         %[[SCALES:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<64xf16>
 // CHECK:         scf.for
 // CHECK:           vector.load %[[SCALES]]{{.*}} : memref<64xf16>, vector<16xf16>
-// CHECK:           vector.store %{{.*}}, %[[FOLDED]]
+// CHECK:           vector.store %[[NUMBERS:.*]], %[[FOLDED]]
+// CHECK:           arith.mulf %[[NUMBERS]], %[[MIDDLE]]
 // CHECK:           vector.reduction <add>
-// CHECK:           memref.store %{{.*}}, %[[OFFSETS]]
+// CHECK:           memref.store %{{.*}}, %[[OFFSETS:[a-z_0-9]+]][%{{.*}}] : memref<4x1xf32>
 // CHECK:         scf.for
 // CHECK:           %[[GROUP:.*]] = arith.divui %{{.*}}, %[[C16]]
 // CHECK:           arith.muli %[[GROUP]], %{{.*}} : index
+// CHECK:           arith.mulf %{{.*}}, %[[ZERO_CODE]]
 // CHECK:           memref.load %[[OFFSETS]]
 func.func @operand(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %state = kv.tile.init_state : !kv.state<2x32>
   %weights = kv.tile.load_query %w[%at] scale 1.0 : memref<?xf32> -> vector<2x32xf32>
   %values = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x32xi4, packing = <16x32, lanes = 64>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x2xf16, packing = <1x1>>
-  %folded, %offsets = kv.tile.fold %weights, %scales zeros %scales
+  %folded, %offsets = kv.tile.fold %weights, %scales zeros %scales middle 8
     : vector<2x32xf32>, !kv.block<value, 32x2xf16, packing = <1x1>>
       zeros !kv.block<value, 32x2xf16, packing = <1x1>> -> vector<4x32xf32> offsets vector<4x1xf32>
   %small:2 = kv.tile.prepare %folded group 32 : vector<4x32xf32> -> vector<4x32xf32>, vector<4x1xf32>
@@ -201,13 +336,13 @@ func.func @operand(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 
 // Only where the sign of the scale marks a group does its zero point count; elsewhere codes have their zero code.
 // CHECK-LABEL: func.func @score_hybrid(
-// CHECK-DAG:     %[[NOTHING:.*]] = arith.constant dense<0> : vector<16xi32>
-// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant dense<-2.000000e+00> : vector<16xf32>
-// CHECK:         %[[SCALE:.*]] = arith.extf %{{.*}} : vector<16xf16> to vector<16xf32>
-// CHECK:         %[[ZERO:.*]] = arith.extf %{{.*}} : vector<16xf16> to vector<16xf32>
-// CHECK:         %[[BITS:.*]] = arith.bitcast %[[SCALE]] : vector<16xf32> to vector<16xi32>
+// CHECK-DAG:     %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
+// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant dense<-2.000000e+00> : vector<[[$W]]xf32>
+// CHECK:         %[[SCALE:.*]] = arith.extf %{{.*}} : vector<[[$W]]xf16> to vector<[[$W]]xf32>
+// CHECK:         %[[BITS:.*]] = arith.bitcast %[[SCALE]] : vector<[[$W]]xf32> to vector<[[$W]]xi32>
 // CHECK:         %[[MARKED:.*]] = arith.cmpi slt, %[[BITS]], %[[NOTHING]]
 // CHECK:         %[[MAGNITUDE:.*]] = math.absf %[[SCALE]]
+// CHECK:         %[[ZERO:.*]] = arith.extf %{{.*}} : vector<[[$W]]xf16> to vector<[[$W]]xf32>
 // CHECK:         %[[SYMMETRIC:.*]] = arith.mulf %[[MAGNITUDE]], %[[ZERO_CODE]]
 // CHECK:         arith.select %[[MARKED]], %[[ZERO]], %[[SYMMETRIC]]
 func.func @score_hybrid(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %zeros_at: index) {
@@ -225,14 +360,14 @@ func.func @score_hybrid(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %ze
 
 // Codes of f8E4M3FN become f16 with the same exponent field; what that leaves, 2^8, goes into the scale.
 // CHECK-LABEL: func.func @score_fp8(
-// CHECK-DAG:     %[[UNIT:.*]] = arith.constant dense<2.560000e+02> : vector<16xf32>
-// CHECK-DAG:     %[[SIGN:.*]] = arith.constant dense<128> : vector<16xi32>
-// CHECK-DAG:     %[[REST:.*]] = arith.constant dense<127> : vector<16xi32>
-// CHECK:         arith.andi %{{.*}}, %[[REST]] : vector<16xi32>
-// CHECK:         arith.andi %{{.*}}, %[[SIGN]] : vector<16xi32>
-// CHECK:         %[[BITS:.*]] = arith.trunci %{{.*}} : vector<16xi32> to vector<16xi16>
-// CHECK:         %[[HALVES:.*]] = arith.bitcast %[[BITS]] : vector<16xi16> to vector<16xf16>
-// CHECK:         arith.extf %[[HALVES]] : vector<16xf16> to vector<16xf32>
+// CHECK-DAG:     %[[UNIT:.*]] = arith.constant dense<2.560000e+02> : vector<[[$W]]xf32>
+// CHECK-DAG:     %[[SIGN:.*]] = arith.constant dense<128> : vector<[[$W]]xi32>
+// CHECK-DAG:     %[[REST:.*]] = arith.constant dense<127> : vector<[[$W]]xi32>
+// CHECK:         arith.andi %{{.*}}, %[[REST]] : vector<[[$W]]xi32>
+// CHECK:         arith.andi %{{.*}}, %[[SIGN]] : vector<[[$W]]xi32>
+// CHECK:         %[[BITS:.*]] = arith.trunci %{{.*}} : vector<[[$W]]xi32> to vector<[[$W]]xi16>
+// CHECK:         %[[HALVES:.*]] = arith.bitcast %[[BITS]] : vector<[[$W]]xi16> to vector<[[$W]]xf16>
+// CHECK:         arith.extf %[[HALVES]] : vector<[[$W]]xf16> to vector<[[$W]]xf32>
 // CHECK:         arith.mulf %{{.*}}, %[[UNIT]]
 func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
@@ -248,20 +383,21 @@ func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 // Codes of f4E2M1FN become bytes, twice the number plus 12, so that integer products take them. A scale of
 // f8E8M0FNU is the exponent of an f32, and takes the half.
 // CHECK-LABEL: func.func @score_fp4(
-// CHECK-DAG:     %[[MAGNITUDE:.*]] = arith.constant dense<7> : vector<64xi8>
-// CHECK-DAG:     %[[TWELVE:.*]] = arith.constant dense<12> : vector<64xi8>
-// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant -1.200000e+01 : f32
-// CHECK-DAG:     %[[HALF:.*]] = arith.constant dense<5.000000e-01> : vector<16xf32>
-// CHECK-DAG:     %[[EXPONENT:.*]] = arith.constant dense<23> : vector<16xi32>
-// CHECK:         arith.mulf %{{.*}}, %[[ZERO_CODE]]
-// CHECK:         arith.andi %{{.*}}, %[[MAGNITUDE]] : vector<64xi8>
-// CHECK:         %[[BELOW:.*]] = arith.subi %[[TWELVE]], %{{.*}} : vector<64xi8>
-// CHECK:         arith.select %{{.*}}, %[[BELOW]], %{{.*}} : vector<64xi1>, vector<64xi8>
-// VNNI:          llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
-// CHECK:         %[[POWER:.*]] = arith.extui %{{.*}} : vector<16xi8> to vector<16xi32>
+// CHECK-DAG:     %[[MAGNITUDE:.*]] = arith.constant dense<7> : vector<[[$BYTES]]xi8>
+// CHECK-DAG:     %[[TWELVE:.*]] = arith.constant dense<12> : vector<[[$BYTES]]xi8>
+// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant dense<-1.200000e+01> : vector<[[$W]]xf32>
+// CHECK-DAG:     %[[HALF:.*]] = arith.constant dense<5.000000e-01> : vector<[[$W]]xf32>
+// CHECK-DAG:     %[[EXPONENT:.*]] = arith.constant dense<23> : vector<[[$W]]xi32>
+// CHECK:         arith.andi %{{.*}}, %[[MAGNITUDE]] : vector<[[$BYTES]]xi8>
+// CHECK:         %[[BELOW:.*]] = arith.subi %[[TWELVE]], %{{.*}} : vector<[[$BYTES]]xi8>
+// CHECK:         arith.select %{{.*}}, %[[BELOW]], %{{.*}} : vector<[[$BYTES]]xi1>, vector<[[$BYTES]]xi8>
+// VNNI:          llvm.call_intrinsic "[[$DOT_WORDS]]"
+// MADD:          llvm.call_intrinsic "[[$WORD_PAIRS]]"
+// CHECK:         %[[POWER:.*]] = arith.extui %{{.*}} : vector<[[$W]]xi8> to vector<[[$W]]xi32>
 // CHECK:         %[[BITS:.*]] = arith.shli %[[POWER]], %[[EXPONENT]]
-// CHECK:         %[[SCALE:.*]] = arith.bitcast %[[BITS]] : vector<16xi32> to vector<16xf32>
-// CHECK:         arith.mulf %[[SCALE]], %[[HALF]]
+// CHECK:         %[[SCALE:.*]] = arith.bitcast %[[BITS]] : vector<[[$W]]xi32> to vector<[[$W]]xf32>
+// CHECK:         %[[HALVED:.*]] = arith.mulf %[[SCALE]], %[[HALF]]
+// CHECK:         arith.mulf %[[HALVED]], %[[ZERO_CODE]]
 func.func @score_fp4(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:3 = kv.tile.prepare %query group 32
@@ -359,6 +495,26 @@ func.func @softmax(%memory: memref<?xf32>, %at: index, %valid: index) {
   %masked = kv.tile.mask %logits, %valid : vector<2x32xf32> -> vector<2x32xf32>
   kv.tile.softmax_step %state, %masked : !kv.state<2x32>, vector<2x32xf32> -> vector<2x32xf32>
   return
+}
+
+// A token dominates if the largest weight of any head is over a share of the sum of that head's weights.
+// CHECK-LABEL: func.func @is_dominated(
+// CHECK-DAG:     %[[SHARE:.*]] = arith.constant 1.250000e-01 : f32
+// CHECK-DAG:     %[[SUM_AT:.*]] = arith.constant 32 : index
+// CHECK-DAG:     %[[STATE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<2x64xf32>
+// CHECK:         %[[SUMS:.*]] = vector.load %[[STATE]][%{{.*}}, %[[SUM_AT]]] : memref<2x64xf32>, vector<16xf32>
+// CHECK:         %[[SUM:.*]] = vector.reduction <add>, %[[SUMS]]
+// CHECK:         %[[LARGEST:.*]] = vector.reduction <maxnumf>
+// CHECK:         %[[LIMIT:.*]] = arith.mulf %[[SUM]], %[[SHARE]]
+// CHECK:         %[[FIRST:.*]] = arith.cmpf ogt, %[[LARGEST]], %[[LIMIT]]
+// CHECK:         %[[SECOND:.*]] = arith.cmpf ogt, %{{.*}} : f32
+// CHECK:         %[[RESULT:.*]] = arith.ori %[[FIRST]], %[[SECOND]] : i1
+// CHECK:         return %[[RESULT]] : i1
+func.func @is_dominated(%memory: memref<?xf32>, %at: index) -> i1 {
+  %state = kv.tile.init_state : !kv.state<2x32>
+  %weights = kv.tile.load_query %memory[%at] scale 1.0 : memref<?xf32> -> vector<2x32xf32>
+  %result = kv.tile.is_dominated %state, %weights share 0.125 : !kv.state<2x32>, vector<2x32xf32>
+  return %result : i1
 }
 
 // CHECK-LABEL: func.func @results(

@@ -133,7 +133,7 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   func.func @prepare_int8(%tile: vector<1x64xf32>, %item: index) attributes {kv.item_args = 1 : i64} {
     // expected-error @below {{expected compute f32 for a cuda target, but got values 'vector<1x64xi8>'}}
     // expected-error @below {{failed to legalize operation 'kv.tile.prepare'}}
-    kv.tile.prepare %tile group 32 unsigned : vector<1x64xf32> -> vector<1x64xi8>, vector<1x2xf32>, vector<1x2xf32>
+    kv.tile.prepare %tile group 32 : vector<1x64xf32> -> vector<1x64xi8>, vector<1x2xf32>, vector<1x2xf32>
     return
   }
 }

@@ -143,23 +143,29 @@ func.func @accumulate_numbers(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: inde
   return
 }
 
-// A folded operand has a row per group of free indices and head: a lane reads the rows of its channel's group.
+// A folded operand has a row per group of free indices and head: a lane reads the rows of its channel's group. The
+// product counts codes from the middle, and what that leaves stands in the offsets with the zero points.
 // CHECK-LABEL: func.func @operand(
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
 // CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
 // CHECK-DAG:     %[[C16:.*]] = arith.constant 16 : index
 // CHECK-DAG:     %[[LANE:.*]] = gpu.thread_id x
+// CHECK-DAG:     %[[MIDDLE:.*]] = arith.constant 8.000000e+00 : f32
+// CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant -8.000000e+00 : f32
 // CHECK-DAG:     %[[FOLDED:.*]] = memref.alloca() : memref<4x32xf32, #gpu.address_space<workgroup>>
-// CHECK-DAG:     %[[OFFSETS:.*]] = memref.alloca() : memref<4x1xf32, #gpu.address_space<workgroup>>
 // CHECK:         %[[SCALES:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<64xf16>
 // CHECK:         scf.for
 // CHECK:           memref.load %[[SCALES]]
-// CHECK:           memref.store %{{.*}}, %[[FOLDED]]
+// CHECK:           memref.store %[[NUMBER:.*]], %[[FOLDED]]
+// CHECK:           arith.mulf %[[NUMBER]], %[[MIDDLE]]
 // CHECK:           gpu.shuffle xor
-// CHECK:           memref.store %{{.*}}, %[[OFFSETS]]
+// CHECK:           memref.store %{{.*}}, %[[OFFSETS:[a-z_0-9]+]][%{{.*}}] : memref<4x1xf32, #gpu.address_space<workgroup>>
 // CHECK:         gpu.barrier
+// CHECK:           memref.store %{{.*}}, %[[SUMS:[a-z_0-9]+]][%{{.*}}] : memref<4x1xf32, #gpu.address_space<workgroup>>
 // CHECK:         %[[GROUP:.*]] = arith.divui %{{.*}}, %[[C16]]
 // CHECK:         %[[ROW:.*]] = arith.muli %[[GROUP]], %[[C2]]
+// CHECK:         %[[SUM:.*]] = memref.load %[[SUMS]][%[[ROW]], %{{.*}}]
+// CHECK-NEXT:    arith.mulf %[[SUM]], %[[ZERO_CODE]]
 // CHECK:         memref.load %[[OFFSETS]][%[[ROW]], %{{.*}}]
 func.func @operand(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attributes {kv.item_args = 1 : i64} {
   %state = kv.tile.init_state : !kv.state<2x32>
@@ -167,7 +173,7 @@ func.func @operand(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attribut
   %values = kv.tile.load %bytes[%at]
     : memref<?xi8> -> !kv.block<value, 32x32xi4, packing = <32x32, lanes = 32>>
   %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x2xf16, packing = <1x1>>
-  %folded, %offsets = kv.tile.fold %weights, %scales zeros %scales
+  %folded, %offsets = kv.tile.fold %weights, %scales zeros %scales middle 8
     : vector<2x32xf32>, !kv.block<value, 32x2xf16, packing = <1x1>>
       zeros !kv.block<value, 32x2xf16, packing = <1x1>> -> vector<4x32xf32> offsets vector<4x1xf32>
   %small:2 = kv.tile.prepare %folded group 32 : vector<4x32xf32> -> vector<4x32xf32>, vector<4x1xf32>

@@ -316,18 +316,29 @@ func.func private @packing_c1_large() attributes {a = #kv.packing<512x4>}
 
 // -----
 
-// expected-error @below {{expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = 16 with 32x32}}
-func.func private @packing_c2_lanes() attributes {a = #kv.packing<32x32, lanes = 16>}
+// expected-error @below {{expected lanes = 1, or a multiple of 32 that leaves each lane 8 or 32 codes of the tile, but got lanes = 0 with 32x32}}
+func.func private @packing_c2_zero() attributes {a = #kv.packing<32x32, lanes = 0>}
 
 // -----
 
-// expected-error @below {{expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = 32 with 32x4}}
-func.func private @packing_c2_reduced() attributes {a = #kv.packing<32x4, lanes = 32>}
+// Eight codes for each of four lanes, which are fewer than the free indices.
+// expected-error @below {{expected lanes = 1, or a multiple of 8 that leaves each lane 8 or 32 codes of the tile, but got lanes = 4 with 8x4}}
+func.func private @packing_c2_few() attributes {a = #kv.packing<8x4, lanes = 4>}
 
 // -----
 
-// expected-error @below {{expected lanes = 1, or lanes = 32 with a tile of 32x32, but got lanes = 32 with 16x32}}
-func.func private @packing_c2_free() attributes {a = #kv.packing<16x32, lanes = 32>}
+// expected-error @below {{expected lanes = 1, or a multiple of 32 that leaves each lane 8 or 32 codes of the tile, but got lanes = 48 with 32x32}}
+func.func private @packing_c2_multiple() attributes {a = #kv.packing<32x32, lanes = 48>}
+
+// -----
+
+// expected-error @below {{expected lanes = 1, or a multiple of 32 that leaves each lane 8 or 32 codes of the tile, but got lanes = 32 with 32x4}}
+func.func private @packing_c2_four_codes() attributes {a = #kv.packing<32x4, lanes = 32>}
+
+// -----
+
+// expected-error @below {{expected lanes = 1, or a multiple of 16 that leaves each lane 8 or 32 codes of the tile, but got lanes = 32 with 16x32}}
+func.func private @packing_c2_sixteen_codes() attributes {a = #kv.packing<16x32, lanes = 32>}
 
 // -----
 
@@ -367,14 +378,28 @@ func.func private @schedule_c2_multiple() attributes {
 
 // -----
 
+func.func private @schedule_c3_negative() attributes {
+  // expected-error @below {{expected accumulators from 0 to 32, but got -1}}
+  a = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>,
+                   accumulators = -1>}
+
+// -----
+
+func.func private @schedule_c3_large() attributes {
+  // expected-error @below {{expected accumulators from 0 to 32, but got 33}}
+  a = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>,
+                   accumulators = 33>}
+
+// -----
+
 func.func private @schedule_compute() attributes {
-  // expected-error @below {{expected f32 or int8, but got int4}}
+  // expected-error @below {{expected f32, int16 or int8, but got int4}}
   a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}
 
 // -----
 
 func.func private @schedule_incomplete() attributes {
-  // expected-error @below {{expected ','}}
+  // expected-error @below {{struct is missing required parameter: floats}}
   a = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>>}
 
 // -----

@@ -103,7 +103,7 @@ func.func @fold_c2_result(%tile: vector<2x32xf32>, %scales: !scales) {
 !scales = !kv.block<value, 32x2xf16, packing = <1x1>>
 func.func @fold_c2_offsets(%tile: vector<2x32xf32>, %scales: !scales) {
   // expected-error @below {{expected a result of 4x32 and offsets of 4x1}}
-  kv.tile.fold %tile, %scales zeros %scales : vector<2x32xf32>, !scales zeros !scales
+  kv.tile.fold %tile, %scales zeros %scales middle 8 : vector<2x32xf32>, !scales zeros !scales
     -> vector<4x32xf32> offsets vector<4x32xf32>
   return
 }
@@ -122,7 +122,7 @@ func.func @fold_c3_offsets(%tile: vector<2x64xf32>, %scales: !scales) {
 !scales = !kv.block<key, 1x64xf16, packing = <1x1>>
 func.func @fold_c3_zeros(%tile: vector<2x64xf32>, %scales: !scales) {
   // expected-error @below {{expected offsets exactly with zeros, and zeros of f16 or bf16 and the type }}
-  kv.tile.fold %tile, %scales zeros %scales : vector<2x64xf32>, !scales zeros !scales -> vector<2x64xf32>
+  kv.tile.fold %tile, %scales zeros %scales middle 8 : vector<2x64xf32>, !scales zeros !scales -> vector<2x64xf32>
   return
 }
 
@@ -132,7 +132,7 @@ func.func @fold_c3_zeros(%tile: vector<2x64xf32>, %scales: !scales) {
 !zeros = !kv.block<key, 1x64xbf16, packing = <1x1>>
 func.func @fold_c3_type(%tile: vector<2x64xf32>, %scales: !scales, %zeros: !zeros) {
   // expected-error @below {{expected offsets exactly with zeros, and zeros of f16 or bf16 and the type }}
-  kv.tile.fold %tile, %scales zeros %zeros : vector<2x64xf32>, !scales zeros !zeros
+  kv.tile.fold %tile, %scales zeros %zeros middle 8 : vector<2x64xf32>, !scales zeros !zeros
     -> vector<2x64xf32> offsets vector<2x1xf32>
   return
 }
@@ -142,7 +142,7 @@ func.func @fold_c3_type(%tile: vector<2x64xf32>, %scales: !scales, %zeros: !zero
 !scales = !kv.block<key, 1x64xf8E4M3FN, packing = <1x1>>
 func.func @fold_c3_eight_bits(%tile: vector<2x64xf32>, %scales: !scales) {
   // expected-error @below {{expected offsets exactly with zeros, and zeros of f16 or bf16 and the type }}
-  kv.tile.fold %tile, %scales zeros %scales : vector<2x64xf32>, !scales zeros !scales
+  kv.tile.fold %tile, %scales zeros %scales middle 8 : vector<2x64xf32>, !scales zeros !scales
     -> vector<2x64xf32> offsets vector<2x1xf32>
   return
 }
@@ -170,6 +170,14 @@ func.func @prepare_c1_element(%tile: vector<2x64xf32>) {
 func.func @prepare_c1_wide(%tile: vector<2x64xf32>) {
   // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x64xi32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi32>, vector<2x2xf32>, vector<2x2xf32>
+  return
+}
+
+// -----
+
+func.func @prepare_c1_unsigned(%tile: vector<2x64xf32>) {
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x64xui16>'}}
+  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xui16>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
 
@@ -223,25 +231,17 @@ func.func @prepare_c3_missing(%tile: vector<2x64xf32>) {
 
 // -----
 
+func.func @prepare_c3_missing_unsigned(%tile: vector<2x64xf32>) {
+  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xui8>'}}
+  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xui8>, vector<2x2xf32>
+  return
+}
+
+// -----
+
 func.func @prepare_c3_extra(%tile: vector<2x64xf32>) {
   // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xf32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>, vector<2x2xf32>
-  return
-}
-
-// -----
-
-func.func @prepare_c4_wide(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected unsigned exactly with i8 values, but got values 'vector<2x64xi16>'}}
-  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>, vector<2x2xf32>
-  return
-}
-
-// -----
-
-func.func @prepare_c4_float(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected unsigned exactly with i8 values, but got values 'vector<2x64xf32>'}}
-  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>
   return
 }
 
@@ -1117,5 +1117,15 @@ func.func @store_result_memory(%state: !kv.state<1x64>, %halves: memref<?xf16>, 
   // expected-error @below {{operand #1 must be 1D memref of 32-bit float values, but got 'memref<?xf16>'}}
   kv.tile.store_result %state, %halves[%at], %halves[%at]
     : !kv.state<1x64>, memref<?xf16>, memref<?xf16>
+  return
+}
+
+// -----
+
+//===-- kv.tile.is_dominated ---------------------------------------------------------------===//
+
+func.func @is_dominated_c1(%state: !kv.state<2x64>, %weights: vector<1x32xf32>) {
+  // expected-error @below {{expected weights of 2x32, but got 'vector<1x32xf32>'}}
+  kv.tile.is_dominated %state, %weights share 0.125 : !kv.state<2x64>, vector<1x32xf32>
   return
 }

@@ -72,21 +72,29 @@ func.func private @window() attributes {windows = [
 // CHECK-SAME:    #kv.packing<1x1>,
 // CHECK-SAME:    #kv.packing<16x4>,
 // CHECK-SAME:    #kv.packing<256x256>,
-// CHECK-SAME:    #kv.packing<32x32, lanes = 32>]
+// CHECK-SAME:    #kv.packing<32x32, lanes = 32>,
+// CHECK-SAME:    #kv.packing<16x32, lanes = 64>,
+// CHECK-SAME:    #kv.packing<64x32, lanes = 256>]
 func.func private @packing() attributes {packings = [
   #kv.packing<1x1>,
   #kv.packing<16x4, lanes = 1>,
   #kv.packing<256x256>,
-  #kv.packing<32x32, lanes = 32>]}
+  #kv.packing<32x32, lanes = 32>,
+  #kv.packing<16x32, lanes = 64>,
+  #kv.packing<64x32, lanes = 256>]}
 
 // CHECK-LABEL: func.func private @schedule
 // CHECK-SAME:    #kv.schedule<heads = 1, page = 32, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>, floats = <32x1>>,
-// CHECK-SAME:    #kv.schedule<heads = 16, page = 4096, compute = int8, key = <16x4>, value = <16x4>, floats = <16x1>>]
+// CHECK-SAME:    #kv.schedule<heads = 16, page = 4096, compute = int8, key = <16x4>, value = <16x32, lanes = 64>, floats = <16x1>>,
+// CHECK-SAME:    #kv.schedule<heads = 4, page = 65536, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 32>]
 func.func private @schedule() attributes {schedules = [
   #kv.schedule<heads = 1, page = 32, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>,
                floats = <32x1>>,
-  #kv.schedule<heads = 16, page = 4096, compute = int8, key = #kv.packing<16x4>, value = <16x4>,
-               floats = <16x1>>]}
+  #kv.schedule<heads = 16, page = 4096, compute = int8, key = #kv.packing<16x4>, value = <16x32, lanes = 64>,
+               floats = <16x1>, accumulators = 0>,
+  // Keys in another order than they print.
+  #kv.schedule<accumulators = 32, heads = 4, page = 65536, compute = int16, floats = <16x1>,
+               value = <16x32, lanes = 64>, key = <16x32, lanes = 64>>]}
 
 // CHECK-LABEL: func.func private @target
 // CHECK-SAME:    #kv.target<cpu, "avx512_vnni">,
@@ -205,41 +213,44 @@ func.func @merge(%o: tensor<?x?x32x128xf32>, %l: tensor<?x?x32xf32>)
 // CHECK:         %[[SCALED:.*]] = kv.tile.scale_channels %[[TILE]], %[[B]][%[[AT]]] : vector<2x64xf32>, memref<?xi8> -> vector<2x64xf32>
 // CHECK:         kv.tile.prepare %[[SCALED]] group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>{{$}}
 // CHECK:         kv.tile.prepare %[[SCALED]] group 64 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x1xf32>, vector<2x1xf32>
-// CHECK:         kv.tile.prepare %[[SCALED]] group 16 unsigned : vector<2x64xf32> -> vector<2x64xi8>, vector<2x4xf32>, vector<2x4xf32>
+// CHECK:         kv.tile.prepare %[[SCALED]] group 16 : vector<2x64xf32> -> vector<2x64xi8>, vector<2x4xf32>, vector<2x4xf32>
+// CHECK:         kv.tile.prepare %[[SCALED]] group 16 : vector<2x64xf32> -> vector<2x64xui8>, vector<2x4xf32>, vector<2x4xf32>
 func.func @query(%q: memref<?xf16>, %bytes: memref<?xi8>, %at: index) {
   %0 = kv.tile.load_query %q[%at] scale 0.125 : memref<?xf16> -> vector<2x64xf32>
   %1 = kv.tile.scale_channels %0, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x64xf32>
   %2:2 = kv.tile.prepare %1 group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>
   %3:3 = kv.tile.prepare %1 group 64
     : vector<2x64xf32> -> vector<2x64xi16>, vector<2x1xf32>, vector<2x1xf32>
-  %4:3 = kv.tile.prepare %1 group 16 unsigned
+  %4:3 = kv.tile.prepare %1 group 16
     : vector<2x64xf32> -> vector<2x64xi8>, vector<2x4xf32>, vector<2x4xf32>
+  %5:3 = kv.tile.prepare %1 group 16
+    : vector<2x64xf32> -> vector<2x64xui8>, vector<2x4xf32>, vector<2x4xf32>
   return
 }
 
 // CHECK-LABEL: func.func @codes(
 // CHECK-SAME:    %[[B:[^:]*]]: memref<?xi8>, %[[AT:[^:]*]]: index, %[[STATE:[^:]*]]: !kv.state<2x64>,
-// CHECK-SAME:    %[[Q:[^:]*]]: vector<2x64xi16>, %[[QS:[^:]*]]: vector<2x2xf32>, %[[W:[^:]*]]: vector<2x32xi8>, %[[WS:[^:]*]]: vector<2x1xf32>)
-// CHECK:         %[[K:.*]] = kv.tile.load %[[B]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x4>>
+// CHECK-SAME:    %[[Q:[^:]*]]: vector<2x64xi16>, %[[QS:[^:]*]]: vector<2x2xf32>, %[[W:[^:]*]]: vector<2x32xui8>, %[[WS:[^:]*]]: vector<2x1xf32>)
+// CHECK:         %[[K:.*]] = kv.tile.load %[[B]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
 // CHECK:         %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 32x2xf16, packing = <16x1>>
 // CHECK:         kv.tile.score %[[Q]], %[[K]] scales %[[KS]] sums %[[QS]] query_scales %[[QS]] placement <accumulator>
-// CHECK-SAME:      : vector<2x64xi16>, <key, 32x64xi3, packing = <16x4>>, scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
-// CHECK:         %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x4>>
+// CHECK-SAME:      : vector<2x64xi16>, <key, 32x64xi3, packing = <16x32, lanes = 64>>, scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
+// CHECK:         %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x32, lanes = 64>>
 // CHECK:         %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 1x64xf16, packing = <16x1>>
 // CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] scales %[[VS]] sums %[[WS]] weight_scales %[[WS]] placement <result>
-// CHECK-SAME:      : <2x64>, vector<2x32xi8>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32>
+// CHECK-SAME:      : <2x64>, vector<2x32xui8>, <value, 32x64xi2, packing = <16x32, lanes = 64>>, scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32>
 func.func @codes(%bytes: memref<?xi8>, %at: index, %state: !kv.state<2x64>, %q: vector<2x64xi16>,
-                 %qs: vector<2x2xf32>, %w: vector<2x32xi8>, %ws: vector<2x1xf32>) {
-  %k = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x4>>
+                 %qs: vector<2x2xf32>, %w: vector<2x32xui8>, %ws: vector<2x1xf32>) {
+  %k = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>
   %ks = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x2xf16, packing = <16x1>>
   %0 = kv.tile.score %q, %k scales %ks sums %qs query_scales %qs placement <accumulator>
-    : vector<2x64xi16>, !kv.block<key, 32x64xi3, packing = <16x4>>,
+    : vector<2x64xi16>, !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32>
       query_scales vector<2x2xf32> -> vector<2x32xf32>
-  %v = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x64xi2, packing = <16x4>>
+  %v = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>
   %vs = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 1x64xf16, packing = <16x1>>
   kv.tile.accumulate %state, %w, %v scales %vs sums %ws weight_scales %ws placement <result>
-    : !kv.state<2x64>, vector<2x32xi8>, !kv.block<value, 32x64xi2, packing = <16x4>>,
+    : !kv.state<2x64>, vector<2x32xui8>, !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>,
       scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32>
       weight_scales vector<2x1xf32>
   return
@@ -248,46 +259,49 @@ func.func @codes(%bytes: memref<?xi8>, %at: index, %state: !kv.state<2x64>, %q: 
 // CHECK-LABEL: func.func @folded(
 // CHECK-SAME:    %[[STATE:[^:]*]]: !kv.state<2x64>, %[[Q:[^:]*]]: vector<2x64xf32>, %[[W:[^:]*]]: vector<2x32xf32>,
 // CHECK:         kv.tile.fold %[[W]], %[[NORMS:.*]] : vector<2x32xf32>, <value, 32x1xf8E8M0FNU, packing = <1x1>> -> vector<2x32xf32>{{$}}
-// CHECK:         %[[FQ:.*]], %[[OQ:.*]] = kv.tile.fold %[[Q]], %[[KS:.*]] zeros %[[KS]] : vector<2x64xf32>, <key, 1x64xf16, packing = <1x1>> zeros !kv.block<key, 1x64xf16, packing = <1x1>> -> vector<2x64xf32> offsets vector<2x1xf32>
-// CHECK:         kv.tile.score %[[FQ]], %[[K:.*]] scales %[[KS]] sums %[[OQ]] offsets %[[OQ]] placement <operand> : vector<2x64xf32>, <key, 32x64xi2, packing = <16x4>>, scales !kv.block<key, 1x64xf16, packing = <1x1>>, sums vector<2x1xf32> offsets vector<2x1xf32> -> vector<2x32xf32>
-// CHECK:         %[[FW:.*]], %[[OW:.*]] = kv.tile.fold %[[W]], %[[VS:.*]] zeros %[[VS]] : vector<2x32xf32>, <value, 32x2xbf16, packing = <1x1>>
+// CHECK:         %[[FQ:.*]], %[[OQ:.*]] = kv.tile.fold %[[Q]], %[[KS:.*]] zeros %[[KS]] middle 2 : vector<2x64xf32>, <key, 1x64xf16, packing = <1x1>> zeros !kv.block<key, 1x64xf16, packing = <1x1>> -> vector<2x64xf32> offsets vector<2x1xf32>
+// CHECK:         kv.tile.score %[[FQ]], %[[K:.*]] scales %[[KS]] sums %[[OQ]] offsets %[[OQ]] placement <operand> : vector<2x64xf32>, <key, 32x64xi2, packing = <16x32, lanes = 64>>, scales !kv.block<key, 1x64xf16, packing = <1x1>>, sums vector<2x1xf32> offsets vector<2x1xf32> -> vector<2x32xf32>
+// CHECK:         %[[FW:.*]], %[[OW:.*]] = kv.tile.fold %[[W]], %[[VS:.*]] zeros %[[VS]] middle 0 : vector<2x32xf32>, <value, 32x2xbf16, packing = <1x1>>
 // CHECK-SAME:      -> vector<4x32xf32> offsets vector<4x1xf32>
-// CHECK:         kv.tile.accumulate %[[STATE]], %[[FW]], %[[V:.*]] scales %[[VS]] sums %[[OW]] offsets %[[OW]] placement <operand> : <2x64>, vector<4x32xf32>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 32x2xbf16, packing = <1x1>>, sums vector<4x1xf32> offsets vector<4x1xf32>
+// CHECK:         kv.tile.accumulate %[[STATE]], %[[FW]], %[[V:.*]] scales %[[VS]] sums %[[OW]] offsets %[[OW]] placement <operand> : <2x64>, vector<4x32xf32>, <value, 32x64xi2, packing = <16x32, lanes = 64>>, scales !kv.block<value, 32x2xbf16, packing = <1x1>>, sums vector<4x1xf32> offsets vector<4x1xf32>
 func.func @folded(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %w: vector<2x32xf32>,
-                  %k: !kv.block<key, 32x64xi2, packing = <16x4>>, %ks: !kv.block<key, 1x64xf16, packing = <1x1>>,
-                  %v: !kv.block<value, 32x64xi2, packing = <16x4>>, %vs: !kv.block<value, 32x2xbf16, packing = <1x1>>,
+                  %k: !kv.block<key, 32x64xi2, packing = <16x32, lanes = 64>>,
+                  %ks: !kv.block<key, 1x64xf16, packing = <1x1>>,
+                  %v: !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>,
+                  %vs: !kv.block<value, 32x2xbf16, packing = <1x1>>,
                   %norms: !kv.block<value, 32x1xf8E8M0FNU, packing = <1x1>>) {
   %0 = kv.tile.fold %w, %norms
     : vector<2x32xf32>, !kv.block<value, 32x1xf8E8M0FNU, packing = <1x1>> -> vector<2x32xf32>
-  %1:2 = kv.tile.fold %q, %ks zeros %ks
+  %1:2 = kv.tile.fold %q, %ks zeros %ks middle 2
     : vector<2x64xf32>, !kv.block<key, 1x64xf16, packing = <1x1>> zeros !kv.block<key, 1x64xf16, packing = <1x1>>
       -> vector<2x64xf32> offsets vector<2x1xf32>
   %2 = kv.tile.score %1#0, %k scales %ks sums %1#1 offsets %1#1 placement <operand>
-    : vector<2x64xf32>, !kv.block<key, 32x64xi2, packing = <16x4>>,
+    : vector<2x64xf32>, !kv.block<key, 32x64xi2, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 1x64xf16, packing = <1x1>>, sums vector<2x1xf32> offsets vector<2x1xf32>
       -> vector<2x32xf32>
-  %3:2 = kv.tile.fold %w, %vs zeros %vs
+  %3:2 = kv.tile.fold %w, %vs zeros %vs middle 0
     : vector<2x32xf32>, !kv.block<value, 32x2xbf16, packing = <1x1>> zeros !kv.block<value, 32x2xbf16, packing = <1x1>>
       -> vector<4x32xf32> offsets vector<4x1xf32>
   kv.tile.accumulate %state, %3#0, %v scales %vs sums %3#1 offsets %3#1 placement <operand>
-    : !kv.state<2x64>, vector<4x32xf32>, !kv.block<value, 32x64xi2, packing = <16x4>>,
+    : !kv.state<2x64>, vector<4x32xf32>, !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>,
       scales !kv.block<value, 32x2xbf16, packing = <1x1>>, sums vector<4x1xf32> offsets vector<4x1xf32>
   return
 }
 
 // CHECK-LABEL: func.func @zeros(
-// CHECK:         kv.tile.score %{{.*}}, %{{.*}} scales %[[KS:.*]] zeros %[[KS]] sums %[[QS:.*]] query_scales %[[QS]] placement <accumulator> : vector<2x64xi16>, <key, 32x64xi4, packing = <16x4>>, scales !kv.block<key, 32x2xf16, packing = <16x1>> zeros !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
-// CHECK:         kv.tile.accumulate %{{.*}}, %{{.*}}, %{{.*}} scales %[[VS:.*]] zeros %[[VS]] hybrid sums %[[WS:.*]] weight_scales %[[WS]] placement <accumulator> : <2x64>, vector<2x32xi8>, <value, 32x64xi2, packing = <16x4>>, scales !kv.block<value, 1x64xf16, packing = <16x1>> zeros !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32>
+// CHECK:         kv.tile.score %{{.*}}, %{{.*}} scales %[[KS:.*]] zeros %[[KS]] sums %[[QS:.*]] query_scales %[[QS]] placement <accumulator> : vector<2x64xi16>, <key, 32x64xi4, packing = <16x32, lanes = 64>>, scales !kv.block<key, 32x2xf16, packing = <16x1>> zeros !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.accumulate %{{.*}}, %{{.*}}, %{{.*}} scales %[[VS:.*]] zeros %[[VS]] hybrid sums %[[WS:.*]] weight_scales %[[WS]] placement <accumulator> : <2x64>, vector<2x32xui8>, <value, 32x64xi2, packing = <16x32, lanes = 64>>, scales !kv.block<value, 1x64xf16, packing = <16x1>> zeros !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32>
 func.func @zeros(%state: !kv.state<2x64>, %q: vector<2x64xi16>, %qs: vector<2x2xf32>,
-                 %k: !kv.block<key, 32x64xi4, packing = <16x4>>, %ks: !kv.block<key, 32x2xf16, packing = <16x1>>,
-                 %w: vector<2x32xi8>, %ws: vector<2x1xf32>, %v: !kv.block<value, 32x64xi2, packing = <16x4>>,
+                 %k: !kv.block<key, 32x64xi4, packing = <16x32, lanes = 64>>,
+                 %ks: !kv.block<key, 32x2xf16, packing = <16x1>>, %w: vector<2x32xui8>, %ws: vector<2x1xf32>,
+                 %v: !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>,
                  %vs: !kv.block<value, 1x64xf16, packing = <16x1>>) {
   %0 = kv.tile.score %q, %k scales %ks zeros %ks sums %qs query_scales %qs placement <accumulator>
-    : vector<2x64xi16>, !kv.block<key, 32x64xi4, packing = <16x4>>,
+    : vector<2x64xi16>, !kv.block<key, 32x64xi4, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x2xf16, packing = <16x1>> zeros !kv.block<key, 32x2xf16, packing = <16x1>>,
       sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
   kv.tile.accumulate %state, %w, %v scales %vs zeros %vs hybrid sums %ws weight_scales %ws placement <accumulator>
-    : !kv.state<2x64>, vector<2x32xi8>, !kv.block<value, 32x64xi2, packing = <16x4>>,
+    : !kv.state<2x64>, vector<2x32xui8>, !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>,
       scales !kv.block<value, 1x64xf16, packing = <16x1>> zeros !kv.block<value, 1x64xf16, packing = <16x1>>,
       sums vector<2x1xf32> weight_scales vector<2x1xf32>
   return
@@ -320,6 +334,7 @@ func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %byt
 // CHECK:         %[[LOGITS:.*]] = kv.tile.score %[[Q]], %[[K]] placement <none> : vector<2x64xf32>, <key, 32x64xf16, packing = <16x1>> -> vector<2x32xf32>
 // CHECK:         %[[MASKED:.*]] = kv.tile.mask %[[LOGITS]], %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
 // CHECK:         %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[MASKED]] : <2x64>, vector<2x32xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.is_dominated %[[STATE]], %[[W]] share 1.250000e-01 : <2x64>, vector<2x32xf32>{{$}}
 // CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] placement <none> : <2x64>, vector<2x32xf32>, <value, 32x64xf16, packing = <16x1>>{{$}}
 func.func @numbers(%at: index, %q: vector<2x64xf32>, %k: !kv.block<key, 32x64xf16, packing = <16x1>>,
                    %v: !kv.block<value, 32x64xf16, packing = <16x1>>) {
@@ -328,6 +343,7 @@ func.func @numbers(%at: index, %q: vector<2x64xf32>, %k: !kv.block<key, 32x64xf1
     : vector<2x64xf32>, !kv.block<key, 32x64xf16, packing = <16x1>> -> vector<2x32xf32>
   %1 = kv.tile.mask %0, %at : vector<2x32xf32> -> vector<2x32xf32>
   %2 = kv.tile.softmax_step %state, %1 : !kv.state<2x64>, vector<2x32xf32> -> vector<2x32xf32>
+  %3 = kv.tile.is_dominated %state, %2 share 0.125 : !kv.state<2x64>, vector<2x32xf32>
   kv.tile.accumulate %state, %2, %v placement <none>
     : !kv.state<2x64>, vector<2x32xf32>, !kv.block<value, 32x64xf16, packing = <16x1>>
   return

@@ -2,18 +2,47 @@
 // RUN: split-file %s %t
 // RUN: kvcc-opt %t/compute.mlir -kv-plan-schedule=compute=f64 -verify-diagnostics
 // RUN: kvcc-opt %t/cuda-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
+// RUN: kvcc-opt %t/cuda-int16.mlir -kv-plan-schedule=compute=int16 -verify-diagnostics
 // RUN: kvcc-opt %t/fp8-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
 // RUN: kvcc-opt %t/page.mlir -kv-plan-schedule=page=100 -verify-diagnostics
+// RUN: kvcc-opt %t/heads.mlir -kv-plan-schedule=heads=3 -verify-diagnostics
+// RUN: kvcc-opt %t/heads-negative.mlir -kv-plan-schedule=heads=-2 -verify-diagnostics
+// RUN: kvcc-opt %t/accumulators.mlir -kv-plan-schedule=accumulators=33 -verify-diagnostics
 // RUN: kvcc-opt %t/target.mlir -kv-plan-schedule -verify-diagnostics
 // RUN: kvcc-opt %t/target-type.mlir -kv-plan-schedule -verify-diagnostics
 
 //--- compute.mlir
-// expected-error @below {{expected compute auto, f32 or int8, but got f64}}
-module attributes {kv.target = #kv.target<cpu, "generic">} {}
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @compute(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected compute auto, f32, int16 or int8, but got f64}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
 
 //--- cuda-int8.mlir
-// expected-error @below {{expected compute auto or f32 for a cuda target, but got int8}}
-module attributes {kv.target = #kv.target<cuda, "sm_90">} {}
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  func.func @cuda_int8(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected compute auto or f32 for a cuda target, but got int8}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- cuda-int16.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  func.func @cuda_int16(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected compute auto or f32 for a cuda target, but got int16}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
 
 //--- fp8-int8.mlir
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>,
@@ -33,6 +62,39 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @page(%q: tensor<?x8x64xf16>, %cache: !cache) {
     // expected-error @below {{expected page a multiple of 32 from 32 to 65536, but got 100}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- heads.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @heads(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected heads that divide the 4 query heads of a KV head, but got 3}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- heads-negative.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @heads_negative(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected heads that divide the 4 query heads of a KV head, but got -2}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- accumulators.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @accumulators(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected accumulators from 0 to 32, but got 33}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }

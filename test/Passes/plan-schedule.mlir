@@ -1,14 +1,26 @@
 // What kv-plan-schedule decides: arithmetic and packings by target, query heads by group, options.
-// Without dot products of bytes nothing is rounded.
-// GENERIC: compute = f32
+// Without products of bytes nothing is rounded; all CPU levels share one order of codes.
+// GENERIC: compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>
+// WORDS: compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>
+// BYTES: compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>
 // RUN: split-file %s %t
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule | FileCheck %t/cpu.mlir
-// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
-// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %t/cpu.mlir
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64 accumulators=12" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int16 | FileCheck %t/cpu.mlir
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/avx512_vnni/avx512/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/avx512_vnni/x86-64-v4/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/avx512_vnni/avx_vnni/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/avx512_vnni/avx2/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/avx512_vnni/x86-64-v3/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/avx512_vnni/neon_dotprod/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
 // RUN: sed 's/avx512_vnni/generic/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=GENERIC
+// RUN: sed 's/avx512_vnni/generic/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
+// RUN: kvcc-opt %t/heads.mlir -kv-plan-schedule=heads=2 | FileCheck %t/heads.mlir
 // RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule | FileCheck %t/fp8.mlir
 // RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/fp8.mlir
-// RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule=compute=int8 | FileCheck %t/fp4.mlir
+// RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule | FileCheck %t/fp4.mlir
+// RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
 // RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule | FileCheck %t/cuda.mlir
 // RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/cuda.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule --remark-format=emitRemark --remarks-filter=kv-plan-schedule \
@@ -23,9 +35,9 @@ module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @group_4(
   // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>
   // OPTIONS-LABEL: func.func @group_4(
-  // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>
+  // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 12>
   // REMARK:        [[#@LINE+3]]:5: remark: [Passed] schedule | Category:kv-plan-schedule
-  // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int8 products
+  // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int16 products
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
@@ -73,6 +85,26 @@ module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
         scale = 0.125, schedule = #kv.schedule<heads = 2, page = 32, compute = f32, key = <32x4>,
                                                value = <32x4>, floats = <32x1>>}
       : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- heads.mlir
+// Heads that are asked for divide each group; so they also may be fewer than fit.
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  // CHECK-LABEL: func.func @group_4(
+  // CHECK:         #kv.schedule<heads = 2,
+  func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+
+  // CHECK-LABEL: func.func @group_6(
+  // CHECK:         #kv.schedule<heads = 2,
+  func.func @group_6(%q: tensor<?x12x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x12x64xf16>, !cache -> tensor<?x12x64xf32>, tensor<?x12xf32>
     return
   }
 }

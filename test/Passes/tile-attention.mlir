@@ -2,8 +2,9 @@
 // walk over pages and windows, where each block is loaded from and what happens to it in which order.
 // RUN: kvcc-opt %s -kv-tile-attention -canonicalize -cse | FileCheck %s
 
-// Both sides quantized, keys with a diagonal transform, integer arithmetic. Of eight query heads two share a
-// pass, so two tiles share a KV head. A block of 32 tokens holds 768 bytes of key codes, 128 of key scales,
+// Both sides quantized, keys with a diagonal transform, integer arithmetic: the query is rounded to words, the weights
+// to bytes without a sign, or to words where a token dominates its block. Of eight query heads two share a pass, so
+// two tiles share a KV head. A block of 32 tokens holds 768 bytes of key codes, 128 of key scales,
 // 512 of value codes and 128 of value scales, 1536 in all; a page has four blocks of each of two KV heads.
 // A slot has per KV head 256 bytes of factors, one sink block of 8192 and four recent blocks.
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
@@ -99,8 +100,14 @@
 // CHECK:           %[[V:.*]] = kv.tile.load %[[PAGES]][%[[VALUES_AT]]] : memref<?xi8> -> <value, 32x64xi2, packing = <32x4>>
 // CHECK:           %[[VALUE_SCALES_AT:.*]] = arith.addi %[[AT]], %[[VALUE_SCALES]]
 // CHECK:           %[[VS:.*]] = kv.tile.load %[[PAGES]][%[[VALUE_SCALES_AT]]] : memref<?xi8> -> <value, 1x64xf16, packing = <32x1>>
-// CHECK:           %[[VALUES_W:[^,]*]], %[[SUMS_W:[^,]*]], %[[SCALES_W:.*]] = kv.tile.prepare %[[W]] group 32 unsigned : vector<2x32xf32> -> vector<2x32xi8>, vector<2x1xf32>, vector<2x1xf32>
-// CHECK:           kv.tile.accumulate %[[STATE]], %[[VALUES_W]], %[[V]] scales %[[VS]] sums %[[SUMS_W]] weight_scales %[[SCALES_W]] placement <result>
+// CHECK:           %[[IS_DOMINATED:.*]] = kv.tile.is_dominated %[[STATE]], %[[W]] share 1.250000e-01
+// CHECK-NEXT:      scf.if %[[IS_DOMINATED]] {
+// CHECK-NEXT:        %[[WORDS_W:[^,]*]], %[[WORD_SUMS_W:[^,]*]], %[[WORD_SCALES_W:.*]] = kv.tile.prepare %[[W]] group 32 : vector<2x32xf32> -> vector<2x32xi16>, vector<2x1xf32>, vector<2x1xf32>
+// CHECK-NEXT:        kv.tile.accumulate %[[STATE]], %[[WORDS_W]], %[[V]] scales %[[VS]] sums %[[WORD_SUMS_W]] weight_scales %[[WORD_SCALES_W]] placement <result>
+// CHECK-NEXT:      } else {
+// CHECK-NEXT:        %[[BYTES_W:[^,]*]], %[[BYTE_SUMS_W:[^,]*]], %[[BYTE_SCALES_W:.*]] = kv.tile.prepare %[[W]] group 32 : vector<2x32xf32> -> vector<2x32xui8>, vector<2x1xf32>, vector<2x1xf32>
+// CHECK-NEXT:        kv.tile.accumulate %[[STATE]], %[[BYTES_W]], %[[V]] scales %[[VS]] sums %[[BYTE_SUMS_W]] weight_scales %[[BYTE_SCALES_W]] placement <result>
+// CHECK-NEXT:      }
 // CHECK-NEXT:    }
 
 // Windows: sink blocks, then a ring of recent blocks; the query without the factors.
@@ -142,14 +149,14 @@
 func.func @codes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x4>, value = <32x4>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <32x4>,
                               floats = <16x1>>}
     : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
 }
 
 // Float arithmetic rounds nothing and brings no scales of its own; values that are numbers need no
-// preparation. Keys have no transform.
+// preparation and no look at the weights. Keys have no transform.
 !mixed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = bf16,
                    key = <i4, map = sym, group = 1x64, scale = f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
@@ -165,6 +172,7 @@ func.func @codes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>,
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] placement <result>
 // CHECK:           %[[W:.*]] = kv.tile.softmax_step %{{.*}}, %[[LOGITS]]
 // CHECK-NOT:       kv.tile.prepare
+// CHECK-NOT:       kv.tile.is_dominated
 // CHECK:           %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xf16, packing = <32x1>>
 // CHECK:           kv.tile.accumulate %{{.*}}, %[[W]], %[[V]] placement <none>
 // CHECK:         scf.for
@@ -197,16 +205,53 @@ func.func @codes_f32(%q: tensor<?x8x64xbf16>, %cache: !mixed) -> (tensor<?x8x64x
 func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<none>,
-      schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
-                              floats = <16x1>>}
+      schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x8x64xf16>, !plain -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
 }
 
+// Arithmetic in bytes rounds the query to bytes too, with a sign; a dominated block still takes words.
+// CHECK-LABEL: func.func @bytes(
+// CHECK:         kv.tile.prepare {{.*}} group 32 : vector<2x64xf32> -> vector<2x64xi8>, vector<2x2xf32>, vector<2x2xf32>
+// CHECK:         scf.for
+// CHECK:           kv.tile.score {{.*}} : vector<2x64xi8>, <key, 32x64xi3,
+// CHECK:           scf.if
+// CHECK:             kv.tile.accumulate {{.*}} : <2x64>, vector<2x32xi16>, <value, 32x64xi2,
+// CHECK:           } else {
+// CHECK:             kv.tile.accumulate {{.*}} : <2x64>, vector<2x32xui8>, <value, 32x64xi2,
+func.func @bytes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
+    : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
+// Beside values of more than four bits the error of bytes would show: weights are words in every block. How many
+// registers sums take goes to the lowering with the function.
+!fine = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                  key = <i3, map = sym, group = 1x32, scale = f16>,
+                  value = <i5, map = sym, group = 32x1, scale = f16>,
+                  window = <sink = 0, recent = 0, flush = 32>>
+// CHECK-LABEL: func.func @words(
+// CHECK-SAME:    attributes {kv.accumulators = 4 : i64, kv.item_args = 3 : i64}
+// CHECK-NOT:     kv.tile.is_dominated
+// CHECK:         kv.tile.accumulate {{.*}} : <2x64>, vector<2x32xi16>, <value, 32x64xi5,
+// CHECK-NEXT:    }
+func.func @words(%q: tensor<?x8x64xf16>, %cache: !fine) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 4>}
+    : tensor<?x8x64xf16>, !fine -> tensor<?x8x64xf32>, tensor<?x8xf32>
+  return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
+}
+
 // Scales that every reduced index has of its own go into the small operand: the query once per block, for the
-// one group of keys that a block holds, and the weights twice, for two groups of channels. Folded weights
-// may be negative and large, so that integers have 16 bits. Zero points, folded too, are added to the logits
-// and to the output.
+// one group of keys that a block holds, and the weights twice, for two groups of channels. Zero points, folded
+// too, are added to the logits and to the output; codes count from the middle, 2, as codes without zero points do.
 !kivi = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                   key = <i2, map = asym, group = 32x1, scale = f16>,
                   value = <i2, map = asym, group = 1x32, scale = f16>,
@@ -219,24 +264,68 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
 // CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xi2, packing = <16x32, lanes = 64>>
 // CHECK:           %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 1x64xf16, packing = <1x1>>
 // CHECK:           %[[KZ:.*]] = kv.tile.load {{.*}} -> <key, 1x64xf16, packing = <1x1>>
-// CHECK:           %[[FOLDED_Q:[^,]*]], %[[OFFSETS_Q:.*]] = kv.tile.fold %[[QUERY]], %[[KS]] zeros %[[KZ]] : {{.*}} -> vector<2x64xf32> offsets vector<2x1xf32>
+// CHECK:           %[[FOLDED_Q:[^,]*]], %[[OFFSETS_Q:.*]] = kv.tile.fold %[[QUERY]], %[[KS]] zeros %[[KZ]] middle 2 : {{.*}} -> vector<2x64xf32> offsets vector<2x1xf32>
 // CHECK:           %[[VALUES_Q:[^,]*]], %[[SUMS_Q:[^,]*]], %[[SCALES_Q:.*]] = kv.tile.prepare %[[FOLDED_Q]] group 64 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x1xf32>, vector<2x1xf32>
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score %[[VALUES_Q]], %[[K]] scales %[[KS]] sums %[[SUMS_Q]] query_scales %[[SCALES_Q]] offsets %[[OFFSETS_Q]] placement <operand>
 // CHECK:           %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[LOGITS]]
 // CHECK:           %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x32, lanes = 64>>
 // CHECK:           %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 32x2xf16, packing = <1x1>>
 // CHECK:           %[[VZ:.*]] = kv.tile.load {{.*}} -> <value, 32x2xf16, packing = <1x1>>
-// CHECK:           %[[FOLDED_W:[^,]*]], %[[OFFSETS_W:.*]] = kv.tile.fold %[[W]], %[[VS]] zeros %[[VZ]] : {{.*}} -> vector<4x32xf32> offsets vector<4x1xf32>
-// CHECK:           %[[VALUES_W:[^,]*]], %[[SUMS_W:[^,]*]], %[[SCALES_W:.*]] = kv.tile.prepare %[[FOLDED_W]] group 32 : vector<4x32xf32> -> vector<4x32xi16>, vector<4x1xf32>, vector<4x1xf32>
-// CHECK:           kv.tile.accumulate %[[STATE]], %[[VALUES_W]], %[[V]] scales %[[VS]] sums %[[SUMS_W]] weight_scales %[[SCALES_W]] offsets %[[OFFSETS_W]] placement <operand>
+// CHECK:           %[[FOLDED_W:[^,]*]], %[[OFFSETS_W:.*]] = kv.tile.fold %[[W]], %[[VS]] zeros %[[VZ]] middle 2 : {{.*}} -> vector<4x32xf32> offsets vector<4x1xf32>
+// CHECK:           %[[IS_DOMINATED:.*]] = kv.tile.is_dominated %[[STATE]], %[[W]] share
+// CHECK-NEXT:      scf.if %[[IS_DOMINATED]] {
+// CHECK-NEXT:        %[[WORDS_W:[^,]*]], %[[WORD_SUMS_W:[^,]*]], %[[WORD_SCALES_W:.*]] = kv.tile.prepare %[[FOLDED_W]] group 32 : vector<4x32xf32> -> vector<4x32xi16>, vector<4x1xf32>, vector<4x1xf32>
+// CHECK-NEXT:        kv.tile.accumulate %[[STATE]], %[[WORDS_W]], %[[V]] scales %[[VS]] sums %[[WORD_SUMS_W]] weight_scales %[[WORD_SCALES_W]] offsets %[[OFFSETS_W]] placement <operand>
+// CHECK-NEXT:      } else {
+// CHECK-NEXT:        %[[BYTES_W:[^,]*]], %[[BYTE_SUMS_W:[^,]*]], %[[BYTE_SCALES_W:.*]] = kv.tile.prepare %[[FOLDED_W]] group 32 : vector<4x32xf32> -> vector<4x32xui8>, vector<4x1xf32>, vector<4x1xf32>
+// CHECK-NEXT:        kv.tile.accumulate %[[STATE]], %[[BYTES_W]], %[[V]] scales %[[VS]] sums %[[BYTE_SUMS_W]] weight_scales %[[BYTE_SCALES_W]] offsets %[[OFFSETS_W]] placement <operand>
+// CHECK-NEXT:      }
 // CHECK-NEXT:    }
 // CHECK-NOT:     kv.tile.restore
 func.func @operand(%q: tensor<?x4x64xf16>, %cache: !kivi) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<operand>, value_scales = #kv.placement<operand>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
-                              floats = <16x1>>}
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x4x64xf16>, !kivi -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
+// Scales with signs make folded weights negative: bytes have a sign then. Without sinks every block may hold the tokens
+// that most weight goes to, and all of them take words.
+!signed_sink = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>,
+                         value = <i4, map = sym_signed, group = 1x64, scale = f16>,
+                         window = <sink = 32, recent = 96, flush = 32>>
+!signed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>,
+                    value = <i4, map = sym_signed, group = 1x64, scale = f16>,
+                    window = <sink = 0, recent = 128, flush = 32>>
+// CHECK-LABEL: func.func @signed_sink(
+// CHECK:         %[[W:.*]] = kv.tile.softmax_step
+// CHECK:         %[[FOLDED_W:.*]] = kv.tile.fold %[[W]], %{{.*}} : {{.*}} -> vector<2x32xf32>{{$}}
+// CHECK:         kv.tile.is_dominated %{{.*}}, %[[W]] share
+// CHECK-NEXT:    scf.if
+// CHECK:           kv.tile.prepare %[[FOLDED_W]] group 32 : {{.*}} -> vector<2x32xi16>,
+// CHECK:         } else {
+// CHECK:           kv.tile.prepare %[[FOLDED_W]] group 32 : {{.*}} -> vector<2x32xi8>,
+// CHECK-LABEL: func.func @signed(
+// CHECK-NOT:     kv.tile.is_dominated
+// CHECK:         kv.tile.prepare %{{.*}} group 32 : {{.*}} -> vector<2x32xi16>,
+// CHECK-NOT:     kv.tile.is_dominated
+// CHECK:         return
+func.func @signed_sink(%q: tensor<?x4x64xf16>, %cache: !signed_sink) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<operand>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
+    : tensor<?x4x64xf16>, !signed_sink -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+func.func @signed(%q: tensor<?x4x64xf16>, %cache: !signed) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<operand>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
+    : tensor<?x4x64xf16>, !signed -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
 }
 
@@ -260,8 +349,8 @@ func.func @operand(%q: tensor<?x4x64xf16>, %cache: !kivi) -> (tensor<?x4x64xf32>
 func.func @zeros(%q: tensor<?x4x64xf16>, %cache: !hybrid) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<accumulator>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
-                              floats = <16x1>>}
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x4x64xf16>, !hybrid -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
 }
@@ -303,8 +392,8 @@ func.func @zeros(%q: tensor<?x4x64xf16>, %cache: !hybrid) -> (tensor<?x4x64xf32>
 func.func @transforms(%q: tensor<?x4x64xf16>, %cache: !transformed) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<accumulator>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
-                              floats = <16x1>>}
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x4x64xf16>, !transformed -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
 }
@@ -324,13 +413,14 @@ func.func @transforms(%q: tensor<?x4x64xf16>, %cache: !transformed) -> (tensor<?
 func.func @in_weights(%q: tensor<?x4x64xf16>, %cache: !in_weights) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<none>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
-                              floats = <16x1>>}
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x4x64xf16>, !in_weights -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
 }
 
-// Token norms multiply the logits of their keys and the weights of their values.
+// Token norms multiply the logits of their keys and the weights of their values; which token dominates is said by the
+// weights without them.
 !normed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                     key = <i4, map = sym, group = 1x64, scale = f16, transforms = [#kv.token_norm<f16>]>,
                     value = <i4, map = sym, group = 32x1, scale = f16, transforms = [#kv.token_norm<f8E8M0FNU>]>,
@@ -343,16 +433,21 @@ func.func @in_weights(%q: tensor<?x4x64xf16>, %cache: !in_weights) -> (tensor<?x
 // CHECK:           %[[W:.*]] = kv.tile.softmax_step %{{.*}}, %[[NORMED]]
 // CHECK:           %[[VN:.*]] = kv.tile.load {{.*}} -> <value, 32x1xf8E8M0FNU, packing = <1x1>>
 // CHECK:           %[[NORMED_W:.*]] = kv.tile.fold %[[W]], %[[VN]] : {{.*}} -> vector<2x32xf32>{{$}}
-// CHECK:           %[[VALUES_W:[^,]*]], %{{.*}} = kv.tile.prepare %[[NORMED_W]] group 32
-// CHECK:           kv.tile.accumulate %{{.*}}, %[[VALUES_W]],
+// CHECK:           kv.tile.is_dominated %{{.*}}, %[[W]] share
+// CHECK:             %[[WORDS_W:[^,]*]], %{{.*}} = kv.tile.prepare %[[NORMED_W]] group 32
+// CHECK:             kv.tile.accumulate %{{.*}}, %[[WORDS_W]],
+// CHECK:           } else {
+// CHECK:             %[[BYTES_W:[^,]*]], %{{.*}} = kv.tile.prepare %[[NORMED_W]] group 32
+// CHECK:             kv.tile.accumulate %{{.*}}, %[[BYTES_W]],
+// CHECK-NEXT:      }
 // CHECK-NEXT:    }
 // CHECK-NOT:     kv.tile.restore
 // CHECK:         return
 func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<accumulator>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
-                              floats = <16x1>>}
+      schedule = #kv.schedule<heads = 2, page = 128, compute = int16, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x4x64xf16>, !normed -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
 }
@@ -381,8 +476,8 @@ func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x6
 func.func @every_token(%q: tensor<?x4x64xf16>, %cache: !every_token) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<result>, value_scales = #kv.placement<operand>,
-      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>,
-                              floats = <16x1>>}
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x4x64xf16>, !every_token -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
 }

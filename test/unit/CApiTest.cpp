@@ -25,7 +25,7 @@ public:
   void SetUp() override {
     if (!getenv("KVCC_CACHE_DIR"))
       cacheOff.emplace("KVCC_CACHE", "off"); // leave the user's cache alone
-    kvcc_context_options options = {sizeof(options), nullptr, 4};
+    kvcc_context_options options = {sizeof(options), nullptr, 4, nullptr, nullptr};
     ASSERT_EQ(kvcc_context_create(&options, &context), KVCC_OK) << kvcc_last_message();
   }
   void TearDown() override {
@@ -88,6 +88,34 @@ public:
   std::vector<_Float16> query, keys, values;
   std::vector<float> out, lse;
 };
+
+TEST_F(CApiTest, RunsOnTheThreadsOfTheHost) {
+  compile();
+  fill(600);
+  ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+  std::vector<float> own = out;
+  kvcc_program_destroy(program);
+  kvcc_context_destroy(context);
+  std::atomic<int64_t> items{0};
+  kvcc_context_options options = {sizeof(options), nullptr, 4,
+                                  [](void *user, int64_t count, void (*body)(void *, int64_t), void *data) {
+                                    *static_cast<std::atomic<int64_t> *>(user) += count;
+                                    std::vector<std::thread> threads;
+                                    for (int64_t first = 0; first < 4; ++first)
+                                      threads.emplace_back([=] {
+                                        for (int64_t item = first; item < count; item += 4)
+                                          body(data, item);
+                                      });
+                                    for (std::thread &thread : threads)
+                                      thread.join();
+                                  },
+                                  &items};
+  ASSERT_EQ(kvcc_context_create(&options, &context), KVCC_OK) << kvcc_last_message();
+  compile();
+  ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+  EXPECT_GT(items.load(), 1);
+  EXPECT_EQ(out, own);
+}
 
 TEST_F(CApiTest, DecodesOneStep) {
   compile();

@@ -29,6 +29,25 @@ TEST(ThreadPoolTest, WakesAfterSleeping) {
   }
 }
 
+TEST(ThreadPoolTest, RunsOnTheThreadsOfTheHost) {
+  int calls = 0;
+  auto backwards = [](void *user, int64_t items, void (*body)(void *, int64_t), void *data) {
+    ++*static_cast<int *>(user);
+    for (int64_t item = items; item-- > 0;)
+      body(data, item);
+  };
+  ThreadPool pool(4, backwards, &calls);
+  std::vector<int64_t> order;
+  pool.run(3, 0, [&](int64_t item) { order.push_back(item); });
+  EXPECT_EQ(order, (std::vector<int64_t>{2, 1, 0}));
+  EXPECT_EQ(calls, 1);
+  // One item, or one thread, needs nobody else.
+  pool.run(1, 0, [&](int64_t item) { order.push_back(item); });
+  pool.run(2, 1, [&](int64_t item) { order.push_back(item); });
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(order, (std::vector<int64_t>{2, 1, 0, 0, 0, 1}));
+}
+
 TEST(ThreadPoolTest, SeveralCallersAtOnce) {
   ThreadPool pool(2);
   std::atomic<int64_t> sum{0};

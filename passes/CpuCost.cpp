@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Counts that follow codegen/cpu line by line.
+#include "passes/CpuCost.h"
+
+#include "passes/Passes.h"
+
+using namespace kvcc;
+using namespace kvcc::kv;
+
+namespace {
+
+/// What a prepared row costs beside its vectors: reductions of 16 lanes, a division.
+constexpr double kPrepareRow = 24, kPrepareVector = 8, kFoldVector = 5;
+/// Addresses and the loop over blocks; masks.
+constexpr double kBlock = 50, kMask = 4;
+
+class Counter {
+public:
+  Counter(CacheType cache, ScheduleAttr schedule, const CpuLevel &level)
+      : cache(cache), schedule(schedule), level(level), heads(double(schedule.getHeads())),
+        lanes(double(level.vectorBytes) / 4), wide(64.0 / double(level.vectorBytes)) {
+    int64_t registers = schedule.getAccumulators() ? schedule.getAccumulators() : level.accumulators;
+    while (2 * vectors * schedule.getHeads() <= registers)
+      vectors *= 2;
+  }
+
+  double countPage() const {
+    double mask = cache.getWindow().getFlush() % kBlockTokens ? heads * 2 * wide * kMask : 0;
+    return countSide(cache.getKey(), Role::Key) + countSide(cache.getValue(), Role::Value) + countSoftmax() + mask;
+  }
+  double countWindow() const { return 2 * countNumbers() + countSoftmax() + heads * 2 * wide * kMask; }
+
+private:
+  /// Loads, maximum, two exponentials of two vectors, a reduction.
+  double countSoftmax() const { return kBlock + heads * (30 + 50 * wide); }
+  double elements() const { return double(kBlockTokens * cache.getHeadDim()); }
+
+  /// floatProduct: load and convert, then multiply, with what was broadcast for all vectors of a unit.
+  double countNumbers() const { return elements() / lanes * (2.25 + heads * (1 + 1.0 / double(vectors))); }
+
+  /// Bits of the elements that codes are multiplied as.
+  unsigned getProductBits(QuantAttr quant, Role role, Placement placement) const {
+    switch (schedule.getCompute()) {
+    case Compute::F32:
+      return 32;
+    case Compute::Int16: {
+      bool isSigned = placement == Placement::Operand && quant.getMap() == Map::SymSigned;
+      return role == Role::Key || quant.getBits() > 4 || (isSigned && !cache.getWindow().getSink()) ? 16 : 8;
+    }
+    case Compute::Int8:
+      return 8;
+    }
+    llvm_unreachable("unknown arithmetic");
+  }
+
+  /// ProductBuilder::extractCodes for the codes of a vector of bytes: loads; a shift and a mask for each part; three
+  /// more for codes that lie in two words.
+  static double countExtract(QuantAttr quant, unsigned productBits) {
+    unsigned bits = quant.getBits();
+    double parts = productBits / 8, crossing = 0;
+    for (unsigned code = 0; code < 8; ++code)
+      crossing += code * bits % 8 + bits > 8;
+    double count = bits / 8.0 + parts * (bits == 8 && productBits == 8 ? 0 : 1.75 + 3 * crossing / 8);
+    if (llvm::isa<mlir::Float4E2M1FNType>(quant.getElement()))
+      count += 13;
+    if (productBits == 32)
+      count += parts * (llvm::isa<mlir::Float8E4M3FNType>(quant.getElement()) ? 6 : 1);
+    return count;
+  }
+
+  /// The products of a vector of codes with one head's operand.
+  double countProduct(unsigned bits, unsigned productBits) const {
+    double parts = productBits / 8;
+    if (productBits == 32)
+      return parts;
+    bool isWord = productBits == 16;
+    switch (level.product) {
+    case ByteProduct::Mixed:
+      return parts;
+    case ByteProduct::Pairs:
+      return isWord ? 2 * parts : bits == 8 ? 4.5 : 2.25;
+    case ByteProduct::Matching:
+      return isWord ? 8 * parts : 1;
+    case ByteProduct::None:
+      return isWord ? 8 * parts : 24;
+    }
+    llvm_unreachable("unknown product");
+  }
+
+  double countSide(QuantAttr quant, Role role) const {
+    if (!quant.isQuantized())
+      return countNumbers();
+    bool isKey = role == Role::Key;
+    Placement placement = choosePlacement(quant, role, cache.getHeadDim());
+    bool folds = placement == Placement::Operand;
+    double headDim = double(cache.getHeadDim()), tokens = double(kBlockTokens);
+    double free = isKey ? tokens : headDim, reduced = isKey ? headDim : tokens;
+    unsigned productBits = getProductBits(quant, role, placement);
+    double perHead = countProduct(quant.getBits(), productBits) + productBits / 8 / double(vectors);
+    double count = elements() / double(level.vectorBytes) * (countExtract(quant, productBits) + heads * perHead);
+
+    // CodeProduct::finish and the epilogue.
+    double groups = folds ? 1 : reduced / double(quant.getReducedExtent(role));
+    double perGroup = folds ? 1 : 4 + (quant.hasZeros() ? 2 : 1) + (quant.getMap() == Map::Hybrid ? 4 : 0);
+    count += free / lanes * (groups * (perGroup + heads * (productBits == 32 ? 3 : 5)) + heads * 3);
+
+    // Small operands: a query is prepared once per step, weights for each block, what is folded likewise.
+    if (folds) {
+      double rows = heads * free / double(isKey ? quant.getGroupTokens() : quant.getGroupChannels());
+      count += rows * (reduced / 16 * wide * (kFoldVector + (quant.hasZeros() ? 3 : 0) + kPrepareVector) + kPrepareRow);
+    } else if (!isKey) {
+      double rows = heads * tokens / double(quant.getGroupTokens());
+      count += heads * 2 * wide * kPrepareVector + rows * kPrepareRow;
+    }
+    if (!isKey && productBits == 8) // a token may dominate
+      count += heads * 16;
+    return count;
+  }
+
+  CacheType cache;
+  ScheduleAttr schedule;
+  const CpuLevel &level;
+  double heads, lanes, wide; // wide: vectors that 16 lanes take
+  int64_t vectors = 1;       // of a unit
+};
+
+} // namespace
+
+CpuBlockCost kvcc::countCpuBlock(CacheType cache, ScheduleAttr schedule, const CpuLevel &level) {
+  Counter counter(cache, schedule, level);
+  return {counter.countPage(), counter.countWindow()};
+}
