@@ -43,6 +43,7 @@ struct ScheduleOptions {
   std::string compute = "auto"; ///< "auto", "f32", "int16" or "int8"
   int64_t page = 0;
   int64_t heads = 0, accumulators = 0;
+  bool tuned = true; ///< of a host: take what `kvcc tune` has found, where the user says nothing else
 };
 
 /// The schedule that kv-plan-schedule would write for `queryHeads` heads over a cache, or null after an error.

@@ -9,6 +9,8 @@
 #include "runtime/ErrorKind.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Config/llvm-config.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
 
 #include <chrono>
 
@@ -66,7 +68,7 @@ Expected<ModelSchemes> Compiler::chooseSchemes(const ModelConfig &model, StringR
 Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, const Scheme &scheme, const Target &target,
                               const ScheduleOptions &options) {
   std::lock_guard lock(mutex);
-  return makePlan(*context, shape, dtype, scheme, target, options);
+  return planTuned(shape, dtype, scheme, target, options);
 }
 
 Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, StringRef schemeName, const Target &target,
@@ -75,7 +77,49 @@ Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, Stri
   auto scheme = parseScheme(schemeName, shape.headDim, *context);
   if (!scheme)
     return scheme.takeError();
-  return makePlan(*context, shape, dtype, *scheme, target, options);
+  return planTuned(shape, dtype, *scheme, target, options);
+}
+
+/// What a tuned schedule is for: all of a plan that the passes have decided by themselves, and the processor.
+static CacheKey getTunedKey(const Plan &plan) {
+  const cpu::Machine &machine = plan.target.machine;
+  return CacheKey::create({"schedule", plan.print(), compilerIdentity(), {}, machine.cpu + " " + machine.features});
+}
+
+void Compiler::storeTuned(const Plan &plan, const ScheduleOptions &options) {
+  std::lock_guard lock(mutex);
+  json::Object schedule{{"heads", options.heads}, {"accumulators", options.accumulators}};
+  std::string text = formatv("{0}", json::Value(std::move(schedule)));
+  cache.publish(getTunedKey(plan), text, plan.scheme + " " + plan.target.name + " tuned schedule");
+}
+
+Expected<Plan> Compiler::planTuned(const AttentionShape &shape, StringRef dtype, const Scheme &scheme,
+                                   const Target &target, const ScheduleOptions &options) {
+  auto plan = makePlan(*context, shape, dtype, scheme, target, options);
+  if (!plan || !target.isHost || !options.tuned || options.heads || options.accumulators)
+    return plan;
+  auto bytes = cache.lookup(getTunedKey(*plan));
+  if (!bytes)
+    return plan;
+  // What does not parse, or no longer fits, is as good as nothing.
+  auto text = json::parse(bytes->getBuffer());
+  const json::Object *schedule = text ? text->getAsObject() : nullptr;
+  if (!schedule) {
+    consumeError(text.takeError());
+    return plan;
+  }
+  ScheduleOptions tuned = options;
+  tuned.heads = schedule->getInteger("heads").value_or(0);
+  tuned.accumulators = schedule->getInteger("accumulators").value_or(0);
+  if (!tuned.heads && !tuned.accumulators)
+    return plan;
+  auto better = makePlan(*context, shape, dtype, scheme, target, tuned);
+  if (!better) {
+    consumeError(better.takeError());
+    return plan;
+  }
+  better->remarks.push_back("kv-plan-schedule: heads and accumulators are what kvcc tune found on this machine");
+  return better;
 }
 
 Emit Compiler::getExecutableForm(const Plan &plan) {

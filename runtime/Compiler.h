@@ -50,7 +50,13 @@ public:
   /// The form that the plan's executor loads: Object, HostObject or Cubin.
   static Emit getExecutableForm(const Plan &plan);
 
+  /// Keeps `options` in the cache as the best schedule for what `plan` says apart from its schedule. Plans for this
+  /// machine (target `cpu`) take it from then on, unless options say otherwise.
+  void storeTuned(const Plan &plan, const ScheduleOptions &options);
+
 private:
+  llvm::Expected<Plan> planTuned(const AttentionShape &shape, llvm::StringRef dtype, const Scheme &scheme,
+                                 const Target &target, const ScheduleOptions &options);
   using Produce = llvm::function_ref<llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>()>;
   llvm::Expected<Artifact> throughCache(const Plan &plan, const KernelInputs &inputs, Produce produce);
   llvm::Expected<Artifact> emitLocked(const Plan &plan, Emit form);

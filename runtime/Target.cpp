@@ -41,8 +41,11 @@ static bool isGpuArchitecture(StringRef arch) {
 }
 
 Expected<Target> kvcc::parseTarget(StringRef text) {
-  if (text == "cpu")
-    return makeCpu(cpu::getHostLevel(), cpu::Machine::host());
+  if (text == "cpu") {
+    Target target = makeCpu(cpu::getHostLevel(), cpu::Machine::host());
+    target.isHost = true;
+    return target;
+  }
   StringRef name = text;
   bool emulated = name.consume_front("cpu-emulated:");
   if (emulated || name.consume_front("cpu:")) {

@@ -20,6 +20,7 @@ struct Target {
   Executor executor = Executor::Cpu;
   std::string arch;     ///< of #kv.target: "generic", "avx2", "sm_90"
   cpu::Machine machine; ///< for Executor::Cpu
+  bool isHost = false;  ///< "cpu": this very machine, so that what was tuned here holds
 
   kv::TargetAttr getAttr(mlir::MLIRContext &context) const;
 };

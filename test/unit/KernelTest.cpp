@@ -31,7 +31,7 @@ struct Machine {
 };
 /// The best level of this host and the portable one; LevelTest has the others.
 std::vector<Machine> getCpuMachines() {
-  return {{"cpu", "auto", 1e-2}, {"cpu", "f32", 1e-3}, {"cpu:generic", "int8", 1e-2}};
+  return {{"cpu", "auto", 1e-2}, {"cpu", "f32", 1e-3}, {"cpu:generic", "int16", 1e-2}};
 }
 /// For tests that compile many kernels.
 std::vector<Machine> getTwoCpuMachines() {
@@ -298,6 +298,17 @@ TEST(KernelTest, ExactOnEveryLevel) {
       for (const Machine &machine : getLevels("f32", 1e-4))
         expectAgrees(on(machine, problem), tensors, machine.bound);
     }
+}
+
+TEST(KernelTest, QueriesInBytes) {
+  for (const char *scheme : {"innerq-small", "q8_0", "int4-token", "kivi-2", "nvfp4", "kvcc-3"}) {
+    Problem problem;
+    problem.scheme = scheme;
+    problem.lens = {300, 161};
+    Tensors tensors = makeRandomTensors(problem);
+    for (const Machine &machine : getLevels("int8", 5e-2))
+      expectAgrees(on(machine, problem), tensors, machine.bound);
+  }
 }
 
 TEST(KernelTest, LongContexts) {

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // kvcc bench: the time of a decode step, schemes interleaved in one run, beside the bandwidth of that run.
 #include "tools/kvcc/Commands.h"
+#include "tools/kvcc/Measure.h"
 
-#include "dialect/Quantization.h"
 #include "runtime/Bandwidth.h"
-#include "runtime/Check.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
 
-#include <chrono>
-#include <random>
+#include <thread>
 
 using namespace llvm;
 using namespace kvcc;
@@ -43,37 +41,6 @@ struct Row {
   double gbps, bandwidthGbps, relError;
 };
 
-/// Tensors of one sequence, in the model's dtype. As in models, some key channels are loud and values have a
-/// mean per channel; without it the exact output of noise is next to nothing, and every error looks large.
-class Tensors {
-public:
-  Tensors(const Plan &plan, int64_t tokens, int64_t batch) {
-    mlir::Type dtype = plan.cache.getDtype();
-    bytesPerNumber = dtype.getIntOrFloatBitWidth() / 8;
-    std::mt19937 random(1);
-    std::normal_distribution<float> normal;
-    int64_t headDim = plan.shape.headDim;
-    auto fill = [&](std::vector<float> &numbers, std::vector<uint8_t> &bytes, int64_t count, auto shape) {
-      for (int64_t i = 0; i < count; ++i) {
-        float number = shape(normal(random), i % headDim);
-        uint32_t bits = kv::encodeFloat(dtype, number);
-        numbers.push_back(kv::decodeFloat(dtype, bits));
-        for (unsigned b = 0; b < bytesPerNumber; ++b)
-          bytes.push_back(uint8_t(bits >> (8 * b)));
-      }
-    };
-    const AttentionShape &shape = plan.shape;
-    fill(query, queryBytes, batch * shape.qHeads * headDim, [](float x, int64_t) { return x; });
-    fill(keys, keyBytes, shape.kvHeads * tokens * headDim,
-         [](float x, int64_t channel) { return channel % 24 == 5 ? 8 * x : x; });
-    fill(values, valueBytes, shape.kvHeads * tokens * headDim,
-         [](float x, int64_t channel) { return x + (channel % 2 ? 1.0f : -1.0f); });
-  }
-  unsigned bytesPerNumber;
-  std::vector<float> query, keys, values;
-  std::vector<uint8_t> queryBytes, keyBytes, valueBytes;
-};
-
 /// The schemes of all lists; commas inside <...> belong to a scheme.
 std::vector<std::string> getSchemes() {
   std::vector<std::string> schemes;
@@ -91,102 +58,15 @@ std::vector<std::string> getSchemes() {
   return schemes;
 }
 
-/// One scheme at one context and batch: a program, and copies of its cache.
-class Subject {
-public:
-  static Expected<std::unique_ptr<Subject>> create(Compiler &compiler, const ModelConfig &model, size_t layer,
-                                                   StringRef scheme, int64_t tokens, int64_t batch, ThreadPool &pool) {
-    auto planned = kernelOptions.plan(compiler, model, layer, scheme, target, model.dtype);
-    if (!planned)
-      return planned.takeError();
-    Plan *plan = &planned->plan;
-    if (plan->target.executor != Executor::Cpu)
-      return createStringError("expected a cpu target for bench, but got " + plan->target.name);
-    auto subject = std::make_unique<Subject>();
-    auto program = Program::load(compiler, std::move(*plan), pool);
-    if (!program)
-      return program.takeError();
-    subject->program = std::move(*program);
-    Tensors tensors(subject->program->getPlan(), tokens, batch);
-    subject->query = tensors.queryBytes;
-    if (Error error = subject->fill(tensors, tokens, batch, pool))
-      return std::move(error);
-    return subject;
-  }
-
-  /// Microseconds of a step over the next copy.
-  Expected<double> step(unsigned threads) {
-    HostCache &cache = *copies[next++ % copies.size()];
-    AttendCall call = cache.getCall();
-    call.query = query.data();
-    call.out = out.data();
-    call.lse = lse.data();
-    call.threads = threads;
-    call.splits = program->chooseSplits(call.batch, cache.getTokens(0), threads);
-    size_t bytes = program->getWorkspaceBytes(call.batch, call.splits);
-    if (workspace.size() < bytes)
-      workspace = AlignedBytes(bytes);
-    call.workspace = workspace.data();
-    auto start = std::chrono::steady_clock::now();
-    if (Error error = program->attend(call))
-      return std::move(error);
-    return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
-  }
-
-  int64_t getBytes() const { return copies[0]->getBytesRead(); }
-  double getError() const { return relError; }
-  const std::string &getTarget() const { return program->getPlan().target.name; }
-
-private:
-  Error fill(const Tensors &tensors, int64_t tokens, int64_t batch, ThreadPool &pool) {
-    const AttentionShape &shape = program->getPlan().shape;
-    auto cache = std::make_unique<HostCache>(*program, batch, tokens);
-    int64_t stride = tokens * shape.headDim;
-    for (int64_t b = 0; b < batch; ++b)
-      if (Error error =
-              cache->prefill(b, {tensors.keyBytes.data(), stride}, {tensors.valueBytes.data(), stride}, tokens, pool))
-        return error;
-    size_t wanted = std::max<size_t>(8 * getLastLevelCacheBytes(), 256 << 20);
-    size_t count = warm ? 1 : std::max<size_t>(2, wanted / size_t(cache->getBytes()) + 1);
-    copies.push_back(std::move(cache));
-    while (copies.size() < count)
-      copies.push_back(copies[0]->clone());
-    out.resize(size_t(batch * shape.qHeads * shape.headDim));
-    lse.resize(size_t(batch * shape.qHeads));
-    // The first step's result against exact attention over the tensors.
-    auto first = step(0);
-    if (!first)
-      return first.takeError();
-    std::vector<float> keys, values;
-    for (int64_t b = 0; b < batch; ++b) {
-      append_range(keys, tensors.keys);
-      append_range(values, tensors.values);
-    }
-    relError = checkStep(*copies[0], tensors.query, keys, values, tokens, out, lse, pool).total;
-    return Error::success();
-  }
-
-  std::unique_ptr<Program> program;
-  std::vector<std::unique_ptr<HostCache>> copies;
-  std::vector<uint8_t> query;
-  std::vector<float> out, lse;
-  AlignedBytes workspace;
-  size_t next = 0;
-  double relError = 0;
-};
-
-double median(std::vector<double> numbers) {
-  llvm::sort(numbers);
-  size_t middle = numbers.size() / 2;
-  return numbers.size() % 2 ? numbers[middle] : (numbers[middle - 1] + numbers[middle]) / 2;
-}
-
 Expected<std::vector<Row>> measure(Compiler &compiler, const ModelConfig &model, size_t layer, ThreadPool &pool,
                                    ReadBandwidth &bandwidth, int64_t ctx, int64_t batch) {
   std::vector<std::unique_ptr<Subject>> subjects;
   std::vector<std::string> schemes = getSchemes();
   for (const std::string &scheme : schemes) {
-    auto subject = Subject::create(compiler, model, layer, scheme, ctx, batch, pool);
+    auto planned = kernelOptions.plan(compiler, model, layer, scheme, target, model.dtype);
+    if (!planned)
+      return planned.takeError();
+    auto subject = Subject::create(compiler, std::move(planned->plan), ctx, batch, pool, warm);
     if (!subject)
       return subject.takeError();
     subjects.push_back(std::move(*subject));
@@ -209,7 +89,7 @@ Expected<std::vector<Row>> measure(Compiler &compiler, const ModelConfig &model,
     }
     for (auto [scheme, subject, samples] : zip(schemes, subjects, times)) {
       double middle = median(samples);
-      rows.push_back({scheme, subject->getTarget(), ctx, batch, threads, middle, *llvm::min_element(samples),
+      rows.push_back({scheme, subject->getProgram().getPlan().target.name, ctx, batch, threads, middle, *llvm::min_element(samples),
                       subject->getBytes(), double(subject->getBytes()) / middle / 1e3, median(rates),
                       subject->getError()});
     }

@@ -9,7 +9,7 @@
 namespace kvcc::tool {
 
 extern llvm::cl::SubCommand benchCommand, cacheCommand, compileCommand, doctorCommand, explainCommand, profileCommand,
-    runCommand, schemesCommand;
+    runCommand, schemesCommand, tuneCommand;
 
 llvm::Error runBench();
 llvm::Error runCache();
@@ -19,6 +19,7 @@ llvm::Error runExplain();
 llvm::Error runProfile();
 llvm::Error runRun();
 llvm::Error runSchemes();
+llvm::Error runTune();
 
 /// A wrong way to call the tool: exit code 2.
 llvm::Error usageError(const llvm::Twine &message);
@@ -64,6 +65,8 @@ public:
   /// Plans a layer for queries and windows of `dtype`; `scheme` is for chooseSchemes.
   llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
                                  llvm::StringRef target, llvm::StringRef dtype) const;
+  llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
+                                 llvm::StringRef target, llvm::StringRef dtype, const ScheduleOptions &options) const;
 
   ScheduleOptions getScheduleOptions() const { return {compute, page}; }
 

@@ -79,6 +79,11 @@ Expected<size_t> KernelOptions::chooseLayer(const ModelConfig &config) const {
 
 Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config, size_t index, StringRef scheme,
                                         StringRef targetName, StringRef dtype) const {
+  return plan(compiler, config, index, scheme, targetName, dtype, getScheduleOptions());
+}
+
+Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config, size_t index, StringRef scheme,
+                                        StringRef targetName, StringRef dtype, const ScheduleOptions &options) const {
   auto target = parseTarget(targetName);
   if (!target)
     return target.takeError();
@@ -86,7 +91,7 @@ Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &c
   if (!schemes)
     return schemes.takeError();
   auto plan = compiler.plan(AttentionShape::of(config.layers[index]), dtype, schemes->getScheme(index), *target,
-                            getScheduleOptions());
+                            options);
   if (!plan)
     return plan.takeError();
   LayerPlan result{std::move(*plan), {}};
@@ -213,7 +218,7 @@ int main(int argc, char **argv) {
   };
   const Command commands[] = {{benchCommand, runBench},   {cacheCommand, runCache},     {compileCommand, runCompile},
                               {doctorCommand, runDoctor}, {explainCommand, runExplain}, {profileCommand, runProfile},
-                              {runCommand, runRun},       {schemesCommand, runSchemes}};
+                              {runCommand, runRun},       {schemesCommand, runSchemes}, {tuneCommand, runTune}};
   // LLVM brings options of its own; users of kvcc have no use for them.
   for (auto &entry : cl::getRegisteredOptions())
     entry.second->setHiddenFlag(cl::ReallyHidden);
@@ -239,7 +244,7 @@ int main(int argc, char **argv) {
     errs() << "kvcc: error: " << toString(std::move(error)) << "\n";
     return usage ? 2 : 1;
   }
-  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile, run or schemes), but "
+  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile, run, schemes or tune), but "
             "got none; "
             "see kvcc --help\n";
   return 2;

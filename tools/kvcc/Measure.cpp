@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Timed decode steps.
+#include "tools/kvcc/Measure.h"
+
+#include "dialect/Quantization.h"
+#include "runtime/Bandwidth.h"
+#include "runtime/Check.h"
+
+#include <chrono>
+#include <random>
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::tool;
+
+namespace {
+
+/// Tensors of one sequence, in the model's dtype. As in models, some key channels are loud and values have a
+/// mean per channel; without it the exact output of noise is next to nothing, and every error looks large.
+class Tensors {
+public:
+  Tensors(const Plan &plan, int64_t tokens, int64_t batch) {
+    mlir::Type dtype = plan.cache.getDtype();
+    bytesPerNumber = dtype.getIntOrFloatBitWidth() / 8;
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    int64_t headDim = plan.shape.headDim;
+    auto fill = [&](std::vector<float> &numbers, std::vector<uint8_t> &bytes, int64_t count, auto shape) {
+      for (int64_t i = 0; i < count; ++i) {
+        float number = shape(normal(random), i % headDim);
+        uint32_t bits = kv::encodeFloat(dtype, number);
+        numbers.push_back(kv::decodeFloat(dtype, bits));
+        for (unsigned b = 0; b < bytesPerNumber; ++b)
+          bytes.push_back(uint8_t(bits >> (8 * b)));
+      }
+    };
+    const AttentionShape &shape = plan.shape;
+    fill(query, queryBytes, batch * shape.qHeads * headDim, [](float x, int64_t) { return x; });
+    fill(keys, keyBytes, shape.kvHeads * tokens * headDim,
+         [](float x, int64_t channel) { return channel % 24 == 5 ? 8 * x : x; });
+    fill(values, valueBytes, shape.kvHeads * tokens * headDim,
+         [](float x, int64_t channel) { return x + (channel % 2 ? 1.0f : -1.0f); });
+  }
+  unsigned bytesPerNumber;
+  std::vector<float> query, keys, values;
+  std::vector<uint8_t> queryBytes, keyBytes, valueBytes;
+};
+
+} // namespace
+
+Expected<std::unique_ptr<Subject>> Subject::create(Compiler &compiler, Plan plan, int64_t tokens, int64_t batch,
+                                                   ThreadPool &pool, bool warm) {
+  if (plan.target.executor != Executor::Cpu)
+    return createStringError("expected a cpu target to measure, but got " + plan.target.name);
+  auto program = Program::load(compiler, std::move(plan), pool);
+  if (!program)
+    return program.takeError();
+  auto subject = std::make_unique<Subject>();
+  subject->program = std::move(*program);
+  if (Error error = subject->fill(tokens, batch, pool, warm))
+    return std::move(error);
+  return subject;
+}
+
+Expected<double> Subject::step(const Program &other, unsigned threads) {
+  HostCache &cache = *copies[next++ % copies.size()];
+  AttendCall call = cache.getCall();
+  call.query = query.data();
+  call.out = out.data();
+  call.lse = lse.data();
+  call.threads = threads;
+  call.splits = other.chooseSplits(call.batch, cache.getTokens(0), threads);
+  size_t bytes = other.getWorkspaceBytes(call.batch, call.splits);
+  if (workspace.size() < bytes)
+    workspace = AlignedBytes(bytes);
+  call.workspace = workspace.data();
+  auto start = std::chrono::steady_clock::now();
+  if (Error error = other.attend(call))
+    return std::move(error);
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+}
+
+Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm) {
+  Tensors tensors(program->getPlan(), tokens, batch);
+  query = tensors.queryBytes;
+  const AttentionShape &shape = program->getPlan().shape;
+  auto cache = std::make_unique<HostCache>(*program, batch, tokens);
+  int64_t stride = tokens * shape.headDim;
+  for (int64_t b = 0; b < batch; ++b)
+    if (Error error =
+            cache->prefill(b, {tensors.keyBytes.data(), stride}, {tensors.valueBytes.data(), stride}, tokens, pool))
+      return error;
+  size_t wanted = std::max<size_t>(8 * getLastLevelCacheBytes(), 256 << 20);
+  size_t count = warm ? 1 : std::max<size_t>(2, wanted / size_t(cache->getBytes()) + 1);
+  copies.push_back(std::move(cache));
+  while (copies.size() < count)
+    copies.push_back(copies[0]->clone());
+  out.resize(size_t(batch * shape.qHeads * shape.headDim));
+  lse.resize(size_t(batch * shape.qHeads));
+  auto first = step(0);
+  if (!first)
+    return first.takeError();
+  std::vector<float> keys, values;
+  for (int64_t b = 0; b < batch; ++b) {
+    append_range(keys, tensors.keys);
+    append_range(values, tensors.values);
+  }
+  relError = checkStep(*copies[0], tensors.query, keys, values, tokens, out, lse, pool).total;
+  return Error::success();
+}
+
+double tool::median(std::vector<double> numbers) {
+  llvm::sort(numbers);
+  size_t middle = numbers.size() / 2;
+  return numbers.size() % 2 ? numbers[middle] : (numbers[middle - 1] + numbers[middle]) / 2;
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Decode steps over cold caches, timed: what bench and tune share.
+#ifndef KVCC_TOOLS_KVCC_MEASURE_H
+#define KVCC_TOOLS_KVCC_MEASURE_H
+
+#include "runtime/Compiler.h"
+#include "runtime/HostCache.h"
+#include "runtime/Program.h"
+
+namespace kvcc::tool {
+
+/// A program, and copies of a cache that it fills: enough of them that no step finds its cache in a processor's.
+class Subject {
+public:
+  /// `warm`: a single copy.
+  static llvm::Expected<std::unique_ptr<Subject>> create(Compiler &compiler, Plan plan, int64_t tokens, int64_t batch,
+                                                         ThreadPool &pool, bool warm = false);
+
+  /// Microseconds of a step over the next copy; by another program, if its plan has the same layout.
+  llvm::Expected<double> step(unsigned threads) { return step(*program, threads); }
+  llvm::Expected<double> step(const Program &other, unsigned threads);
+
+  const Program &getProgram() const { return *program; }
+  int64_t getBytes() const { return copies[0]->getBytesRead(); }
+  /// Of the first step, against exact attention over the tensors that the cache was filled from.
+  double getError() const { return relError; }
+
+private:
+  llvm::Error fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm);
+
+  std::unique_ptr<Program> program;
+  std::vector<std::unique_ptr<HostCache>> copies;
+  std::vector<uint8_t> query;
+  std::vector<float> out, lse;
+  AlignedBytes workspace;
+  size_t next = 0;
+  double relError = 0;
+};
+
+double median(std::vector<double> numbers);
+
+} // namespace kvcc::tool
+
+#endif
