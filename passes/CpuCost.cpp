@@ -19,7 +19,8 @@ public:
   Counter(CacheType cache, ScheduleAttr schedule, const CpuLevel &level)
       : cache(cache), schedule(schedule), level(level), heads(double(schedule.getHeads())),
         lanes(double(level.vectorBytes) / 4), wide(64.0 / double(level.vectorBytes)) {
-    int64_t registers = schedule.getAccumulators() ? schedule.getAccumulators() : level.accumulators;
+    int64_t registers =
+        schedule.getAccumulators() ? schedule.getAccumulators() : level.getAccumulators(schedule.getHeads());
     while (2 * vectors * schedule.getHeads() <= registers)
       vectors *= 2;
   }

@@ -6,7 +6,9 @@
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringRef.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 
 namespace kvcc {
 
@@ -23,13 +25,16 @@ struct CpuLevel {
   llvm::StringLiteral alias;
   ByteProduct product;
   int64_t vectorBytes;
-  int64_t accumulators; ///< registers that a product with codes may keep sums in; the rest holds what is multiplied
+  int64_t registers; ///< that a product with codes may keep sums in; the rest holds what is multiplied
   /// The machine that code is compiled for where the host is not one: its LLVM triple, processor, more features.
   llvm::StringLiteral triple, processor, features;
   /// What a host must have, as LLVM names features. The first level of getCpuLevels that a host has is its own.
   llvm::StringLiteral required;
 
   bool hasByteProducts() const { return product != ByteProduct::None; }
+  /// Accumulators for `heads` query heads: of two vectors where registers allow it. More vectors broadcast less, but
+  /// their codes come from more places at once, which measured slower.
+  int64_t getAccumulators(int64_t heads) const { return std::min(registers, 2 * heads); }
 };
 
 llvm::ArrayRef<CpuLevel> getCpuLevels();

@@ -87,9 +87,10 @@ static Expected<std::unique_ptr<TargetMachine>> createTargetMachine(const Machin
   if (!target)
     return createStringError("no code generator for " + machine.triple + ": " + problem);
   TargetOptions options;
-  std::unique_ptr<TargetMachine> created(target->createTargetMachine(
-      triple, machine.cpu, machine.features, options, Reloc::PIC_, std::nullopt, CodeGenOptLevel::Default,
-      /*JIT=*/true));
+  std::unique_ptr<TargetMachine> created(
+      target->createTargetMachine(triple, machine.cpu, machine.features, options, Reloc::PIC_, std::nullopt,
+                                  // Emulated code is for tests, which compile much and run little.
+                                  machine.emulated ? CodeGenOptLevel::None : CodeGenOptLevel::Default, /*JIT=*/true));
   if (!created)
     return createStringError("no target machine for " + machine.triple + " with cpu " + machine.cpu);
   return created;

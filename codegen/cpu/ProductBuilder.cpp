@@ -11,7 +11,7 @@ using namespace kvcc;
 using namespace kvcc::cpu;
 
 ProductBuilder::ProductBuilder(Operation *op, OpBuilder &builder, const CpuLevel &level)
-    : CpuBuilder(op->getLoc(), builder), level(level), accumulators(level.accumulators) {
+    : CpuBuilder(op->getLoc(), builder), level(level) {
   auto func = op->getParentOfType<FunctionOpInterface>();
   if (auto wanted = func->getAttrOfType<IntegerAttr>(kAccumulatorsAttrName))
     accumulators = wanted.getInt();

@@ -19,8 +19,8 @@ public:
 
   /// Free indices of a vector: one for each 32 bits.
   int64_t getWidth() const { return level.vectorBytes / 4; }
-  /// Registers that sums may take.
-  int64_t getAccumulators() const { return accumulators; }
+  /// Registers that the sums of a product for `heads` query heads may take.
+  int64_t getAccumulators(int64_t heads) const { return accumulators ? accumulators : level.getAccumulators(heads); }
   mlir::VectorType vectorOf(unsigned bits) {
     return mlir::VectorType::get({level.vectorBytes * 8 / bits}, getIntegerType(bits));
   }
@@ -60,7 +60,7 @@ private:
   mlir::Value widenPart(mlir::Value vector, unsigned bits, unsigned part, bool isSigned);
 
   const CpuLevel &level;
-  int64_t accumulators;
+  int64_t accumulators = 0; // 0: what the level says
 };
 
 } // namespace kvcc::cpu

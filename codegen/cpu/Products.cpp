@@ -74,7 +74,7 @@ public:
   Unit(ProductBuilder &b, const Product &p) : b(b), width(b.getWidth()) {
     // Those that share rows of a folded operand.
     int64_t all = (p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width;
-    while (all % (2 * vectors) == 0 && 2 * vectors * p.heads <= b.getAccumulators())
+    while (all % (2 * vectors) == 0 && 2 * vectors * p.heads <= b.getAccumulators(p.heads))
       vectors *= 2;
   }
 

@@ -89,9 +89,9 @@ Expected<std::vector<Row>> measure(Compiler &compiler, const ModelConfig &model,
     }
     for (auto [scheme, subject, samples] : zip(schemes, subjects, times)) {
       double middle = median(samples);
-      rows.push_back({scheme, subject->getProgram().getPlan().target.name, ctx, batch, threads, middle, *llvm::min_element(samples),
-                      subject->getBytes(), double(subject->getBytes()) / middle / 1e3, median(rates),
-                      subject->getError()});
+      rows.push_back({scheme, subject->getProgram().getPlan().target.name, ctx, batch, threads, middle,
+                      *llvm::min_element(samples), subject->getBytes(), double(subject->getBytes()) / middle / 1e3,
+                      median(rates), subject->getError()});
     }
   }
   return rows;

@@ -46,7 +46,8 @@ struct Candidate {
   }
 };
 
-/// Every number of query heads that share a pass, with units of 1, 2 and 4 vectors. The first is what the passes choose.
+/// Every number of query heads that share a pass, with units of 1, 2 and 4 vectors. The first is what the passes
+/// choose.
 std::vector<ScheduleOptions> getSchedules(const Plan &plan, const CpuLevel &level) {
   auto getVectors = [](int64_t heads, int64_t accumulators) {
     int64_t vectors = 1;
@@ -60,7 +61,7 @@ std::vector<ScheduleOptions> getSchedules(const Plan &plan, const CpuLevel &leve
   int64_t group = plan.shape.qHeads / plan.shape.kvHeads, chosen = plan.schedule.getHeads();
   for (int64_t heads = 1; heads <= std::min<int64_t>(group, 16); ++heads)
     for (int64_t vectors : {1, 2, 4}) {
-      bool isFirst = heads == chosen && vectors == getVectors(heads, level.accumulators);
+      bool isFirst = heads == chosen && vectors == getVectors(heads, level.getAccumulators(heads));
       if (group % heads || heads * vectors > 32 || isFirst)
         continue;
       ScheduleOptions options = first;
@@ -139,8 +140,8 @@ Error tool::runTune() {
   if (!first)
     return first.takeError();
   std::vector<ScheduleOptions> schedules = getSchedules(first->plan, *findCpuLevel(first->plan.target.arch));
-  outs() << model->name << " layer " << *layer << ", " << first->plan.scheme << " on " << first->plan.target.name << ", "
-         << tokens.getValue() << " tokens, " << pool.size() << " threads\n";
+  outs() << model->name << " layer " << *layer << ", " << first->plan.scheme << " on " << first->plan.target.name
+         << ", " << tokens.getValue() << " tokens, " << pool.size() << " threads\n";
   outs().flush();
 
   std::vector<Candidate> candidates;

@@ -90,8 +90,8 @@ Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &c
   auto schemes = compiler.chooseSchemes(config, dtype, *target, scheme);
   if (!schemes)
     return schemes.takeError();
-  auto plan = compiler.plan(AttentionShape::of(config.layers[index]), dtype, schemes->getScheme(index), *target,
-                            options);
+  auto plan =
+      compiler.plan(AttentionShape::of(config.layers[index]), dtype, schemes->getScheme(index), *target, options);
   if (!plan)
     return plan.takeError();
   LayerPlan result{std::move(*plan), {}};
@@ -244,8 +244,9 @@ int main(int argc, char **argv) {
     errs() << "kvcc: error: " << toString(std::move(error)) << "\n";
     return usage ? 2 : 1;
   }
-  errs() << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile, run, schemes or tune), but "
-            "got none; "
-            "see kvcc --help\n";
+  errs()
+      << "kvcc: error: expected a command (bench, cache, compile, doctor, explain, profile, run, schemes or tune), but "
+         "got none; "
+         "see kvcc --help\n";
   return 2;
 }
