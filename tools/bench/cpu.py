@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -73,7 +74,7 @@ SHAPES = {
     "smollm2-135m": ("smollm2-135m-instruct.json", 0),
 }
 REFERENCE = "PyTorch SDPA bf16"  # what speedups are over
-SCHEMES = ["innerq-small", "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token", "fp16"]
+SCHEMES = ["innerq-small", "innerq-small:int8", "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token", "fp16"]
 
 
 def model_without_softcap(shape, folder):
@@ -166,9 +167,11 @@ def measure(makers, layer, ctx, rounds, where):
     bandwidth, rates, times = Bandwidth(where["threads"]), [], [[] for _ in subjects]
     for turn in range(rounds):
         rates.append(bandwidth.step())
-        for subject, samples in zip(subjects, times):
+        # In another order each time: threads of a peer may spin for a while when its step is done, and whoever comes
+        # next pays for it.
+        for subject, samples in random.Random(turn).sample(list(zip(subjects, times)), len(subjects)):
             if turn % subject.interval == 0:
-                time.sleep(0.002)  # the threads of the one before go to sleep
+                time.sleep(0.02)
                 samples.append(subject.step())
     rate = statistics.median(rates)
     reference = next((statistics.median(t) for s, t in zip(subjects, times) if s.name == REFERENCE), None)
@@ -191,7 +194,9 @@ def run(options, peers):
             model = model_without_softcap(shape, folder)
             for threads in options.threads:
                 context = library.context(threads)
-                programs = [Program(library, context, model, SHAPES[shape][1], scheme) for scheme in options.scheme]
+                # A scheme may name its arithmetic: "innerq-small:int8".
+                programs = [Program(library, context, model, SHAPES[shape][1], *scheme.split(":"))
+                            for scheme in options.scheme]
                 layer = programs[0].layer
                 for batch in options.batch:
                     for ctx in options.ctx:
