@@ -51,7 +51,7 @@ public:
 Expected<std::unique_ptr<Subject>> Subject::create(Compiler &compiler, Plan plan, int64_t tokens, int64_t batch,
                                                    ThreadPool &pool, bool warm) {
   if (plan.target.executor != Executor::Cpu)
-    return createStringError("expected a cpu target to measure, but got " + plan.target.name);
+    return createStringError("expected a cpu target for bench, but got " + plan.target.name);
   auto program = Program::load(compiler, std::move(plan), pool);
   if (!program)
     return program.takeError();
