@@ -4,6 +4,7 @@
 
 #include "passes/CostModel.h"
 #include "runtime/Bandwidth.h"
+#include "runtime/Check.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
@@ -180,6 +181,7 @@ json::Object toJson(const Group &group) {
   if (group.plan) {
     object["key_scales"] = kv::stringifyPlacement(group.plan->keyPlacement);
     object["value_scales"] = kv::stringifyPlacement(group.plan->valuePlacement);
+    object["kernel_error_bound"] = getErrorBound(*group.plan);
   }
   if (group.cost) {
     object["predicted_us"] = group.cost->seconds * 1e6;
@@ -211,6 +213,9 @@ void printGroup(const Group &group) {
     printRow("scales", "keys at " + kv::stringifyPlacement(group.plan->keyPlacement) + ", values at " +
                            kv::stringifyPlacement(group.plan->valuePlacement));
     printRow("schedule", print(group.schedule));
+    printRow("arithmetic", formatv("{0}, relative error of the output at most {1:e0}",
+                                   kv::stringifyCompute(group.schedule.getCompute()), getErrorBound(*group.plan))
+                               .str());
   }
   printRow("bytes per token",
            formatv("{0:f0}, {1:f1} % of fp16", group.bytesPerToken(), 100 * group.shareOfFp16()).str());
