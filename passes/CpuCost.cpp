@@ -18,12 +18,8 @@ class Counter {
 public:
   Counter(CacheType cache, ScheduleAttr schedule, const CpuLevel &level)
       : cache(cache), schedule(schedule), level(level), heads(double(schedule.getHeads())),
-        lanes(double(level.vectorBytes) / 4), wide(64.0 / double(level.vectorBytes)) {
-    int64_t registers =
-        schedule.getAccumulators() ? schedule.getAccumulators() : level.getAccumulators(schedule.getHeads());
-    while (2 * vectors * schedule.getHeads() <= registers)
-      vectors *= 2;
-  }
+        lanes(double(level.vectorBytes) / 4), wide(64.0 / double(level.vectorBytes)),
+        vectors(double(level.getUnitVectors(schedule.getHeads(), schedule.getAccumulators()))) {}
 
   double countPage() const {
     double mask = cache.getWindow().getFlush() % kBlockTokens ? heads * 2 * wide * kMask : 0;
@@ -37,21 +33,13 @@ private:
   double elements() const { return double(kBlockTokens * cache.getHeadDim()); }
 
   /// floatProduct: load and convert, then multiply, with what was broadcast for all vectors of a unit.
-  double countNumbers() const { return elements() / lanes * (2.25 + heads * (1 + 1.0 / double(vectors))); }
+  double countNumbers() const { return elements() / lanes * (2.25 + heads * (1 + 1.0 / vectors)); }
 
   /// Bits of the elements that codes are multiplied as.
-  unsigned getProductBits(QuantAttr quant, Role role, Placement placement) const {
-    switch (schedule.getCompute()) {
-    case Compute::F32:
+  unsigned getProductBits(Role role, Placement placement) const {
+    if (schedule.getCompute() == Compute::F32)
       return 32;
-    case Compute::Int16: {
-      bool isSigned = placement == Placement::Operand && quant.getMap() == Map::SymSigned;
-      return role == Role::Key || quant.getBits() > 4 || (isSigned && !cache.getWindow().getSink()) ? 16 : 8;
-    }
-    case Compute::Int8:
-      return 8;
-    }
-    llvm_unreachable("unknown arithmetic");
+    return roundsToWords(cache, role, placement, schedule.getCompute()) ? 16 : 8;
   }
 
   /// ProductBuilder::extractCodes for the codes of a vector of bytes: loads; a shift and a mask for each part; three
@@ -96,8 +84,8 @@ private:
     bool folds = placement == Placement::Operand;
     double headDim = double(cache.getHeadDim()), tokens = double(kBlockTokens);
     double free = isKey ? tokens : headDim, reduced = isKey ? headDim : tokens;
-    unsigned productBits = getProductBits(quant, role, placement);
-    double perHead = countProduct(quant.getBits(), productBits) + productBits / 8 / double(vectors);
+    unsigned productBits = getProductBits(role, placement);
+    double perHead = countProduct(quant.getBits(), productBits) + productBits / 8 / vectors;
     double count = elements() / double(level.vectorBytes) * (countExtract(quant, productBits) + heads * perHead);
 
     // CodeProduct::finish and the epilogue.
@@ -121,8 +109,8 @@ private:
   CacheType cache;
   ScheduleAttr schedule;
   const CpuLevel &level;
-  double heads, lanes, wide; // wide: vectors that 16 lanes take
-  int64_t vectors = 1;       // of a unit
+  double heads, lanes;
+  double wide, vectors; // vectors that 16 lanes take, and those of a unit
 };
 
 } // namespace

@@ -4,9 +4,16 @@
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/bit.h"
 
 using namespace llvm;
 using namespace kvcc;
+
+int64_t CpuLevel::getUnitVectors(int64_t heads, int64_t accumulators) const {
+  if (!accumulators)
+    accumulators = std::min(registers, 2 * heads);
+  return int64_t(bit_floor(uint64_t(std::max<int64_t>(accumulators / heads, 1))));
+}
 
 ArrayRef<CpuLevel> kvcc::getCpuLevels() {
   static constexpr StringLiteral kX86("x86_64-unknown-linux-gnu"), kArm("aarch64-unknown-linux-gnu"), kNone("");

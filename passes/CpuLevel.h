@@ -6,7 +6,6 @@
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringRef.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -32,9 +31,10 @@ struct CpuLevel {
   llvm::StringLiteral required;
 
   bool hasByteProducts() const { return product != ByteProduct::None; }
-  /// Accumulators for `heads` query heads: of two vectors where registers allow it. More vectors broadcast less, but
-  /// their codes come from more places at once, which measured slower.
-  int64_t getAccumulators(int64_t heads) const { return std::min(registers, 2 * heads); }
+  /// Vectors that a product computes together for `heads` query heads: a power of two, as many as `accumulators` hold
+  /// sums of; 0 stands for two where registers allow it. More of them broadcast less, but their codes come from more
+  /// places at once, which measured slower.
+  int64_t getUnitVectors(int64_t heads, int64_t accumulators = 0) const;
 };
 
 llvm::ArrayRef<CpuLevel> getCpuLevels();

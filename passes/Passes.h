@@ -38,6 +38,12 @@ namespace kvcc {
 /// Where the scale of a group of `quant` is multiplied in (see kv-place-scales).
 kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDim);
 
+/// Whether scales with signs are folded into the weights.
+bool hasSignedWeights(kv::QuantAttr value, kv::Placement placement);
+/// Whether integer arithmetic rounds what multiplies the codes of a side to words rather than bytes: a query, whose
+/// error grows with the logits, and weights where the error of bytes would show beside that of the codes.
+bool roundsToWords(kv::CacheType cache, kv::Role role, kv::Placement placement, kv::Compute compute);
+
 /// What a user may decide of a schedule; 0 and "auto" let the pass choose.
 struct ScheduleOptions {
   std::string compute = "auto"; ///< "auto", "f32", "int16" or "int8"

@@ -27,6 +27,18 @@ static int64_t chooseHeads(int64_t group, int64_t limit) {
   return 1;
 }
 
+bool kvcc::hasSignedWeights(QuantAttr value, Placement placement) {
+  return placement == Placement::Operand && value.getMap() == Map::SymSigned;
+}
+
+bool kvcc::roundsToWords(CacheType cache, Role role, Placement placement, Compute compute) {
+  if (compute != Compute::Int16)
+    return false;
+  QuantAttr value = cache.getValue();
+  return role == Role::Key || value.getBits() > 4 ||
+         (hasSignedWeights(value, placement) && !cache.getWindow().getSink());
+}
+
 /// Codes that no product of integers takes.
 static bool hasFloatBytes(CacheType cache) {
   return llvm::any_of(ArrayRef{cache.getKey(), cache.getValue()},

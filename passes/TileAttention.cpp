@@ -215,13 +215,18 @@ private:
     return {fold.getResult(), fold.getOffsets()};
   }
 
-  /// The error of a rounded query grows with the logits.
-  Type queryInteger() { return schedule.getCompute() == Compute::Int8 ? b.getI8Type() : b.getI16Type(); }
+  /// What integer arithmetic rounds a small operand to. Eight bits are all for the magnitude where there is no sign.
+  Type getInteger(Role role, Placement placement) {
+    if (kvcc::roundsToWords(cache, role, placement, schedule.getCompute()))
+      return b.getI16Type();
+    bool isSigned = role == Role::Key || kvcc::hasSignedWeights(cache.getValue(), placement);
+    return isSigned ? b.getI8Type() : b.getIntegerType(8, /*isSigned=*/false);
+  }
+  Type queryInteger() { return getInteger(Role::Key, *attend.getKeyScales()); }
 
-  /// Adds the values of a block of pages. With integer arithmetic the weights are bytes, all eight bits for the
-  /// magnitude unless scales with signs are folded into them; or words where the error of bytes would show beside that
-  /// of the codes, and in a block with a token that has much of all weight: its value is often next to nothing, and the
-  /// others of the block would be rounded to its measure.
+  /// Adds the values of a block of pages. Where integer arithmetic has the weights in bytes, it takes words for a block
+  /// with a token that has much of all weight: its value is often next to nothing, and the others of the block would be
+  /// rounded to its measure.
   void accumulate(Value allWeights, const Side &values) {
     Value weights = foldNorms(allWeights, values);
     QuantAttr quant = values.quant;
@@ -238,20 +243,16 @@ private:
       TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values), small.sums,
                                small.scales, folded.offsets, attend.getValueScalesAttr(), isHybrid(values));
     };
-    bool isSigned = values.placement == Placement::Operand && quant.getMap() == Map::SymSigned;
-    bool isFine = quant.getBits() > 4 || (isSigned && !cache.getWindow().getSink());
-    Type bytes = isSigned ? b.getI8Type() : b.getIntegerType(8, /*isSigned=*/false);
-    if (!quant.isQuantized() || schedule.getCompute() == Compute::F32)
-      return accumulateAs(bytes);
-    if (isFine && schedule.getCompute() == Compute::Int16)
-      return accumulateAs(b.getI16Type());
+    Type integer = getInteger(Role::Value, values.placement);
+    if (!quant.isQuantized() || schedule.getCompute() == Compute::F32 || integer.isInteger(16))
+      return accumulateAs(integer);
     Value isDominated = TileIsDominatedOp::create(b, b.getI1Type(), state, allWeights, APFloat(kDominatingShare));
     auto branch = scf::IfOp::create(b, isDominated, /*withElseRegion=*/true);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
     accumulateAs(b.getI16Type());
     b.setInsertionPointToStart(branch.elseBlock());
-    accumulateAs(bytes);
+    accumulateAs(integer);
   }
 
   UnitAttr isHybrid(const Side &side) { return side.quant.getMap() == Map::Hybrid ? b.getUnitAttr() : UnitAttr(); }

@@ -80,10 +80,14 @@ Expected<Plan> Compiler::plan(const AttentionShape &shape, StringRef dtype, Stri
   return planTuned(shape, dtype, *scheme, target, options);
 }
 
+/// A machine as part of a cache key.
+static std::string describe(const cpu::Machine &machine) {
+  return machine.triple + " " + machine.cpu + " " + machine.features + (machine.emulated ? " emulated" : "");
+}
+
 /// What a tuned schedule is for: all of a plan that the passes have decided by themselves, and the processor.
 static CacheKey getTunedKey(const Plan &plan) {
-  const cpu::Machine &machine = plan.target.machine;
-  return CacheKey::create({"schedule", plan.print(), compilerIdentity(), {}, machine.cpu + " " + machine.features});
+  return CacheKey::create({"schedule", plan.print(), compilerIdentity(), {}, describe(plan.target.machine)});
 }
 
 void Compiler::storeTuned(const Plan &plan, const ScheduleOptions &options) {
@@ -211,9 +215,7 @@ Expected<Artifact> Compiler::emitLocked(const Plan &plan, Emit form) {
       artifact.bytes = std::move(*bytes);
       return artifact;
     }
-    const cpu::Machine &machine = plan.target.machine;
-    std::string architecture =
-        machine.triple + " " + machine.cpu + " " + machine.features + (machine.emulated ? " emulated" : "");
+    std::string architecture = describe(plan.target.machine);
     return throughCache(plan, {"object", plan.print(), identity, {}, architecture}, produce);
   }
   case Emit::Cuda:

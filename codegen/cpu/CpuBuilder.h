@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the CPU lowerings of tile operations are written with: vectors of 16 lanes, loops, scratch
-// buffers, exp2, the unpacking of codes and the dot product of bytes.
+// What the CPU lowerings of tile operations are written with: vectors of 16 lanes, loops, scratch buffers, exp2.
 #ifndef KVCC_CODEGEN_CPU_CPUBUILDER_H
 #define KVCC_CODEGEN_CPU_CPUBUILDER_H
 

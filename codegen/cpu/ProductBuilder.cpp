@@ -106,21 +106,24 @@ Value ProductBuilder::multiplyPairs(Value codes, Value small, bool smallIsSigned
   return intrinsic(wide ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw", vectorOf(16), {codes, small});
 }
 
-Value ProductBuilder::widen(Value narrow, uint64_t factor) {
+Value ProductBuilder::multiplyAdd(Value x, Value y) {
   bool wide = level.vectorBytes == 64;
-  return intrinsic(wide ? "llvm.x86.avx512.pmaddw.d.512" : "llvm.x86.avx2.pmadd.wd", vectorOf(32),
-                   {narrow, constantLike(vectorOf(16), factor)});
+  return intrinsic(wide ? "llvm.x86.avx512.pmaddw.d.512" : "llvm.x86.avx2.pmadd.wd", vectorOf(32), {x, y});
+}
+
+Value ProductBuilder::widen(Value narrow, uint64_t factor) {
+  return multiplyAdd(narrow, constantLike(vectorOf(16), factor));
 }
 
 Value ProductBuilder::dotWords(Value sums, Value codes, Value small) {
-  bool wide = level.vectorBytes == 64;
   switch (level.product) {
-  case ByteProduct::Mixed:
+  case ByteProduct::Mixed: {
+    bool wide = level.vectorBytes == 64;
     return intrinsic(wide ? "llvm.x86.avx512.vpdpwssd.512" : "llvm.x86.avx512.vpdpwssd.256", vectorOf(32),
                      {sums, codes, small});
+  }
   case ByteProduct::Pairs:
-    return add(sums, intrinsic(wide ? "llvm.x86.avx512.pmaddw.d.512" : "llvm.x86.avx2.pmadd.wd", vectorOf(32),
-                               {codes, small}));
+    return add(sums, multiplyAdd(codes, small));
   case ByteProduct::Matching:
   case ByteProduct::None:
     for (unsigned e = 0; e < 2; ++e)

@@ -19,8 +19,8 @@ public:
 
   /// Free indices of a vector: one for each 32 bits.
   int64_t getWidth() const { return level.vectorBytes / 4; }
-  /// Registers that the sums of a product for `heads` query heads may take.
-  int64_t getAccumulators(int64_t heads) const { return accumulators ? accumulators : level.getAccumulators(heads); }
+  /// Vectors that a product for `heads` query heads computes together.
+  int64_t getUnitVectors(int64_t heads) const { return level.getUnitVectors(heads, accumulators); }
   mlir::VectorType vectorOf(unsigned bits) {
     return mlir::VectorType::get({level.vectorBytes * 8 / bits}, getIntegerType(bits));
   }
@@ -56,6 +56,8 @@ public:
 private:
   mlir::Value bitcast(mlir::Value vector, unsigned bits);
   mlir::Value intrinsic(llvm::StringRef name, mlir::VectorType type, mlir::ValueRange operands);
+  /// x86 vpmaddwd: neighbouring products of 16 bits, added into 32 bits.
+  mlir::Value multiplyAdd(mlir::Value x, mlir::Value y);
   /// Element `part` of each 32 bits, as 32 bits.
   mlir::Value widenPart(mlir::Value vector, unsigned bits, unsigned part, bool isSigned);
 

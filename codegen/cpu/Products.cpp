@@ -71,11 +71,10 @@ struct FreeVector {
 /// all of them, and their sums stay in registers.
 class Unit {
 public:
-  Unit(ProductBuilder &b, const Product &p) : b(b), width(b.getWidth()) {
-    // Those that share rows of a folded operand.
-    int64_t all = (p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width;
-    while (all % (2 * vectors) == 0 && 2 * vectors * p.heads <= b.getAccumulators(p.heads))
-      vectors *= 2;
+  Unit(ProductBuilder &b, const Product &p) : b(b), width(b.getWidth()), vectors(b.getUnitVectors(p.heads)) {
+    // Those of a unit share rows of a folded operand, and no unit is partial.
+    while ((p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width % vectors)
+      vectors /= 2;
   }
 
   int64_t getVectors() const { return vectors; }
@@ -97,7 +96,7 @@ public:
 
 private:
   ProductBuilder &b;
-  int64_t width, vectors = 1;
+  int64_t width, vectors;
 };
 
 /// Lowers the products of a unit with one block of codes, for all heads. Sums are listed vector by vector, the heads of

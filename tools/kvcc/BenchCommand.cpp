@@ -58,12 +58,12 @@ std::vector<std::string> getSchemes() {
   return schemes;
 }
 
-Expected<std::vector<Row>> measure(Compiler &compiler, const ModelConfig &model, size_t layer, ThreadPool &pool,
+Expected<std::vector<Row>> measure(Compiler &compiler, const ModelLayer &layer, ThreadPool &pool,
                                    ReadBandwidth &bandwidth, int64_t ctx, int64_t batch) {
   std::vector<std::unique_ptr<Subject>> subjects;
   std::vector<std::string> schemes = getSchemes();
   for (const std::string &scheme : schemes) {
-    auto planned = kernelOptions.plan(compiler, model, layer, scheme, target, model.dtype);
+    auto planned = kernelOptions.plan(compiler, layer, scheme, target, layer.model.dtype);
     if (!planned)
       return planned.takeError();
     auto subject = Subject::create(compiler, std::move(planned->plan), ctx, batch, pool, warm);
@@ -162,11 +162,10 @@ void printRows(ArrayRef<Row> rows) {
   }
 }
 
-Error checkRange(const cl::list<int64_t> &list, int64_t low, int64_t high) {
+Error checkRanges(const cl::list<int64_t> &list, int64_t low, int64_t high) {
   for (int64_t value : list)
-    if (value < low || value > high)
-      return usageError("expected --" + list.ArgStr + " from " + Twine(low) + " to " + Twine(high) + ", but got " +
-                        Twine(value));
+    if (Error error = checkRange(list, value, low, high))
+      return error;
   return Error::success();
 }
 
@@ -177,18 +176,15 @@ Error tool::runBench() {
     return error;
   if (outputFormat != "table" && outputFormat != "md" && outputFormat != "csv" && outputFormat != "json")
     return usageError("expected -o table, md, csv or json, but got '" + outputFormat + "'");
-  if (rounds < 1 || rounds > 100000)
-    return usageError("expected --rounds from 1 to 100000, but got " + Twine(rounds));
-  if (Error error = checkRange(contexts, 1, 1 << 24))
+  if (Error error = checkRange(rounds, rounds, 1, 100000))
     return error;
-  if (Error error = checkRange(batches, 1, 65535))
+  if (Error error = checkRanges(contexts, 1, 1 << 24))
     return error;
-  if (Error error = checkRange(threadCounts, 1, 1024))
+  if (Error error = checkRanges(batches, 1, 65535))
     return error;
-  auto model = kernelOptions.loadModel();
-  if (!model)
-    return model.takeError();
-  auto layer = kernelOptions.chooseLayer(*model);
+  if (Error error = checkRanges(threadCounts, 1, 1024))
+    return error;
+  auto layer = kernelOptions.loadLayer();
   if (!layer)
     return layer.takeError();
   if (batches.empty())
@@ -201,7 +197,7 @@ Error tool::runBench() {
   std::vector<Row> rows;
   for (int64_t ctx : contexts)
     for (int64_t batch : batches) {
-      auto part = measure(compiler, *model, *layer, pool, bandwidth, ctx, batch);
+      auto part = measure(compiler, *layer, pool, bandwidth, ctx, batch);
       if (!part)
         return part.takeError();
       append_range(rows, std::move(*part));

@@ -44,6 +44,15 @@ private:
   bool totals;
 };
 
+/// A usage error if the value of an option is outside low .. high.
+llvm::Error checkRange(const llvm::cl::Option &option, int64_t value, int64_t low, int64_t high);
+
+/// A layer of a model that is served.
+struct ModelLayer {
+  ModelConfig model;
+  size_t index;
+};
+
 /// A plan of one layer, and what its writer may know.
 struct LayerPlan {
   Plan plan;
@@ -58,19 +67,19 @@ public:
 
   /// The model, named by position or by --model.
   llvm::Expected<ModelConfig> loadModelFacts() const;
-  /// The same; fails if no layer is served.
-  llvm::Expected<ModelConfig> loadModel() const;
-  /// The layer of --layer, else the first one that is served.
-  llvm::Expected<size_t> chooseLayer(const ModelConfig &model) const;
+  /// The model, and of it the layer of --layer, else the first one that is served; fails if none is.
+  llvm::Expected<ModelLayer> loadLayer() const;
   /// Plans a layer for queries and windows of `dtype`; `scheme` is for chooseSchemes.
-  llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
+  llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelLayer &layer, llvm::StringRef scheme,
                                  llvm::StringRef target, llvm::StringRef dtype) const;
-  llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelConfig &model, size_t layer, llvm::StringRef scheme,
+  llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelLayer &layer, llvm::StringRef scheme,
                                  llvm::StringRef target, llvm::StringRef dtype, const ScheduleOptions &options) const;
 
   ScheduleOptions getScheduleOptions() const { return {compute, page}; }
 
 private:
+  llvm::Expected<size_t> chooseLayer(const ModelConfig &model) const;
+
   llvm::cl::opt<std::string> position, model, compute;
   llvm::cl::opt<int64_t> page;
   llvm::cl::opt<int> layer;

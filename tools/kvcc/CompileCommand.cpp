@@ -29,19 +29,16 @@ Error tool::runCompile() {
   auto scheme = schemeOptions.getText();
   if (!scheme)
     return scheme.takeError();
-  auto model = kernelOptions.loadModel();
-  if (!model)
-    return model.takeError();
-  auto layer = kernelOptions.chooseLayer(*model);
+  auto layer = kernelOptions.loadLayer();
   if (!layer)
     return layer.takeError();
-  std::string unserved = describeUnservedLayers(*model);
+  std::string unserved = describeUnservedLayers(layer->model);
   if (!unserved.empty())
     errs() << "kvcc: note: " << unserved << "\n";
 
   auto start = std::chrono::steady_clock::now();
   Compiler compiler;
-  auto planned = kernelOptions.plan(compiler, *model, *layer, *scheme, target, dtype.empty() ? model->dtype : dtype);
+  auto planned = kernelOptions.plan(compiler, *layer, *scheme, target, dtype.empty() ? layer->model.dtype : dtype);
   if (!planned)
     return planned.takeError();
   Plan *plan = &planned->plan;

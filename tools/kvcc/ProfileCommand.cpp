@@ -26,8 +26,8 @@ static cl::opt<int64_t> queries("queries", cl::desc("use the first so many captu
 Error tool::runProfile() {
   if (Error error = requireOptions({&input}))
     return error;
-  if (threads < 0 || threads > 1024)
-    return usageError("expected --threads from 0 to 1024, but got " + Twine(threads));
+  if (Error error = checkRange(threads, threads, 0, 1024))
+    return error;
   if (queries < 0 || queries == 1)
     return usageError("expected --queries of at least 2, or 0, but got " + Twine(queries));
   auto model = kernelOptions.loadModelFacts();

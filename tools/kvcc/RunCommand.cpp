@@ -186,27 +186,24 @@ Error tool::runRun() {
   auto scheme = schemeOptions.getText();
   if (!scheme)
     return scheme.takeError();
-  if (threads < 0 || threads > 1024)
-    return usageError("expected --threads from 0 to 1024, but got " + Twine(threads));
-  if (splits < 0 || splits > 1024)
-    return usageError("expected --splits from 0 to 1024, but got " + Twine(splits));
-  auto model = kernelOptions.loadModel();
-  if (!model)
-    return model.takeError();
-  auto layer = kernelOptions.chooseLayer(*model);
+  if (Error error = checkRange(threads, threads, 0, 1024))
+    return error;
+  if (Error error = checkRange(splits, splits, 0, 1024))
+    return error;
+  auto layer = kernelOptions.loadLayer();
   if (!layer)
     return layer.takeError();
   auto file = SafetensorsFile::open(input);
   if (!file)
     return file.takeError();
-  auto in = InputReader(*file, model->layers[*layer], *layer).read();
+  auto in = InputReader(*file, layer->model.layers[layer->index], layer->index).read();
   if (!in)
     return in.takeError();
 
   ThreadPool pool{unsigned(threads)};
   auto start = std::chrono::steady_clock::now();
   Compiler compiler;
-  auto planned = kernelOptions.plan(compiler, *model, *layer, *scheme, target, in->dtype);
+  auto planned = kernelOptions.plan(compiler, *layer, *scheme, target, in->dtype);
   if (!planned)
     return planned.takeError();
   auto program = Program::load(compiler, std::move(planned->plan), pool);
@@ -241,7 +238,7 @@ Error tool::runRun() {
   for (int64_t length : in->lens)
     tokens += length;
   double plain = double(tokens * shape.kvHeads * shape.headDim * 2 * 2);
-  outs() << model->name << " layer " << *layer << ", " << (*program)->getPlan().scheme << " on "
+  outs() << layer->model.name << " layer " << layer->index << ", " << (*program)->getPlan().scheme << " on "
          << (*program)->getPlan().target.name << ", batch " << in->batch << ", " << tokens << " tokens\n"
          << "kernel: " << describeCompile((*program)->wasCached(), loadTime) << "\n"
          << "cache: " << formatBytes(double(cache.getBytesRead())) << " read per step";

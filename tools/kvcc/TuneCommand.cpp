@@ -32,7 +32,7 @@ using Clock = std::chrono::steady_clock;
 /// A schedule, its program and its times so far.
 struct Candidate {
   ScheduleOptions options;
-  std::unique_ptr<Program> program;
+  const Program *program;
   std::vector<double> times;
   bool isOut = false;
 
@@ -46,28 +46,20 @@ struct Candidate {
   }
 };
 
-/// Every number of query heads that share a pass, with units of 1, 2 and 4 vectors. The first is what the passes
-/// choose.
-std::vector<ScheduleOptions> getSchedules(const Plan &plan, const CpuLevel &level) {
-  auto getVectors = [](int64_t heads, int64_t accumulators) {
-    int64_t vectors = 1;
-    while (2 * vectors * heads <= accumulators)
-      vectors *= 2;
-    return vectors;
-  };
-  ScheduleOptions first = kernelOptions.getScheduleOptions();
-  first.tuned = false;
-  std::vector<ScheduleOptions> schedules{first};
-  int64_t group = plan.shape.qHeads / plan.shape.kvHeads, chosen = plan.schedule.getHeads();
+/// Every number of query heads that share a pass, with units of 1, 2 and 4 vectors; but not `chosen`, which the passes
+/// make of `options`.
+std::vector<ScheduleOptions> getAlternatives(const Plan &chosen, const ScheduleOptions &options) {
+  const CpuLevel *level = findCpuLevel(chosen.target.arch);
+  std::vector<ScheduleOptions> schedules;
+  int64_t group = chosen.shape.qHeads / chosen.shape.kvHeads;
   for (int64_t heads = 1; heads <= std::min<int64_t>(group, 16); ++heads)
     for (int64_t vectors : {1, 2, 4}) {
-      bool isFirst = heads == chosen && vectors == getVectors(heads, level.getAccumulators(heads));
-      if (group % heads || heads * vectors > 32 || isFirst)
+      bool isChosen = heads == chosen.schedule.getHeads() && vectors == level->getUnitVectors(heads);
+      if (group % heads || heads * vectors > 32 || isChosen)
         continue;
-      ScheduleOptions options = first;
-      options.heads = heads;
-      options.accumulators = heads * vectors;
-      schedules.push_back(options);
+      ScheduleOptions &schedule = schedules.emplace_back(options);
+      schedule.heads = heads;
+      schedule.accumulators = heads * vectors;
     }
   return schedules;
 }
@@ -113,55 +105,52 @@ Error measure(std::vector<Candidate> &candidates, Subject &subject, unsigned thr
 } // namespace
 
 Error tool::runTune() {
-  if (tokens < 1 || tokens > 1 << 24)
-    return usageError("expected --ctx from 1 to 16777216, but got " + Twine(tokens));
-  if (threads < 0 || threads > 1024)
-    return usageError("expected --threads from 0 to 1024, but got " + Twine(threads));
+  if (Error error = checkRange(tokens, tokens, 1, 1 << 24))
+    return error;
+  if (Error error = checkRange(threads, threads, 0, 1024))
+    return error;
   if (!(seconds > 0 && seconds <= 3600))
     return usageError("expected --seconds above 0, up to 3600, but got " + formatv("{0}", seconds.getValue()).str());
   auto scheme = schemeOptions.getText();
   if (!scheme)
     return scheme.takeError();
-  auto model = kernelOptions.loadModel();
-  if (!model)
-    return model.takeError();
-  auto layer = kernelOptions.chooseLayer(*model);
+  auto layer = kernelOptions.loadLayer();
   if (!layer)
     return layer.takeError();
 
   ThreadPool pool(threads ? unsigned(threads) : std::thread::hardware_concurrency());
   Compiler compiler;
   auto plan = [&](const ScheduleOptions &options) {
-    return kernelOptions.plan(compiler, *model, *layer, *scheme, "cpu", model->dtype, options);
+    return kernelOptions.plan(compiler, *layer, *scheme, "cpu", layer->model.dtype, options);
   };
   ScheduleOptions untuned = kernelOptions.getScheduleOptions();
   untuned.tuned = false;
   auto first = plan(untuned);
   if (!first)
     return first.takeError();
-  std::vector<ScheduleOptions> schedules = getSchedules(first->plan, *findCpuLevel(first->plan.target.arch));
-  outs() << model->name << " layer " << *layer << ", " << first->plan.scheme << " on " << first->plan.target.name
-         << ", " << tokens.getValue() << " tokens, " << pool.size() << " threads\n";
+  outs() << layer->model.name << " layer " << layer->index << ", " << first->plan.scheme << " on "
+         << first->plan.target.name << ", " << tokens.getValue() << " tokens, " << pool.size() << " threads\n";
   outs().flush();
+  showProgress("filling caches");
+  auto subject = Subject::create(compiler, std::move(first->plan), tokens, /*batch=*/1, pool);
+  if (!subject)
+    return subject.takeError();
+  const Program &chosen = (*subject)->getProgram();
 
-  std::vector<Candidate> candidates;
-  for (const ScheduleOptions &options : schedules) {
-    showProgress("compiling " + Twine(candidates.size() + 1) + " of " + Twine(schedules.size()));
+  std::vector<Candidate> candidates{{untuned, &chosen, {}}};
+  std::vector<std::unique_ptr<Program>> programs;
+  std::vector<ScheduleOptions> alternatives = getAlternatives(chosen.getPlan(), untuned);
+  for (const ScheduleOptions &options : alternatives) {
+    showProgress("compiling " + Twine(candidates.size()) + " of " + Twine(alternatives.size()));
     auto planned = plan(options);
     if (!planned)
       return planned.takeError();
     auto program = Program::load(compiler, std::move(planned->plan), pool);
     if (!program)
       return program.takeError();
-    candidates.push_back({options, std::move(*program), {}});
+    candidates.push_back({options, program->get(), {}});
+    programs.push_back(std::move(*program));
   }
-  showProgress("filling caches");
-  auto again = plan(untuned);
-  if (!again)
-    return again.takeError();
-  auto subject = Subject::create(compiler, std::move(again->plan), tokens, /*batch=*/1, pool);
-  if (!subject)
-    return subject.takeError();
   if (Error error = measure(candidates, **subject, pool.size()))
     return error;
   showProgress("");
@@ -184,12 +173,8 @@ Error tool::runTune() {
   outs() << format("the passes' choice is %.1f %% from the best", behind);
   // Noise is no reason to leave it.
   constexpr double kWorthwhile = 2;
-  if (behind < kWorthwhile) {
-    outs() << "; it stays\n";
-    compiler.storeTuned(first->plan, untuned);
-    return Error::success();
-  }
-  compiler.storeTuned(first->plan, best->options);
-  outs() << "; kept for target cpu of this machine\n";
+  bool stays = behind < kWorthwhile;
+  compiler.storeTuned(chosen.getPlan(), stays ? untuned : best->options);
+  outs() << (stays ? "; it stays\n" : "; kept for target cpu of this machine\n");
   return Error::success();
 }

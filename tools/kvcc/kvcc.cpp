@@ -35,6 +35,13 @@ Error tool::requireOptions(std::initializer_list<const cl::Option *> options) {
   return missing.empty() ? Error::success() : usageError("expected " + missing + ", but got none");
 }
 
+Error tool::checkRange(const cl::Option &option, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high)
+    return Error::success();
+  return usageError("expected --" + option.ArgStr + " from " + Twine(low) + " to " + Twine(high) + ", but got " +
+                    Twine(value));
+}
+
 bool tool::isUsageError(const Error &error) { return error.isA<UsageError>(); }
 
 KernelOptions::KernelOptions(cl::SubCommand &command)
@@ -54,13 +61,16 @@ Expected<ModelConfig> KernelOptions::loadModelFacts() const {
   return loadModelConfig(position.empty() ? model : position);
 }
 
-Expected<ModelConfig> KernelOptions::loadModel() const {
+Expected<ModelLayer> KernelOptions::loadLayer() const {
   auto config = loadModelFacts();
   if (!config)
     return config.takeError();
   if (Error error = checkServable(*config))
     return std::move(error);
-  return config;
+  auto index = chooseLayer(*config);
+  if (!index)
+    return index.takeError();
+  return ModelLayer{std::move(*config), *index};
 }
 
 Expected<size_t> KernelOptions::chooseLayer(const ModelConfig &config) const {
@@ -77,26 +87,26 @@ Expected<size_t> KernelOptions::chooseLayer(const ModelConfig &config) const {
   return size_t(layer);
 }
 
-Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config, size_t index, StringRef scheme,
+Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelLayer &of, StringRef scheme,
                                         StringRef targetName, StringRef dtype) const {
-  return plan(compiler, config, index, scheme, targetName, dtype, getScheduleOptions());
+  return plan(compiler, of, scheme, targetName, dtype, getScheduleOptions());
 }
 
-Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelConfig &config, size_t index, StringRef scheme,
+Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelLayer &of, StringRef scheme,
                                         StringRef targetName, StringRef dtype, const ScheduleOptions &options) const {
   auto target = parseTarget(targetName);
   if (!target)
     return target.takeError();
-  auto schemes = compiler.chooseSchemes(config, dtype, *target, scheme);
+  auto schemes = compiler.chooseSchemes(of.model, dtype, *target, scheme);
   if (!schemes)
     return schemes.takeError();
-  auto plan =
-      compiler.plan(AttentionShape::of(config.layers[index]), dtype, schemes->getScheme(index), *target, options);
+  auto plan = compiler.plan(AttentionShape::of(of.model.layers[of.index]), dtype, schemes->getScheme(of.index), *target,
+                            options);
   if (!plan)
     return plan.takeError();
   LayerPlan result{std::move(*plan), {}};
   if (!schemes->statistics.empty())
-    result.statistics = std::move(schemes->statistics[index]);
+    result.statistics = std::move(schemes->statistics[of.index]);
   return result;
 }
 
