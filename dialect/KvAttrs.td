@@ -178,6 +178,9 @@ def Kv_WindowAttr : Kv_Attr<"Window", "window"> {
   let extraClassDeclaration = [{
     /// How many of `tokens` tokens are quantized; they are tokens sink .. sink+n-1.
     int64_t getQuantizedTokens(int64_t tokens) const;
+    /// How many of the last tokens may be taken back: as many as are recent, and enough for speculation. Without
+    /// blocks that leave a window, nothing more is needed for that.
+    int64_t getRollback() const { return ::std::max<int64_t>(getRecent(), 32); }
   }];
 }
 

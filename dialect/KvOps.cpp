@@ -85,27 +85,31 @@ LogicalResult AttendOp::verify() {
   auto query = cast<RankedTensorType>(getQuery().getType());
   CacheType cache = getCache().getType();
   // attend_c1
-  if (query.getRank() != 3 || query.isDynamicDim(1) || query.isDynamicDim(2))
-    return emitOpError("expected query [batch, q_heads, head_dim] with static heads, but got ") << query;
+  if ((query.getRank() != 3 && query.getRank() != 4) ||
+      llvm::any_of(query.getShape().take_back(2), ShapedType::isDynamic))
+    return emitOpError("expected query [batch, q_heads, head_dim] or [batch, queries, q_heads, head_dim] with static "
+                       "heads, but got ")
+           << query;
   // attend_c2
-  if (query.getDimSize(1) < 1 || query.getDimSize(1) % cache.getKvHeads())
+  int64_t heads = getQueryHeads();
+  if (heads < 1 || heads % cache.getKvHeads())
     return emitOpError("expected query heads a multiple of kv_heads = ")
-           << cache.getKvHeads() << ", but got " << query.getDimSize(1);
+           << cache.getKvHeads() << ", but got " << heads;
   // attend_c3
-  if (query.getDimSize(2) != cache.getHeadDim())
-    return emitOpError("expected query head_dim ") << cache.getHeadDim() << ", but got " << query.getDimSize(2);
+  if (query.getShape().back() != cache.getHeadDim())
+    return emitOpError("expected query head_dim ") << cache.getHeadDim() << ", but got " << query.getShape().back();
   // attend_c4
   if (getOut().getType().getShape() != query.getShape())
     return emitOpError("expected out of the shape of ") << query << ", but got " << getOut().getType();
   // attend_c5
   if (getLse().getType().getShape() != query.getShape().drop_back())
-    return emitOpError("expected lse of shape [batch, q_heads], but got ") << getLse().getType();
+    return emitOpError("expected lse of the shape of the query without head_dim, but got ") << getLse().getType();
   // attend_c6
   double scale = getScale().convertToDouble();
   if (!(scale > 0) || !std::isfinite(scale))
     return emitOpError("expected a positive finite scale, but got ") << scale;
   // attend_c7
-  int64_t group = query.getDimSize(1) / cache.getKvHeads();
+  int64_t group = heads / cache.getKvHeads();
   if (getSchedule() && group % getSchedule()->getHeads())
     return emitOpError("expected schedule heads that divide the group of ")
            << group << " query heads, but got " << getSchedule()->getHeads();
@@ -126,6 +130,9 @@ LogicalResult AppendOp::verify() {
   // append_c3
   if (getResult().getType() != cache)
     return emitOpError("expected the result to have the type of the cache, but got ") << getResult().getType();
+  // append_c4
+  if (key.getElementType() != cache.getDtype())
+    return emitOpError("expected elements of the cache's dtype ") << cache.getDtype() << ", but got " << key;
   return success();
 }
 

@@ -60,17 +60,18 @@ def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
   let description = [{
     softmax(scale * q k^T) v per query head over all tokens of the sequence; query head h reads KV head
     h / (q_heads / kv_heads). `lse` is the natural logarithm of the sum of exp of the scaled logits. A
-    sequence of no tokens gives out = 0 and lse = -inf.
+    sequence of no tokens gives out = 0 and lse = -inf. Several queries of a sequence are those of its last tokens:
+    query i of n sees all but the last n-1-i tokens.
 
     `key_scales` and `value_scales` (written by `kv-place-scales`) say where a scale is multiplied in;
     `schedule` (written by `kv-plan-schedule`) how the work is done.
 
     Constraints:
-    - (C1) q is [batch, q_heads, head_dim] of f16, bf16 or f32;
+    - (C1) q is [batch, q_heads, head_dim] or [batch, queries, q_heads, head_dim] of f16, bf16 or f32;
     - (C2) q_heads is a multiple of the cache's kv_heads;
     - (C3) q's head_dim is the cache's;
     - (C4) out has the shape of q and is f32;
-    - (C5) lse is [batch, q_heads] of f32;
+    - (C5) lse has the shape of q without head_dim and is f32;
     - (C6) scale is positive and finite;
     - (C7) the heads of the schedule divide the group, q_heads / kv_heads.
   }];
@@ -83,20 +84,32 @@ def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
     $query `,` $cache attr-dict `:` type($query) `,` type($cache) `->` type($out) `,` type($lse)
   }];
   let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    int64_t getQueryHeads() {
+      auto shape = ::mlir::cast<::mlir::RankedTensorType>(getQuery().getType()).getShape();
+      return shape[shape.size() - 2];
+    }
+  }];
 }
 
 def Kv_AppendOp : Kv_Op<"append", [Pure]> {
   let summary = "a cache with new tokens at the end of its sequences";
   let description = [{
-    The new tokens enter the recent window; blocks that leave it are quantized.
+    The new tokens enter the windows; blocks that leave the recent one are quantized. With the first tokens of a
+    sequence (its prefill) the cache begins: what transforms need to know of channels is measured on these tokens.
+    However the tokens of a sequence are cut into appends after that, the cache is the same, bit for bit.
+
+    `schedule` (written by `kv-plan-schedule`) says where everything lies; it is that of the kv.attend that reads the
+    cache.
 
     Constraints:
     - (C1) key and value are [batch, kv_heads, tokens, head_dim] of one type and shape;
     - (C2) kv_heads and head_dim are the cache's;
-    - (C3) the result has the type of the cache.
+    - (C3) the result has the type of the cache;
+    - (C4) the elements have the dtype of the cache.
   }];
   let arguments = (ins RankedTensorOf<[F16, BF16, F32]>:$key, RankedTensorOf<[F16, BF16, F32]>:$value,
-                       Kv_CacheType:$cache);
+                       Kv_CacheType:$cache, OptionalAttr<Kv_ScheduleAttr>:$schedule);
   let results = (outs Kv_CacheType:$result);
   let assemblyFormat = [{
     $key `,` $value `into` $cache attr-dict `:` type($key) `,` type($value) `into` type($cache) `->`

@@ -229,3 +229,100 @@ LogicalResult TileAccumulateOp::verify() {
                         getPlacement(), getHybrid()},
                        state.getHeads());
 }
+
+LogicalResult TileScratchOp::verify() {
+  // scratch_c1
+  if (cast<VectorType>(getTile().getType()).getDimSize(0) != kBlockTokens)
+    return emitOpError("expected a tile of ") << kBlockTokens << " rows, but got " << getTile().getType();
+  return success();
+}
+
+/// Whether a block holds the elements of a tile.
+static bool holds(BlockType block, Type tile) {
+  return hasShape(tile, {block.getTokens(), block.getChannels()});
+}
+
+LogicalResult TileGatherOp::verify() {
+  // gather_c1
+  if (getBlock() && (getBlock().getType().isCodes() || !holds(getBlock().getType(), getTile().getType())))
+    return emitOpError("expected a block of numbers for ")
+           << getTile().getType() << ", but got " << getBlock().getType();
+  return success();
+}
+
+LogicalResult TileTransformOp::verify() {
+  // transform_c1
+  int64_t channels = cast<VectorType>(getTile().getType()).getDimSize(1);
+  if (getSize() && !isRotationOf(int64_t(*getSize()), channels))
+    return emitOpError("expected size a power of two from 16 to 256 that divides ")
+           << channels << ", but got " << *getSize();
+  // transform_c2
+  if (bool(getMeans()) != bool(getMeansOffset()) || bool(getFactors()) != bool(getFactorsOffset()))
+    return emitOpError("expected an offset exactly with each vector");
+  return success();
+}
+
+LogicalResult TileNormalizeTokensOp::verify() {
+  // normalize_tokens_c1
+  BlockType norms = getNorms().getType();
+  if (norms.getTokens() != kBlockTokens || norms.getChannels() != 1 ||
+      !(norms.getElement().isF16() || isa<Float8E8M0FNUType>(norms.getElement())))
+    return emitOpError("expected norms of 32x1 of f16 or f8E8M0FNU, but got ") << norms;
+  return success();
+}
+
+LogicalResult TileEncodeOp::verify() {
+  QuantAttr quant = getQuant();
+  BlockType data = getData().getType();
+  // encode_c1
+  if (!holds(data, getTile().getType()) || data.getElement() != quant.getElement())
+    return emitOpError("expected a block of ")
+           << quant.getElement() << " for " << getTile().getType() << ", but got " << data;
+  // encode_c2
+  if (bool(getScales()) != quant.isQuantized() || bool(getZeros()) != quant.hasZeros())
+    return emitOpError("expected scales and zeros exactly if the format has them, but got ") << quant;
+  if (getScales()) {
+    BlockType scales = getScales().getType();
+    if (scales.getElement() != quant.getScale() || scales.getTokens() * quant.getGroupTokens() != data.getTokens() ||
+        scales.getChannels() * quant.getGroupChannels() != data.getChannels() ||
+        (getZeros() && getZeros().getType() != scales))
+      return emitOpError("expected a scale (and zero) of ")
+             << quant.getScale() << " for each group of " << quant.getGroupTokens() << "x" << quant.getGroupChannels()
+             << ", but got " << scales;
+  }
+  // encode_c3
+  if (getFrom() && quant.isQuantized() && quant.getGroupTokens() != 1)
+    return emitOpError("expected groups of one token with rows, but got ") << quant.getGroupTokens();
+  // encode_c4
+  for (bool isThere : {bool(getWeights()), bool(getWeightsOffset()), bool(getGivesWeights())})
+    if (isThere != quant.getFeedback())
+      return emitOpError("expected weights exactly with feedback, but got ") << quant;
+  return success();
+}
+
+LogicalResult TileWriteRowsOp::verify() {
+  // write_rows_c1
+  BlockType block = getBlock().getType();
+  if (block.getTokens() != kBlockTokens || block.getElement() != getSource().getType().getElementType())
+    return emitOpError("expected a block of 32 tokens of ")
+           << getSource().getType().getElementType() << ", but got " << block;
+  return success();
+}
+
+LogicalResult TileClearOp::verify() {
+  // clear_c1
+  if (int64_t(getBytes()) <= 0 || getBytes() % 64)
+    return emitOpError("expected bytes a positive multiple of 64, but got ") << int64_t(getBytes());
+  return success();
+}
+
+LogicalResult TileMeasureOp::verify() {
+  // measure_c1
+  bool factors = bool(getQuant().getDiag()), means = bool(getQuant().getTransform<CenterAttr>());
+  if (factors != bool(getFactorsOffset()) || means != bool(getMeansOffset()) || !(factors || means))
+    return emitOpError("expected offsets exactly for the factors and means of the format, but got ") << getQuant();
+  // measure_c2
+  if (int64_t(getChannels()) <= 0 || getChannels() % 32)
+    return emitOpError("expected channels a multiple of 32, but got ") << int64_t(getChannels());
+  return success();
+}

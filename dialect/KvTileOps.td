@@ -292,4 +292,143 @@ def Kv_TileStoreResultOp : Kv_TileOp<"store_result", [MemoryEffects<[MemRead, Me
   }];
 }
 
+//===-- Writers ------------------------------------------------------------------------------===//
+// A writer's tile holds 32 tokens x head_dim numbers, a row per token. Operations change it in place.
+
+def Kv_Numbers : MemRefRankOf<[F16, BF16, F32], [1]>;
+
+def Kv_TileScratchOp : Kv_TileOp<"scratch", [MemoryEffects<[MemAlloc]>]> {
+  let summary = "memory for a writer's tile";
+  let description = [{
+    One for all blocks that a work item writes. Constraint: (C1) the tile has 32 rows.
+  }];
+  let results = (outs Kv_F32Tile:$tile);
+  let assemblyFormat = "attr-dict `:` type($tile)";
+  let hasVerifier = 1;
+}
+
+def Kv_TileGatherOp : Kv_TileOp<"gather", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "the tokens of a block, from the windows and from the new tokens";
+  let description = [{
+    Rows up to `from` come from `block`, a block of the window, or are not there without one; rows from `from` to `to` from
+    `source`, row i at element `offset` + i * `stride`; the others are zero.
+
+    Constraints:
+    - (C1) the block is 32 x channels of the tile and holds numbers.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Optional<Kv_BlockType>:$block, Kv_Numbers:$source, Index:$offset,
+                       Index:$stride, Index:$from, Index:$to);
+  let assemblyFormat = [{
+    $tile (`,` `window` $block^)? `,` $source `[` $offset `]` `stride` $stride `rows` $from `to` $to attr-dict `:`
+    type($tile) (`window` type($block)^)? `,` type($source)
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileTransformOp : Kv_TileOp<"transform", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
+  let summary = "the transforms of a format, before numbers are quantized";
+  let description = [{
+    row = rotated (row / factors - means), for rows up to `to`. `size` is the block of the rotation, absent without one.
+    Means and factors are f32 at byte offsets of the cache. The inverse of kv.tile.restore.
+
+    Constraints:
+    - (C1) size is a power of two from 16 to 256 that divides the columns;
+    - (C2) an offset is there exactly if its vector is.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Index:$to, Optional<Kv_Bytes>:$means, Optional<Index>:$means_offset,
+                       Optional<Kv_Bytes>:$factors, Optional<Index>:$factors_offset,
+                       OptionalAttr<I64Attr>:$size);
+  let assemblyFormat = [{
+    $tile `rows` `to` $to (`size` $size^)? (`means` $means^ `[` $means_offset `]`)?
+    (`factors` $factors^ `[` $factors_offset `]`)? attr-dict `:` type($tile) (`means` type($means)^)?
+    (`factors` type($factors)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileNormalizeTokensOp : Kv_TileOp<"normalize_tokens", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "rows divided by their root mean square, which is stored";
+  let description = [{
+    See `#kv.token_norm`. Norms of rows before `from` stay as they are, those from `to` on are 1.
+    Constraint: (C1) norms are a block of 32 x 1 of f16 or f8E8M0FNU.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$norms, Index:$from, Index:$to);
+  let assemblyFormat = [{
+    $tile `,` $norms `rows` $from `to` $to attr-dict `:` type($tile) `,` type($norms)
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileEncodeOp : Kv_TileOp<"encode", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
+  let summary = "a tile, written in a format";
+  let description = [{
+    Chooses scales (and zeros), rounds numbers to codes and packs them as the type of `data` says. With `from`, what the
+    block holds of rows before it stays; groups are then of one token. With `weights`, and where `gives_weights` is not 0,
+    rounding errors are fed back: channels x channels of them stand at element `weights_offset`, see kv::Feedback.
+
+    Constraints:
+    - (C1) data is a block of 32 x columns of the tile of the format's element;
+    - (C2) scales are there exactly if the format is quantized, with as many tokens and channels as there are groups, and
+      zeros exactly if it has zeros, of the type of scales;
+    - (C3) with `from`, groups have one token;
+    - (C4) weights, their offset and `gives_weights` are there exactly if the format has feedback.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$data, Optional<Kv_BlockType>:$scales,
+                       Optional<Kv_BlockType>:$zeros, Optional<Index>:$from, Optional<Kv_Floats>:$weights,
+                       Optional<Index>:$weights_offset, Optional<Index>:$gives_weights, Kv_QuantAttr:$quant);
+  let assemblyFormat = [{
+    $tile (`rows` $from^)? `into` $data (`scales` $scales^)? (`zeros` $zeros^)?
+    (`weights` $weights^ `[` $weights_offset `]` `if` $gives_weights)? `as` $quant attr-dict `:` type($tile) `into`
+    type($data) (`scales` type($scales)^)? (`zeros` type($zeros)^)? (`weights` type($weights)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileWriteRowsOp : Kv_TileOp<"write_rows", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "new tokens, copied into a block of the windows";
+  let description = [{
+    Rows from `from` to `to`; row i stands at element `offset` + i * `stride` of the source.
+    Constraint: (C1) the block has 32 tokens of the source's type.
+  }];
+  let arguments = (ins Kv_Numbers:$source, Index:$offset, Index:$stride, Index:$from, Index:$to, Kv_BlockType:$block);
+  let assemblyFormat = [{
+    $source `[` $offset `]` `stride` $stride `rows` $from `to` $to `into` $block attr-dict `:` type($source) `into`
+    type($block)
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileClearOp : Kv_TileOp<"clear", [MemoryEffects<[MemWrite]>]> {
+  let summary = "bytes of the cache, set to zero";
+  let description = [{
+    Constraint: (C1) bytes are a positive multiple of 64.
+  }];
+  let arguments = (ins Kv_Bytes:$memory, Index:$offset, I64Attr:$bytes);
+  let assemblyFormat = "$memory `[` $offset `]` `bytes` $bytes attr-dict `:` type($memory)";
+  let hasVerifier = 1;
+}
+
+def Kv_TileMeasureOp : Kv_TileOp<"measure", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
+  let summary = "what the transforms of a format need to know of channels, measured and stored";
+  let description = [{
+    Over `rows` tokens, row i at element `offset` + i * `stride` of the source: the factors of a `#kv.diag` and the means
+    of a `#kv.center`, f32 at byte offsets of the cache. Sums are of f32, 32 tokens at a time. `given` holds factors and then
+    means, one per channel, which are taken instead: the factors of `#kv.diag<given>`, the means where `gives_means` is not
+    0.
+
+    Constraints:
+    - (C1) an offset is there exactly if the format has its transform, and one of them is;
+    - (C2) the channels are a multiple of 32.
+  }];
+  let arguments = (ins Kv_Numbers:$source, Index:$offset, Index:$stride, Index:$rows, Kv_Floats:$given,
+                       Index:$given_offset, Index:$gives_means, Kv_Bytes:$memory, Optional<Index>:$factors_offset,
+                       Optional<Index>:$means_offset, I64Attr:$channels, Kv_QuantAttr:$quant);
+  let assemblyFormat = [{
+    $source `[` $offset `]` `stride` $stride `rows` $rows `given` $given `[` $given_offset `]` `means` $gives_means
+    `into` $memory (`factors` $factors_offset^)? (`means` $means_offset^)? `channels` $channels `as` $quant attr-dict
+    `:` type($source) `,` type($given) `,` type($memory)
+  }];
+  let hasVerifier = 1;
+}
+
 #endif

@@ -43,7 +43,10 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
 
   WindowAttr tokens = cache.getWindow();
   sinkBlocks = llvm::divideCeil(tokens.getSink(), kBlockTokens);
-  recentBlocks = llvm::divideCeil(tokens.getRecent() + tokens.getFlush(), kBlockTokens);
+  // Tokens that are quantized one by one never wait.
+  recentBlocks = tokens.getFlush() == 1 ? 0
+                                        : llvm::divideCeil(tokens.getRecent() + tokens.getFlush() + tokens.getRollback(),
+                                                           kBlockTokens);
   sinkOffset = 0;
   auto place = [&](bool wanted, int64_t &offset) {
     if (!wanted)
@@ -57,7 +60,7 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   }
   recentOffset = sinkOffset + sinkBlocks * window.bytes;
   slotHeadBytes = recentOffset + recentBlocks * window.bytes;
-  slotBytes = cache.getKvHeads() * slotHeadBytes;
+  slotBytes = std::max(cache.getKvHeads() * slotHeadBytes, kAlignment);
 }
 
 PackingAttr kvcc::kv::getScalePacking(QuantAttr quant, Role role, PackingAttr codes) {

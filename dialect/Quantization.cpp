@@ -12,8 +12,15 @@ using namespace kvcc::kv;
 
 static constexpr uint16_t kSignBit = 0x8000;
 
-/// The largest magnitude of a floating-point code.
-static float largestOf(mlir::Type element) { return isa<mlir::Float4E2M1FNType>(element) ? 6.0f : 448.0f; }
+float kv::getLargestElement(mlir::Type element) { return isa<mlir::Float4E2M1FNType>(element) ? 6.0f : 448.0f; }
+
+float kv::getLargestScale(mlir::Type scale) {
+  if (isa<mlir::Float8E4M3FNType>(scale))
+    return 448.0f;
+  if (isa<mlir::Float8E8M0FNUType>(scale))
+    return 0x1p127f;
+  return scale.isF16() ? 65504.0f : bfloatToFloat(0x7f7f);
+}
 
 double kv::getLargest(QuantAttr quant) {
   if (!quant.isQuantized() || quant.getScale().getIntOrFloatBitWidth() != 8)
@@ -21,15 +28,18 @@ double kv::getLargest(QuantAttr quant) {
   double scale = isa<mlir::Float8E4M3FNType>(quant.getScale()) ? 448 : 1;
   if (isa<mlir::IntegerType>(quant.getElement()))
     return scale * double(quant.getZeroCode() - (quant.getMap() == Map::Sym ? 1 : 0));
-  return scale * double(largestOf(quant.getElement()));
+  return scale * double(getLargestElement(quant.getElement()));
 }
 
-Quantizer::Quantizer(QuantAttr quant)
-    : map(quant.getMap()), element(quant.getElement()), scaleType(quant.getScale()), search(quant.getSearch()),
+Quantizer::Quantizer(QuantAttr quant, bool saturates)
+    : map(quant.getMap()), saturates(saturates), element(quant.getElement()), scaleType(quant.getScale()), search(quant.getSearch()),
       zeroCode(isa<mlir::IntegerType>(element) ? int(quant.getZeroCode()) : 0), minCode(map == Map::Sym ? 1 : 0),
       maxCode(2 * zeroCode - 1) {}
 
-uint16_t Quantizer::store(float value) const { return uint16_t(encodeFloat(scaleType, value)); }
+uint16_t Quantizer::store(float value) const {
+  float largest = getLargestScale(scaleType);
+  return uint16_t(encodeFloat(scaleType, saturates ? std::clamp(value, -largest, largest) : value));
+}
 float Quantizer::load(uint16_t bits) const { return decodeFloat(scaleType, bits); }
 
 bool Quantizer::isFinite(GroupParameters group) const {
@@ -41,7 +51,7 @@ bool Quantizer::isAsym(GroupParameters group) const {
 }
 
 GroupParameters Quantizer::chooseSymmetric(float extreme, float shrink) const {
-  float steps = zeroCode == 0 ? largestOf(element) : float(map == Map::Sym ? zeroCode - 1 : zeroCode);
+  float steps = zeroCode == 0 ? getLargestElement(element) : float(map == Map::Sym ? zeroCode - 1 : zeroCode);
   return {store((map == Map::SymSigned ? -extreme : std::fabs(extreme)) / steps * shrink)};
 }
 
@@ -51,11 +61,11 @@ GroupParameters Quantizer::chooseAsym(llvm::ArrayRef<float> values, float shrink
   return {store(range / float(maxCode) * shrink), store(*min + range * (1 - shrink) / 2)};
 }
 
-double Quantizer::getError(llvm::ArrayRef<float> values, GroupParameters group, bool squared) const {
-  double sum = 0;
+float Quantizer::getError(llvm::ArrayRef<float> values, GroupParameters group, bool squared) const {
+  float sum = 0;
   for (float value : values) {
-    double difference = std::fabs(double(decode(encode(value, group), group)) - double(value));
-    sum += squared ? difference * difference : difference;
+    float difference = std::fabs(decode(encode(value, group), group) - value);
+    sum = squared ? std::fma(difference, difference, sum) : sum + difference;
   }
   return sum;
 }
@@ -79,10 +89,10 @@ GroupParameters Quantizer::choose(llvm::ArrayRef<float> values) const {
   GroupParameters best = chooseFor(values, 1);
   if (search < 2 || !isFinite(best))
     return best;
-  double least = getError(values, best, true);
+  float least = getError(values, best, true);
   for (int64_t i = 1; i < search; ++i) {
     GroupParameters candidate = chooseFor(values, 1 - 0.22f * float(i) / float(search - 1));
-    if (double error = getError(values, candidate, true); error < least) {
+    if (float error = getError(values, candidate, true); error < least) {
       least = error;
       best = candidate;
     }
@@ -114,7 +124,7 @@ float Quantizer::decode(uint8_t code, GroupParameters group) const {
   if (isa<mlir::Float8E4M3FNType>(element))
     return e4m3ToFloat(code) * scale;
   if (isAsym(group))
-    return float(double(code) * double(map == Map::Hybrid ? std::fabs(scale) : scale) + double(load(group.zero)));
+    return std::fma(float(code), map == Map::Hybrid ? std::fabs(scale) : scale, load(group.zero));
   return float(int(code) - zeroCode) * scale;
 }
 

@@ -17,8 +17,9 @@ struct GroupParameters {
 /// Encodes and decodes groups of a quantized format. Cheap to copy; thread-safe.
 class Quantizer {
 public:
-  /// `quant` must be a quantized format (QuantAttr::isQuantized).
-  explicit Quantizer(QuantAttr quant);
+  /// `quant` must be a quantized format (QuantAttr::isQuantized). `saturates`: parameters that do not fit their type become
+  /// its largest number.
+  explicit Quantizer(QuantAttr quant, bool saturates = false);
 
   /// The parameters of a group. `values` are finite. They are not finite (see isFinite) if the group's
   /// magnitude does not fit the scale's type.
@@ -37,15 +38,19 @@ private:
   GroupParameters chooseSymmetric(float extreme, float shrink) const;
   GroupParameters chooseAsym(llvm::ArrayRef<float> values, float shrink) const;
   GroupParameters chooseFor(llvm::ArrayRef<float> values, float shrink) const;
-  double getError(llvm::ArrayRef<float> values, GroupParameters group, bool squared) const;
+  float getError(llvm::ArrayRef<float> values, GroupParameters group, bool squared) const;
   bool isAsym(GroupParameters group) const;
 
   Map map;
+  bool saturates;
   mlir::Type element, scaleType;
   int64_t search;
   int zeroCode, minCode, maxCode;
 };
 
+/// The largest number of a floating-point element type, and of a scale's type.
+float getLargestElement(mlir::Type element);
+float getLargestScale(mlir::Type scale);
 /// The largest magnitude that a scale of floating-point type and the element type can express together; for the
 /// 16-bit scale types 1.
 double getLargest(QuantAttr quant);

@@ -28,16 +28,29 @@ template <typename Number> static void rotateBlocks(Number *numbers, int64_t cou
 
 void kv::rotate(float *numbers, int64_t count, int64_t size) { rotateBlocks(numbers, count, size, 1); }
 
+/// The sum of each channel, or of its squares, over numbers[tokens][channels]: of 32 tokens at a time, so that long
+/// prompts lose no digits.
+static std::vector<float> sumTokens(const float *numbers, int64_t tokens, int64_t channels, bool squared) {
+  std::vector<float> sums(size_t(channels), 0.0f), part(sums);
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t c = 0; c < channels; ++c) {
+      float x = numbers[t * channels + c], &sum = part[size_t(c)];
+      sum = squared ? std::fma(x, x, sum) : sum + x;
+      if (t % kBlockTokens == kBlockTokens - 1 || t == tokens - 1) {
+        sums[size_t(c)] += sum;
+        sum = 0;
+      }
+    }
+  return sums;
+}
+
 /// The factors of a diagonal over numbers[tokens][channels].
 static std::vector<float> computeFactors(QuantAttr quant, DiagAttr diag, const float *numbers, int64_t tokens,
                                          int64_t channels) {
-  std::vector<double> max(size_t(channels), 0.0), squares(size_t(channels), 0.0);
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int64_t c = 0; c < channels; ++c) {
-      double x = numbers[t * channels + c];
-      max[size_t(c)] = std::max(max[size_t(c)], std::fabs(x));
-      squares[size_t(c)] += x * x;
-    }
+  std::vector<float> max(size_t(channels), 0.0f);
+  for (int64_t i = 0; i < tokens * channels; ++i)
+    max[size_t(i % channels)] = std::max(max[size_t(i % channels)], std::fabs(numbers[i]));
+  std::vector<float> squares = sumTokens(numbers, tokens, channels, /*squared=*/true);
   if (diag.getTied())
     for (size_t c = 0, pair = size_t(channels / 2); c < pair; ++c) {
       max[c] = max[c + pair] = std::max(max[c], max[c + pair]);
@@ -45,23 +58,24 @@ static std::vector<float> computeFactors(QuantAttr quant, DiagAttr diag, const f
     }
   std::vector<float> factors(size_t(channels), 1.0f);
   for (size_t c = 0; c < factors.size(); ++c) {
-    double factor = 0;
+    float factor = 0;
     switch (diag.getStat()) {
     case DiagStat::SqrtMax:
-      factor = std::sqrt(float(max[c]));
+      factor = std::sqrt(max[c]);
       break;
     case DiagStat::Rms:
-      factor =
-          std::pow(std::sqrt(squares[c] / double(std::max<int64_t>(tokens, 1))), diag.getStrength().convertToDouble());
+      factor = std::sqrt(squares[c] / float(std::max<int64_t>(tokens, 1)));
+      if (auto strength = float(diag.getStrength().convertToDouble()); strength != 1)
+        factor = std::pow(factor, strength);
       break;
     case DiagStat::Tensor:
-      factor = *std::max_element(max.begin(), max.end()) / getLargest(quant);
+      factor = *std::max_element(max.begin(), max.end()) / float(getLargest(quant));
       break;
     case DiagStat::Given:
       break;
     }
     if (factor > 0)
-      factors[c] = float(factor);
+      factors[c] = factor;
   }
   return factors;
 }
@@ -88,12 +102,9 @@ SideTransform::SideTransform(QuantAttr quant, int64_t headDim, const float *numb
     return;
   if (!given.means.empty())
     vectors.means = given.means;
-  for (int64_t c = 0; given.means.empty() && c < headDim; ++c) {
-    double sum = 0;
-    for (int64_t t = 0; t < tokens; ++t)
-      sum += double(numbers[t * headDim + c]);
-    vectors.means[size_t(c)] = float(sum / double(tokens));
-  }
+  else
+    for (auto [mean, sum] : llvm::zip_equal(vectors.means, sumTokens(numbers, tokens, headDim, /*squared=*/false)))
+      mean = sum / float(tokens);
   // Means are of what the diagonal leaves.
   if (!vectors.factors.empty())
     for (size_t c = 0; c < vectors.means.size(); ++c)
@@ -111,10 +122,10 @@ uint16_t SideTransform::apply(float *token) const {
     rotate(token, headDim, rotation);
   if (!normType)
     return 0;
-  double squares = 0;
+  float squares = 0;
   for (int64_t c = 0; c < headDim; ++c)
-    squares += double(token[c]) * double(token[c]);
-  auto rms = float(std::sqrt(squares / double(headDim)));
+    squares = std::fma(token[c], token[c], squares);
+  float rms = std::sqrt(squares / float(headDim));
   bool power = !normType.isF16();
   uint16_t norm = power ? floatToE8m0(rms, /*up=*/false) : floatToHalf(rms);
   float factor = decodeFloat(normType, norm);

@@ -142,7 +142,7 @@ CostAnalysis::CostAnalysis(Operation *op) {
 }
 
 StepCost CostAnalysis::estimate(AttendOp attend, const TargetInfo &target, int64_t context, int64_t batch) const {
-  int64_t queryHeads = cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1);
+  int64_t queryHeads = attend.getQueryHeads();
   return estimateStep(attend.getCache().getType(), queryHeads, attend.getSchedule().value_or(ScheduleAttr()), target,
                       context, batch);
 }

@@ -80,6 +80,12 @@ mlir::FailureOr<kv::TargetAttr> getTarget(mlir::ModuleOp module);
 /// Discardable attributes that passes agree on.
 constexpr llvm::StringLiteral kTargetAttrName = "kv.target";
 constexpr llvm::StringLiteral kObjectiveAttrName = "kv.objective";
+/// What a call of the append kernel does, bits of its argument `phases`: begins sequences (measures, clears windows),
+/// quantizes what leaves the recent windows, copies new tokens into the windows. All at once only if `parts` is 1.
+constexpr int64_t kAppendBegins = 1, kAppendQuantizes = 2, kAppendFillsWindows = 4, kAppendAll = 7;
+/// What its argument `given` holds besides the factors of #kv.diag<given>, bits of its argument `gives`.
+constexpr int64_t kGivesKeyMeans = 1, kGivesValueMeans = 2, kGivesWeights = 4;
+
 /// On a tile function: how many trailing index arguments name the work item.
 constexpr llvm::StringLiteral kItemArgsAttrName = "kv.item_args";
 /// On a tile function for a CPU: the schedule's accumulators, if it names them.

@@ -115,9 +115,8 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();
-      auto query = cast<RankedTensorType>(attend.getQuery().getType());
       ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
-                                                 query.getDimSize(1), target->getKind(), target->getArch(), options);
+                                                 attend.getQueryHeads(), target->getKind(), target->getArch(), options);
       if (!schedule)
         return WalkResult::interrupt();
       attend.setScheduleAttr(schedule);
@@ -126,6 +125,26 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
           << " query heads share each pass over the codes (the largest divisor of the group that leaves "
              "registers for the rest), pages of "
           << std::to_string(schedule.getPage()) << " tokens, " << explain(schedule.getCompute());
+      return WalkResult::advance();
+    });
+    if (result.wasInterrupted())
+      return signalPassFailure();
+    // Writers lay out what the reader of the same cache expects.
+    result = getOperation().walk([&](AppendOp append) {
+      if (append.getSchedule())
+        return WalkResult::advance();
+      CacheType cache = append.getCache().getType();
+      ScheduleAttr schedule;
+      getOperation().walk([&](AttendOp attend) {
+        if (attend.getCache().getType() == cache)
+          schedule = *attend.getSchedule();
+      });
+      if (!schedule)
+        schedule = kvcc::planSchedule([&] { return append.emitError(); }, cache, cache.getKvHeads(), target->getKind(),
+                                      target->getArch(), options);
+      if (!schedule)
+        return WalkResult::interrupt();
+      append.setScheduleAttr(schedule);
       return WalkResult::advance();
     });
     if (result.wasInterrupted())

@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // kv-tile-attention: level 1 to level 2.
 #include "passes/Passes.h"
-
-#include "dialect/Layout.h"
-#include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "passes/TileBuilder.h"
 
 #include <numbers>
 
@@ -24,94 +18,25 @@ namespace {
 /// A token with more than this part of all weight so far dominates its block.
 constexpr float kDominatingShare = 0.125f;
 
-/// Index arithmetic that reads like arithmetic.
-struct IndexBuilder {
-  ImplicitLocOpBuilder &b;
-
-  Value constant(int64_t value) { return arith::ConstantIndexOp::create(b, value); }
-  Value add(Value x, Value y) { return arith::AddIOp::create(b, x, y); }
-  Value sub(Value x, Value y) { return arith::SubIOp::create(b, x, y); }
-  Value mul(Value x, Value y) { return arith::MulIOp::create(b, x, y); }
-  Value div(Value x, Value y) { return arith::DivUIOp::create(b, x, y); }
-  Value rem(Value x, Value y) { return arith::RemUIOp::create(b, x, y); }
-  Value min(Value x, Value y) { return arith::MinSIOp::create(b, x, y); }
-  Value max(Value x, Value y) { return arith::MaxSIOp::create(b, x, y); }
-  Value mul(Value x, int64_t y) { return mul(x, constant(y)); }
-  Value add(Value x, int64_t y) { return add(x, constant(y)); }
-  Value div(Value x, int64_t y) { return div(x, constant(y)); }
-  Value rem(Value x, int64_t y) { return rem(x, constant(y)); }
-  /// ceil(x / y).
-  Value ceilDiv(Value x, int64_t y) { return div(add(x, y - 1), y); }
-  /// max(x - y, 0).
-  Value monus(Value x, Value y) { return max(sub(x, y), constant(0)); }
-  /// memory[at], an i32, as an index.
-  Value load(Value memory, Value at) {
-    Value word = memref::LoadOp::create(b, memory, ValueRange{at});
-    return arith::IndexCastOp::create(b, b.getIndexType(), word);
-  }
-};
-
 /// The arguments of a tile function, by name, in the order of the kernel's ABI.
-enum AttendArg { Query, Pages, Table, Slots, SlotIds, Lens, Out, Lse, TableStride, Batch, Splits, Tile, Split, Seq };
+enum AttendArg {
+  Query,
+  Pages,
+  Table,
+  Slots,
+  SlotIds,
+  Lens,
+  Out,
+  Lse,
+  TableStride,
+  Batch,
+  Queries,
+  Splits,
+  Tile,
+  Split,
+  Seq
+};
 enum MergeArg { Outs, Lses, MergedOut, MergedLse, Rows, Parts, Row };
-
-/// Replaces a level 1 function by an empty tile function of the same name, visibility and attributes.
-func::FuncOp replaceFunction(func::FuncOp old, ArrayRef<Type> arguments, int64_t itemArgs) {
-  OpBuilder builder(old);
-  auto type = builder.getFunctionType(arguments, {});
-  auto created = func::FuncOp::create(builder, old.getLoc(), old.getName(), type);
-  created.setVisibility(old.getVisibility());
-  created->setDiscardableAttrs(old->getDiscardableAttrDictionary());
-  created->setAttr(kvcc::kItemArgsAttrName, builder.getI64IntegerAttr(itemArgs));
-  created.addEntryBlock();
-  return created;
-}
-
-/// The types of the blocks of one side; those of scales (and zeros, of the same type) and of token norms are null
-/// where there are none.
-struct SideTypes {
-  BlockType data, scales, norms, window;
-};
-/// The types of the blocks that an attention walks over.
-struct BlockTypes {
-  SideTypes key, value;
-};
-
-/// Fails, at the attention, if a packing of the schedule does not fit.
-FailureOr<BlockTypes> chooseBlockTypes(AttendOp attend) {
-  CacheType cache = attend.getCache().getType();
-  ScheduleAttr schedule = *attend.getSchedule();
-  bool fits = true;
-  auto block = [&](Role role, int64_t tokens, int64_t channels, Type element, PackingAttr packing) {
-    // One error is enough.
-    BlockType type;
-    if (fits)
-      type = BlockType::getChecked([&] { return attend.emitOpError(); }, attend.getContext(), role, tokens, channels,
-                                   element, packing);
-    fits = bool(type);
-    return type;
-  };
-  auto elements = [&](Role role, Type element, PackingAttr packing) {
-    return block(role, kBlockTokens, cache.getHeadDim(), element, packing);
-  };
-  auto side = [&](Role role, QuantAttr quant, PackingAttr codes) {
-    SideTypes types;
-    types.data = elements(role, quant.getElement(), quant.isQuantized() ? codes : schedule.getFloats());
-    if (quant.isQuantized())
-      types.scales = block(role, kBlockTokens / quant.getGroupTokens(), cache.getHeadDim() / quant.getGroupChannels(),
-                           quant.getScale(), getScalePacking(quant, role, codes));
-    // One number per token, which a product along the tokens reduces.
-    if (auto norm = quant.getTransform<TokenNormAttr>())
-      types.norms = block(Role::Value, kBlockTokens, 1, norm.getType(), PackingAttr::get(quant.getContext(), 1, 1, 1));
-    types.window = elements(role, cache.getDtype(), schedule.getFloats());
-    return types;
-  };
-  BlockTypes types{side(Role::Key, cache.getKey(), schedule.getKey()),
-                   side(Role::Value, cache.getValue(), schedule.getValue())};
-  if (!fits)
-    return failure();
-  return types;
-}
 
 /// Builds the tile function of one kv.attend.
 class AttendBuilder {
@@ -119,12 +44,14 @@ public:
   AttendBuilder(AttendOp attend, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
       : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()), layout(cache, schedule),
         blocks(blocks), b(b), ix{b}, args(args),
-        queryHeads(cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1)), heads(schedule.getHeads()) {}
+        queryHeads(attend.getQueryHeads()), heads(schedule.getHeads()) {}
 
   void build() {
     Value firstHead = ix.mul(args[Tile], heads);
     kvHead = ix.div(args[Tile], queryHeads / cache.getKvHeads() / heads);
-    slot = ix.add(ix.mul(ix.load(args[SlotIds], args[Seq]), layout.slotBytes), ix.mul(kvHead, layout.slotHeadBytes));
+    // Queries of one sequence stand together.
+    sequence = ix.div(args[Seq], args[Queries]);
+    slot = getSlot(ix, layout, args[SlotIds], sequence, kvHead);
     computeRanges();
 
     state = TileInitStateOp::create(b, StateType::get(b.getContext(), heads, cache.getHeadDim()));
@@ -147,13 +74,18 @@ private:
   /// Blocks of a sequence in the order they are split: quantized, sink, recent.
   void computeRanges() {
     WindowAttr window = cache.getWindow();
-    Value tokens = ix.load(args[Lens], args[Seq]);
-    Value outside = ix.monus(tokens, ix.constant(window.getSink() + window.getRecent()));
-    quantizedTokens = ix.mul(ix.div(outside, window.getFlush()), window.getFlush());
+    Value all = ix.load(args[Lens], sequence);
+    // What this query sees: all but the tokens of the queries after it.
+    Value later = ix.sub(ix.sub(args[Queries], ix.constant(1)), ix.rem(args[Seq], args[Queries]));
+    Value tokens = ix.monus(all, later);
+    // Where tokens lie depends on all of them. Later tokens than a query's are quantized only if nothing is recent.
+    quantizedTokens = getQuantizedTokens(ix, window, all);
+    if (!window.getRecent())
+      quantizedTokens = ix.min(quantizedTokens, ix.monus(tokens, ix.constant(window.getSink())));
     pageBlocks = ix.ceilDiv(quantizedTokens, kBlockTokens);
     sinkTokens = ix.min(tokens, ix.constant(window.getSink()));
     sinkBlocks = ix.ceilDiv(sinkTokens, kBlockTokens);
-    recentTokens = ix.sub(ix.sub(tokens, sinkTokens), quantizedTokens);
+    recentTokens = ix.monus(ix.sub(tokens, sinkTokens), quantizedTokens);
     Value recentBlocks = ix.ceilDiv(recentTokens, kBlockTokens);
     Value total = ix.add(ix.add(pageBlocks, sinkBlocks), recentBlocks);
     Value share = ix.div(ix.sub(ix.add(total, args[Splits]), ix.constant(1)), args[Splits]);
@@ -296,10 +228,7 @@ private:
       prepared = prepare(query, key.getGroupChannels(), queryInteger());
 
     loop(first, ix.min(last, pageBlocks), [&](Value block) {
-      Value entry = ix.add(ix.mul(args[Seq], args[TableStride]), ix.div(block, layout.blocksPerPage));
-      Value at = ix.add(
-          ix.mul(ix.load(args[Table], entry), layout.pageBytes),
-          ix.add(ix.mul(kvHead, layout.pageHeadBytes), ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
+      Value at = getPageBlock(ix, layout, args[Table], ix.mul(sequence, args[TableStride]), kvHead, block);
       Side keys = loadSide(Role::Key, at);
       Prepared small = prepared;
       if (folds) {
@@ -311,8 +240,8 @@ private:
           TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys),
                               small.sums, small.scales, small.offsets, attend.getKeyScalesAttr(), isHybrid(keys));
       logits = foldNorms(logits, keys);
-      // Only tokens that are quantized one by one leave a block partial.
-      if (cache.getWindow().getFlush() % kBlockTokens)
+      // Blocks are partial only where nothing is recent: tokens are quantized one by one, or later than the query's.
+      if (!cache.getWindow().getRecent())
         logits = TileMaskOp::create(b, logits.getType(), logits, ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
       Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
       Side values = loadSide(Role::Value, at);
@@ -323,11 +252,13 @@ private:
 
   /// One block of full-precision tokens after the other; the last of each window may be partial.
   void buildWindowLoop(Value query) {
+    if (!layout.sinkBlocks && !layout.recentBlocks)
+      return;
     auto none = PlacementAttr::get(b.getContext(), Placement::None);
     loop(ix.monus(first, pageBlocks), ix.monus(last, pageBlocks), [&](Value block) {
       Value isSink = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, sinkBlocks);
       Value recent = ix.sub(block, sinkBlocks);
-      Value ring = ix.rem(ix.add(pageBlocks, recent), layout.recentBlocks);
+      Value ring = ix.rem(ix.add(pageBlocks, recent), std::max<int64_t>(layout.recentBlocks, 1));
       Value sinkAt = ix.add(ix.mul(block, layout.window.bytes), layout.sinkOffset);
       Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
       Value at = ix.add(slot, arith::SelectOp::create(b, isSink, sinkAt, recentAt));
@@ -344,12 +275,7 @@ private:
     });
   }
 
-  void loop(Value from, Value to, function_ref<void(Value)> body) {
-    auto op = scf::ForOp::create(b, from, to, ix.constant(1));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(op.getBody());
-    body(op.getInductionVar());
-  }
+  void loop(Value from, Value to, function_ref<void(Value)> body) { ix.loop(from, to, ix.constant(1), body); }
 
   AttendOp attend;
   CacheType cache;
@@ -360,7 +286,7 @@ private:
   IndexBuilder ix;
   ValueRange args;
   int64_t queryHeads, heads;
-  Value kvHead, slot, state;
+  Value kvHead, sequence, slot, state;
   Value quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
 };
 
@@ -368,13 +294,10 @@ void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
   IndexBuilder ix{b};
   int64_t headDim = merge.getOut().getType().getShape().back();
   Value state = TileInitStateOp::create(b, StateType::get(b.getContext(), 1, headDim));
-  auto loop = scf::ForOp::create(b, ix.constant(0), args[Parts], ix.constant(1));
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    Value row = ix.add(ix.mul(loop.getInductionVar(), args[Rows]), args[Row]);
+  ix.loop(ix.constant(0), args[Parts], ix.constant(1), [&](Value part) {
+    Value row = ix.add(ix.mul(part, args[Rows]), args[Row]);
     TileMergeStepOp::create(b, state, args[Outs], ix.mul(row, headDim), args[Lses], row);
-  }
+  });
   TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[Row], headDim), args[MergedLse], args[Row]);
 }
 
@@ -385,7 +308,7 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   for (Placement placement : {*attend.getKeyScales(), *attend.getValueScales()})
     if (placement == Placement::Element)
       return attend.emitOpError("expected scales placed at none, accumulator, result or operand, but got element");
-  FailureOr<BlockTypes> blocks = chooseBlockTypes(attend);
+  FailureOr<BlockTypes> blocks = chooseBlockTypes(attend, attend.getCache().getType(), *attend.getSchedule());
   if (failed(blocks))
     return failure();
   Builder builder(func.getContext());
@@ -395,7 +318,8 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
        index = builder.getIndexType();
   func::FuncOp tiled = replaceFunction(
       func,
-      {memory(query), bytes, words, bytes, words, words, floats, floats, index, index, index, index, index, index}, 3);
+      {memory(query), bytes, words, bytes, words, words, floats, floats, index, index, index, index, index, index, index},
+      3);
   if (int64_t accumulators = attend.getSchedule()->getAccumulators())
     tiled->setAttr(kvcc::kAccumulatorsAttrName, builder.getI64IntegerAttr(accumulators));
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(attend.getLoc(), &tiled.front());
@@ -406,7 +330,7 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
 
 LogicalResult tileMerge(func::FuncOp func, MergeOp merge) {
   // What a cache may have.
-  int64_t headDim = merge.getOut().getType().getDimSize(2);
+  int64_t headDim = merge.getOut().getType().getShape().back();
   if (ShapedType::isDynamic(headDim) || headDim < 32 || headDim > 256 || headDim % 32)
     return merge.emitOpError("expected a static head_dim, a multiple of 32 from 32 to 256, but got ")
            << merge.getOut().getType();
@@ -431,10 +355,12 @@ struct TileAttentionPass : kvcc::impl::TileAttentionPassBase<TileAttentionPass> 
       LogicalResult result = failure();
       if (auto attend = dyn_cast<AttendOp>(op); attend && alone)
         result = tileAttend(func, attend);
+      else if (auto append = dyn_cast<AppendOp>(op); append && alone)
+        result = tileAppend(func, append);
       else if (auto merge = dyn_cast<MergeOp>(op); merge && alone)
         result = tileMerge(func, merge);
       else
-        func.emitError() << "expected a function of one kv.attend or kv.merge and the return of its "
+        func.emitError() << "expected a function of one kv.attend, kv.append or kv.merge and the return of its "
                             "results, but got "
                          << op.getName();
       if (failed(result))

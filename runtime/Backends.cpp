@@ -21,31 +21,46 @@ struct MemRef {
   explicit MemRef(KernelArg arg) : allocated(reinterpret_cast<void *>(uintptr_t(arg.value))), aligned(allocated) {}
 };
 
-using AttendFunction = void(MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, MemRef *, int64_t,
-                            int64_t, int64_t, int64_t, int64_t, int64_t);
-using MergeFunction = void(MemRef *, MemRef *, MemRef *, MemRef *, int64_t, int64_t, int64_t);
+template <typename T, size_t> using Repeated = T;
+/// Calls a kernel of `memories` memrefs, and indices up to `total` arguments.
+template <size_t memories, size_t total>
+void call(void *function, MemRef *memrefs, const int64_t *indices) {
+  [&]<size_t... m, size_t... i>(std::index_sequence<m...>, std::index_sequence<i...>) {
+    using Function = void(Repeated<MemRef *, m>..., Repeated<int64_t, i>...);
+    reinterpret_cast<Function *>(function)(memrefs + m..., indices[i]...);
+  }(std::make_index_sequence<memories>(), std::make_index_sequence<total - memories>());
+}
+
+/// What the CPU backend needs to know of a kernel's arguments.
+struct KernelShape {
+  StringLiteral name;
+  size_t memories, arguments; ///< the item's indices included
+  size_t items;               ///< of these
+  void (*call)(void *function, MemRef *memrefs, const int64_t *indices);
+};
+/// By Kernel.
+constexpr KernelShape kKernels[] = {{kAttendName, 8, 15, 3, call<8, 15>},
+                                    {kAppendName, 9, 19, 3, call<9, 19>},
+                                    {kMergeName, 4, 7, 1, call<4, 7>}};
+const KernelShape &shapeOf(Kernel kernel) { return kKernels[size_t(kernel)]; }
 
 class CpuBackend : public Backend {
 public:
-  CpuBackend(std::unique_ptr<cpu::LoadedObject> object, AttendFunction *attendFunction, MergeFunction *mergeFunction,
-             ThreadPool &pool)
-      : object(std::move(object)), attendFunction(attendFunction), mergeFunction(mergeFunction), pool(pool) {}
+  CpuBackend(std::unique_ptr<cpu::LoadedObject> object, std::array<void *, 3> functions, ThreadPool &pool)
+      : object(std::move(object)), functions(functions), pool(pool) {}
 
-  Error attend(ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) override {
-    MemRef m[] = {MemRef(args[0]), MemRef(args[1]), MemRef(args[2]), MemRef(args[3]),
-                  MemRef(args[4]), MemRef(args[5]), MemRef(args[6]), MemRef(args[7])};
-    auto index = [&](size_t i) { return int64_t(args[i].value); };
-    pool.run(grid[0] * grid[1] * grid[2], isShort(call) ? 1 : call.threads, [&](int64_t item) {
-      attendFunction(&m[0], &m[1], &m[2], &m[3], &m[4], &m[5], &m[6], &m[7], index(8), index(9), index(10),
-                     item % grid[0], item / grid[0] % grid[1], item / grid[0] / grid[1]);
+  Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
+    const KernelShape &shape = shapeOf(kernel);
+    SmallVector<MemRef, 9> memrefs(args.begin(), args.begin() + shape.memories);
+    SmallVector<int64_t, 16> common;
+    for (const KernelArg &arg : args.drop_front(shape.memories))
+      common.push_back(int64_t(arg.value));
+    pool.run(grid[0] * grid[1] * grid[2], options.threads, [&](int64_t item) {
+      SmallVector<int64_t, 16> indices(common);
+      for (size_t i = 0; i < shape.items; item /= grid[i++])
+        indices.push_back(item % grid[i]);
+      shape.call(functions[size_t(kernel)], memrefs.data(), indices.data());
     });
-    return Error::success();
-  }
-
-  Error merge(ArrayRef<KernelArg> args, int64_t rows, const AttendCall &call) override {
-    MemRef m[] = {MemRef(args[0]), MemRef(args[1]), MemRef(args[2]), MemRef(args[3])};
-    for (int64_t row = 0; row < rows; ++row)
-      mergeFunction(&m[0], &m[1], &m[2], &m[3], int64_t(args[4].value), int64_t(args[5].value), row);
     return Error::success();
   }
 
@@ -54,18 +69,8 @@ public:
   }
 
 private:
-  /// Waking a worker takes as long as computing this many tokens.
-  static bool isShort(const AttendCall &call) {
-    constexpr int64_t kFew = 256;
-    int64_t tokens = 0;
-    for (int64_t i = 0; i < call.batch && tokens <= kFew; ++i)
-      tokens += call.lens[i];
-    return tokens <= kFew;
-  }
-
   std::unique_ptr<cpu::LoadedObject> object;
-  AttendFunction *attendFunction;
-  MergeFunction *mergeFunction;
+  std::array<void *, 3> functions; ///< by Kernel
   ThreadPool &pool;
 };
 
@@ -81,14 +86,10 @@ class CudaHostBackend : public Backend {
 public:
   explicit CudaHostBackend(std::unique_ptr<CudaHostModule> module) : module(std::move(module)) {}
 
-  Error attend(ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) override {
+  Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     auto pointers = pointersTo(args);
-    return module->launch(kAttendName, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])}, kWarp, pointers,
-                          call.seed);
-  }
-  Error merge(ArrayRef<KernelArg> args, int64_t rows, const AttendCall &call) override {
-    auto pointers = pointersTo(args);
-    return module->launch(kMergeName, {uint32_t(rows), 1, 1}, kWarp, pointers, call.seed);
+    return module->launch(shapeOf(kernel).name, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])}, kWarp,
+                          pointers, options.seed);
   }
   int64_t getParallelism(unsigned) const override { return 4; }
 
@@ -98,31 +99,44 @@ private:
 
 class CudaBackend : public Backend {
 public:
-  CudaBackend(CudaKernel attendKernel, CudaKernel mergeKernel, int multiprocessors)
-      : attendKernel(std::move(attendKernel)), mergeKernel(std::move(mergeKernel)), multiprocessors(multiprocessors) {}
+  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels)
+      : context(std::move(context)), kernels(std::move(kernels)) {}
 
-  Error attend(ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) override {
-    return launch(attendKernel, args, grid, call);
-  }
-  Error merge(ArrayRef<KernelArg> args, int64_t rows, const AttendCall &call) override {
-    return launch(mergeKernel, args, {rows, 1, 1}, call);
-  }
-  /// One-warp blocks: eight of them per multiprocessor hide the latency of loads.
-  int64_t getParallelism(unsigned) const override { return 8 * int64_t(multiprocessors); }
-
-private:
-  static Error launch(const CudaKernel &kernel, ArrayRef<KernelArg> args, std::array<int64_t, 3> grid,
-                      const AttendCall &call) {
+  Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     CudaLaunch shape;
     for (size_t i = 0; i < 3; ++i)
       shape.grid[i] = unsigned(grid[i]);
     shape.block = {kWarp, 1, 1};
-    shape.stream = call.stream;
+    shape.stream = options.stream;
     auto pointers = pointersTo(args);
-    return kernel.launch(shape, pointers);
+    return kernels[size_t(kernel)].launch(shape, pointers);
   }
-  CudaKernel attendKernel, mergeKernel;
-  int multiprocessors;
+  /// One-warp blocks: eight of them per multiprocessor hide the latency of loads.
+  int64_t getParallelism(unsigned) const override { return 8 * int64_t(context->device().multiprocessors); }
+
+  Expected<std::shared_ptr<const float>> upload(ArrayRef<float> numbers) const override {
+    auto buffer = DeviceBuffer::allocate(context, numbers.size() * sizeof(float));
+    if (!buffer)
+      return buffer.takeError();
+    if (Error error = buffer->upload(numbers.data(), numbers.size() * sizeof(float)))
+      return std::move(error);
+    auto owner = std::make_shared<DeviceBuffer>(std::move(*buffer));
+    return std::shared_ptr<const float>(owner, reinterpret_cast<const float *>(uintptr_t(owner->pointer())));
+  }
+
+  Error read(void *host, const void *memory, size_t bytes, void *stream) const override {
+    return context->read(host, CudaPointer(uintptr_t(memory)), bytes, stream);
+  }
+  Error write(void *memory, const void *host, size_t bytes, void *stream) const override {
+    return context->write(CudaPointer(uintptr_t(memory)), host, bytes, stream);
+  }
+  Error copy(void *target, const void *source, size_t bytes, void *stream) const override {
+    return context->copy(CudaPointer(uintptr_t(target)), CudaPointer(uintptr_t(source)), bytes, stream);
+  }
+
+private:
+  std::shared_ptr<CudaContext> context;
+  SmallVector<CudaKernel, 3> kernels; ///< by Kernel
 };
 
 } // namespace
@@ -131,18 +145,20 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCpuBackend(StringRef bytes, ThreadP
   auto object = cpu::LoadedObject::load(MemoryBuffer::getMemBuffer(bytes, "kvcc", /*RequiresNullTerminator=*/false));
   if (!object)
     return object.takeError();
-  auto attend = (*object)->lookup(("_mlir_ciface_" + kAttendName).str());
-  if (!attend)
-    return attend.takeError();
-  auto merge = (*object)->lookup(("_mlir_ciface_" + kMergeName).str());
-  if (!merge)
-    return merge.takeError();
-  return std::make_unique<CpuBackend>(std::move(*object), reinterpret_cast<AttendFunction *>(*attend),
-                                      reinterpret_cast<MergeFunction *>(*merge), pool);
+  std::array<void *, 3> functions;
+  for (auto [shape, function] : zip_equal(kKernels, functions)) {
+    auto found = (*object)->lookup(("_mlir_ciface_" + shape.name).str());
+    if (!found)
+      return found.takeError();
+    function = *found;
+  }
+  return std::make_unique<CpuBackend>(std::move(*object), functions, pool);
 }
 
 Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes) {
-  std::string names[] = {kAttendName.str(), kMergeName.str()};
+  SmallVector<std::string> names;
+  for (const KernelShape &shape : kKernels)
+    names.push_back(shape.name.str());
   auto module = CudaHostModule::loadObject(bytes, names);
   if (!module)
     return module.takeError();
@@ -159,11 +175,12 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
   auto module = CudaModule::load(*context, image);
   if (!module)
     return module.takeError();
-  auto attend = (*module)->kernel(kAttendName);
-  if (!attend)
-    return attend.takeError();
-  auto merge = (*module)->kernel(kMergeName);
-  if (!merge)
-    return merge.takeError();
-  return std::make_unique<CudaBackend>(std::move(*attend), std::move(*merge), (*context)->device().multiprocessors);
+  SmallVector<CudaKernel, 3> kernels;
+  for (const KernelShape &shape : kKernels) {
+    auto kernel = (*module)->kernel(shape.name);
+    if (!kernel)
+      return kernel.takeError();
+    kernels.push_back(std::move(*kernel));
+  }
+  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels));
 }

@@ -1,39 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The C interface: checks arguments, translates errors, and calls what the tools call.
 #define KVCC_BUILD
-#include "runtime/kvcc.h"
-
-#include "runtime/CacheContents.h"
+#include "runtime/CApiSupport.h"
 #include "runtime/Check.h"
-#include "runtime/ErrorKind.h"
-#include "runtime/ModelProgram.h"
 
 #include <chrono>
-#include <cstring>
+#include <cstdlib>
 
 using namespace llvm;
 using namespace kvcc;
+using namespace kvcc::capi;
 
-/// Owned by its handle and by the programs compiled with it.
-struct kvcc_context : std::enable_shared_from_this<kvcc_context> {
-  kvcc_context(CacheOptions options, const kvcc_context_options &given)
-      : compiler(std::move(options)), pool(given.threads, given.parallel_for, given.parallel_for_user) {}
-  Compiler compiler;
-  ThreadPool pool;
-  std::shared_ptr<kvcc_context> handle; ///< itself, until kvcc_context_destroy
-};
+static bool wantsValidation(const kvcc_context_options &given) {
+  const char *variable = std::getenv("KVCC_VALIDATE");
+  return given.validate || (variable && StringRef(variable) == "1");
+}
 
-struct kvcc_program {
-  std::shared_ptr<kvcc_context> context; // before what lives in it
-  std::unique_ptr<ModelProgram> model;
-  double milliseconds = 0;
-};
+kvcc_context::kvcc_context(CacheOptions options, const kvcc_context_options &given)
+    : compiler(std::move(options)), pool(given.threads, given.parallel_for, given.parallel_for_user),
+      validates(wantsValidation(given)) {}
 
-namespace {
+static thread_local std::string lastMessage;
 
-thread_local std::string lastMessage;
-
-kvcc_status report(Error error) {
+kvcc_status capi::report(Error error) {
   if (!error)
     return KVCC_OK;
   auto [kind, message] = takeKind(std::move(error));
@@ -51,28 +40,19 @@ kvcc_status report(Error error) {
   llvm_unreachable("unknown kind");
 }
 
-Error expected(const Twine &what, const Twine &got) {
+Error capi::expected(const Twine &what, const Twine &got) {
   return createStringError("expected " + what + ", but got " + got);
 }
 
-Error notNull(const void *pointer, StringRef name) {
+Error capi::notNull(const void *pointer, StringRef name) {
   return pointer ? Error::success() : expected(name + " that is not null", "null");
 }
 
-/// The structure of a caller, who may have been built with other versions of it.
-template <typename T> Error checkStruct(const T *structure, StringRef name) {
-  if (!structure)
-    return notNull(structure, name);
-  if (structure->size != sizeof(T))
-    return expected(name + ".size of " + Twine(sizeof(T)), Twine(structure->size));
-  return Error::success();
-}
-
-Error notNegative(int64_t value, StringRef name) {
+Error capi::notNegative(int64_t value, StringRef name) {
   return value >= 0 ? Error::success() : expected(name + " of at least 0", Twine(value));
 }
 
-Expected<const Program *> getLayer(const kvcc_program *program, int32_t layer) {
+Expected<const Program *> capi::getLayer(const kvcc_program *program, int32_t layer) {
   if (Error error = notNull(program, "program"))
     return std::move(error);
   size_t layers = program->model->getModel().layers.size();
@@ -85,7 +65,7 @@ Expected<const Program *> getLayer(const kvcc_program *program, int32_t layer) {
       createStringError("layer " + Twine(layer) + ": " + program->model->getModel().layers[size_t(layer)].unsupported));
 }
 
-Error checkMemory(const kvcc_memory &memory) {
+Error capi::checkMemory(const kvcc_memory &memory) {
   if (Error error = notNegative(memory.num_pages, "num_pages"))
     return error;
   if (Error error = notNegative(memory.num_slots, "num_slots"))
@@ -102,9 +82,8 @@ Error checkMemory(const kvcc_memory &memory) {
   return Error::success();
 }
 
-/// The part of a block table that a sequence uses.
-Error checkTable(const Program &program, const int32_t *table, int64_t length, int64_t tokens,
-                 const kvcc_memory &memory) {
+Error capi::checkTable(const Program &program, const int32_t *table, int64_t length, int64_t tokens,
+                       const kvcc_memory &memory, bool entries) {
   int64_t pages = program.getPages(tokens);
   if (pages == 0)
     return Error::success();
@@ -112,18 +91,20 @@ Error checkTable(const Program &program, const int32_t *table, int64_t length, i
     return error;
   if (length < pages)
     return expected("a table of at least " + Twine(pages) + " pages for " + Twine(tokens) + " tokens", Twine(length));
-  for (int64_t i = 0; i < pages; ++i)
+  for (int64_t i = 0; entries && i < pages; ++i)
     if (table[i] < 0 || table[i] >= memory.num_pages)
       return expected("table entries from 0 to num_pages - 1 = " + Twine(memory.num_pages - 1),
                       Twine(table[i]) + " at entry " + Twine(i));
   return Error::success();
 }
 
-Error checkSlot(int32_t slot, const kvcc_memory &memory) {
+Error capi::checkSlot(int32_t slot, const kvcc_memory &memory) {
   if (slot < 0 || slot >= memory.num_slots)
     return expected("a slot from 0 to num_slots - 1 = " + Twine(memory.num_slots - 1), Twine(slot));
   return Error::success();
 }
+
+namespace {
 
 Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_program **program) {
   if (Error error = notNull(program, "program"))
@@ -131,7 +112,8 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   *program = nullptr;
   if (Error error = notNull(context, "context"))
     return error;
-  if (Error error = checkStruct(options, "options"))
+  kvcc_compile_options full;
+  if (Error error = readStruct(options, "options", full))
     return error;
   for (auto [text, name] :
        {std::pair(options->model, "model"), std::pair(options->scheme, "scheme"), std::pair(options->target, "target")})
@@ -150,107 +132,14 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   if (!loaded)
     return loaded.takeError();
   result->model = std::move(*loaded);
+  bool onHost = any_of(result->model->getVariants(), [](const auto &variant) {
+    return variant->getPlan().target.executor != Executor::CudaDevice;
+  });
+  if (context->validates && onHost)
+    result->ledger = std::make_unique<SequenceLedger>();
   result->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   *program = result.release();
   return Error::success();
-}
-
-Error prefill(const kvcc_program *handle, int32_t layer, const kvcc_prefill_args *args) {
-  auto program = getLayer(handle, layer);
-  if (!program)
-    return program.takeError();
-  if (Error error = checkStruct(args, "args"))
-    return error;
-  if (Error error = checkMemory(args->memory))
-    return error;
-  if (Error error = notNegative(args->tokens, "tokens"))
-    return error;
-  if (args->tokens > INT32_MAX)
-    return expected("tokens of at most " + Twine(INT32_MAX), Twine(args->tokens));
-  if (Error error = checkSlot(args->slot, args->memory))
-    return error;
-  if (Error error = checkTable(**program, args->table, args->table_length, args->tokens, args->memory))
-    return error;
-  if (args->tokens) {
-    if (Error error = notNull(args->keys, "keys"))
-      return error;
-    if (Error error = notNull(args->values, "values"))
-      return error;
-  }
-  const Plan &plan = (*program)->getPlan();
-  int64_t dense = args->tokens * plan.shape.headDim;
-  for (auto [stride, name] :
-       {std::pair(args->key_head_stride, "key_head_stride"), std::pair(args->value_head_stride, "value_head_stride")})
-    if (stride && stride < dense)
-      return expected(Twine(name) + " of 0 or at least tokens * head_dim = " + Twine(dense), Twine(stride));
-  SequenceMemory memory{static_cast<uint8_t *>(args->memory.pages), args->table,
-                        static_cast<uint8_t *>(args->memory.slots) + args->slot * (*program)->getLayout().slotBytes};
-  return writePrefill(plan.cache, plan.schedule, memory,
-                      {args->keys, args->key_head_stride ? args->key_head_stride : dense},
-                      {args->values, args->value_head_stride ? args->value_head_stride : dense}, args->tokens,
-                      handle->context->pool, handle->model->getStatistics(size_t(layer)));
-}
-
-Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *args, void *stream) {
-  auto program = getLayer(handle, layer);
-  if (!program)
-    return program.takeError();
-  if (Error error = checkStruct(args, "args"))
-    return error;
-  if (Error error = notNegative(args->batch, "batch"))
-    return error;
-  if (Error error = notNegative(args->max_tokens, "max_tokens"))
-    return error;
-  if (args->batch == 0)
-    return Error::success();
-  if (args->batch > UINT16_MAX)
-    return expected("a batch of at most " + Twine(UINT16_MAX), Twine(args->batch));
-  if (Error error = checkMemory(args->memory))
-    return error;
-  for (auto [pointer, name] : {std::pair<const void *, const char *>(args->slots, "slots"),
-                               {args->seq_lens, "seq_lens"},
-                               {args->query, "query"},
-                               {args->out, "out"},
-                               {args->lse, "lse"}})
-    if (Error error = notNull(pointer, name))
-      return error;
-  if (Error error = notNegative(args->table_stride, "table_stride"))
-    return error;
-  if ((*program)->getPlan().target.executor != Executor::CudaDevice)
-    for (int64_t b = 0; b < args->batch; ++b) {
-      int64_t tokens = args->seq_lens[b];
-      if (tokens < 0 || tokens > args->max_tokens)
-        return expected("seq_lens from 0 to max_tokens = " + Twine(args->max_tokens),
-                        Twine(tokens) + " for sequence " + Twine(b));
-      if (Error error = checkSlot(args->slots[b], args->memory))
-        return error;
-      if (Error error = checkTable(**program, args->table ? args->table + b * args->table_stride : nullptr,
-                                   args->table_stride, tokens, args->memory))
-        return error;
-    }
-  int64_t splits = (*program)->chooseSplits(args->batch, args->max_tokens, 0);
-  size_t bytes = (*program)->getWorkspaceBytes(args->batch, splits);
-  if (bytes) {
-    if (Error error = notNull(args->workspace, "workspace"))
-      return error;
-    if (args->workspace_bytes < bytes)
-      return expected("a workspace of at least " + Twine(bytes) + " bytes", Twine(args->workspace_bytes));
-  }
-  AttendCall call;
-  call.query = args->query;
-  call.pages = args->memory.pages;
-  call.table = args->table;
-  call.slots = args->memory.slots;
-  call.slotIds = args->slots;
-  call.lens = args->seq_lens;
-  call.out = args->out;
-  call.lse = args->lse;
-  call.workspace = args->workspace;
-  call.tableStride = args->table_stride;
-  call.batch = args->batch;
-  call.splits = splits;
-  call.stream = stream;
-  return withKind(ErrorKind::Failed, (*program)->attend(call));
 }
 
 } // namespace
@@ -267,10 +156,8 @@ kvcc_status kvcc_context_create(const kvcc_context_options *options, kvcc_contex
     kvcc_context_options given = {};
     if (options) {
       // The first version ended before parallel_for.
-      if (options->size != offsetof(kvcc_context_options, parallel_for))
-        if (Error error = checkStruct(options, "options"))
-          return error;
-      std::memcpy(&given, options, options->size);
+      if (Error error = readStruct(options, "options", given, offsetof(kvcc_context_options, parallel_for)))
+        return error;
       if (options->cache_dir)
         cache.directory = options->cache_dir;
       if (options->threads > 1024)
@@ -298,7 +185,8 @@ kvcc_status kvcc_program_get_info(const kvcc_program *program, kvcc_program_info
   return report([&]() -> Error {
     if (Error error = notNull(program, "program"))
       return error;
-    if (Error error = checkStruct(info, "info"))
+    kvcc_program_info full;
+    if (Error error = readStruct(info, "info", full))
       return error;
     auto variants = program->model->getVariants();
     info->layers = int32_t(program->model->getModel().layers.size());
@@ -311,17 +199,19 @@ kvcc_status kvcc_program_get_info(const kvcc_program *program, kvcc_program_info
 
 kvcc_status kvcc_program_get_layer(const kvcc_program *handle, int32_t layer, kvcc_layer_info *info) {
   return report([&]() -> Error {
-    if (Error error = checkStruct(info, "info"))
+    kvcc_layer_info result;
+    if (Error error = readStruct(info, "info", result, offsetof(kvcc_layer_info, max_rollback)))
       return error;
     auto program = getLayer(handle, layer);
-    kvcc_layer_info result = {};
-    result.size = sizeof(result);
+    size_t size = info->size;
+    result = {};
+    result.size = size;
     if (!program) {
       auto [kind, message] = takeKind(program.takeError());
       if (kind != ErrorKind::Unsupported)
         return createStringError(message);
       result.unserved_reason = handle->model->getModel().layers[size_t(layer)].unsupported.c_str();
-      *info = result;
+      std::memcpy(static_cast<void *>(info), &result, size);
       return Error::success();
     }
     const Plan &plan = (*program)->getPlan();
@@ -340,7 +230,8 @@ kvcc_status kvcc_program_get_layer(const kvcc_program *handle, int32_t layer, kv
     result.page_bytes = layout.pageBytes;
     result.slot_bytes = layout.slotBytes;
     result.kernel_error_bound = getErrorBound(plan);
-    *info = result;
+    result.max_rollback = plan.cache.getWindow().getRollback();
+    std::memcpy(static_cast<void *>(info), &result, size);
     return Error::success();
   }());
 }
@@ -377,12 +268,4 @@ kvcc_status kvcc_workspace_bytes(const kvcc_program *handle, int32_t layer, int6
       *bytes = std::max(*bytes, (*program)->getWorkspaceBytes(b, (*program)->chooseSplits(b, maxTokens, 0)));
     return Error::success();
   }());
-}
-
-kvcc_status kvcc_prefill(const kvcc_program *program, int32_t layer, const kvcc_prefill_args *args) {
-  return report(prefill(program, layer, args));
-}
-
-kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_attend_args *args, void *stream) {
-  return report(attend(program, layer, args, stream));
 }

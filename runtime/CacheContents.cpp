@@ -4,6 +4,7 @@
 
 #include "dialect/Quantization.h"
 #include "dialect/Transforms.h"
+#include "passes/Passes.h"
 
 #include <cmath>
 #include <cstring>
@@ -25,8 +26,8 @@ uint32_t loadBits(const uint8_t *data, unsigned bytes) {
 /// block or of a window block.
 class BlockSide {
 public:
-  BlockSide(Role role, QuantAttr quant, PackingAttr packing, int64_t headDim)
-      : isKey(role == Role::Key), quant(quant), packing(packing), headDim(headDim),
+  BlockSide(Role role, QuantAttr quant, PackingAttr packing, int64_t headDim, bool saturates = false)
+      : isKey(role == Role::Key), saturates(saturates), quant(quant), packing(packing), headDim(headDim),
         reduceExtent(isKey ? headDim : kBlockTokens), bits(quant.getBits()), hasZeros(quant.hasZeros()) {
     // Asked for every element: looked up.
     for (int64_t t = 0; t < kBlockTokens; ++t)
@@ -34,7 +35,7 @@ public:
         elementAt.push_back(int32_t(isKey ? getElementIndex(packing, t, c, reduceExtent)
                                           : getElementIndex(packing, c, t, reduceExtent)));
     if (quant.isQuantized()) {
-      quantizer.emplace(quant);
+      quantizer.emplace(quant, saturates);
       scaleBytes = quant.getScale().getIntOrFloatBitWidth() / 8;
       PackingAttr scalePacking = getScalePacking(quant, role, packing);
       int64_t reducedGroups = reduceExtent / quant.getReducedExtent(role);
@@ -60,6 +61,10 @@ public:
                                                     const SideTransform *transform, const Feedback *feedback,
                                                     const Memory &memory) const {
     auto row = [&](int64_t token) { return numbers.data() + token * headDim; };
+    // Tokens that are not there have a norm, so that their weights of zero stay zero.
+    auto one = normBytes ? uint16_t(encodeFloat(quant.getTransform<TokenNormAttr>().getType(), 1.0f)) : uint16_t(0);
+    for (int64_t t = tokens; normBytes && t < kBlockTokens; ++t)
+      std::memcpy(memory.norms + t * normBytes, &one, size_t(normBytes));
     for (int64_t t = 0; transform && t < tokens; ++t) {
       uint16_t norm = transform->apply(row(t));
       if (!transform->isFinite(norm))
@@ -89,7 +94,10 @@ private:
     unsigned bytes = bits / 8;
     for (int64_t t = 0; t < kBlockTokens; ++t)
       for (int64_t c = 0; c < headDim; ++c) {
-        uint32_t bits = encodeFloat(quant.getElement(), numbers[size_t(t * headDim + c)]);
+        float number = numbers[size_t(t * headDim + c)], largest = std::numeric_limits<float>::max();
+        if (!quant.getElement().isF32())
+          largest = getLargestScale(quant.getElement());
+        uint32_t bits = encodeFloat(quant.getElement(), saturates ? std::clamp(number, -largest, largest) : number);
         if (!std::isfinite(decodeFloat(quant.getElement(), bits)))
           return std::pair(t, c);
         std::memcpy(memory.data + elementIndex(t, c) * bytes, &bits, bytes);
@@ -157,7 +165,7 @@ private:
   int64_t elementIndex(int64_t token, int64_t channel) const { return elementAt[size_t(token * headDim + channel)]; }
   int64_t scaleIndex(int64_t token, int64_t channel) const { return scaleAt[size_t(token * headDim + channel)]; }
 
-  bool isKey;
+  bool isKey, saturates;
   QuantAttr quant;
   PackingAttr packing;
   int64_t headDim, reduceExtent;
@@ -170,13 +178,15 @@ private:
 /// Where the tokens of a sequence lie, one KV head at a time.
 class HeadMemory {
 public:
-  HeadMemory(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead, int64_t tokens)
+  HeadMemory(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead, int64_t tokens,
+             bool saturates = false)
       : layout(cache, schedule), window(cache.getWindow()), memory(memory), kvHead(kvHead), tokens(tokens),
         slot(memory.slot + kvHead * layout.slotHeadBytes) {
     QuantAttr plain = QuantAttr::getPlain(cache.getDtype());
     for (auto [role, quant] : {std::pair(Role::Key, cache.getKey()), std::pair(Role::Value, cache.getValue())}) {
       PackingAttr codes = role == Role::Key ? schedule.getKey() : schedule.getValue();
-      pageSides.emplace_back(role, quant, quant.isQuantized() ? codes : schedule.getFloats(), cache.getHeadDim());
+      pageSides.emplace_back(role, quant, quant.isQuantized() ? codes : schedule.getFloats(), cache.getHeadDim(),
+                             saturates);
       windowSides.emplace_back(role, plain, schedule.getFloats(), cache.getHeadDim());
     }
   }
@@ -231,14 +241,23 @@ private:
   SmallVector<BlockSide, 2> pageSides, windowSides;
 };
 
-/// The feedback of a format's writer, if it has one and the queries are known.
-std::optional<Feedback> makeFeedback(QuantAttr quant, const SideTransform &transform,
-                                     const WriterStatistics *statistics, int64_t headDim) {
+/// The feedback of a format's writer, if it has one and the queries are known. `factors` are those that the keys are
+/// expected to be divided by.
+std::optional<Feedback> makeFeedback(QuantAttr quant, ArrayRef<float> factors, const WriterStatistics *statistics,
+                                     int64_t headDim) {
   if (!quant.getFeedback() || !statistics || statistics->queryMoment.empty())
     return std::nullopt;
+  std::vector<float> known(factors.begin(), factors.end());
+  known.resize(size_t(headDim), 1.0f);
+  std::vector<float> means(size_t(headDim), 0.0f);
   std::vector<double> moment = statistics->queryMoment;
-  transform.transformMoment(moment);
+  SideTransform(quant, headDim, known.data(), means.data()).transformMoment(moment);
   return Feedback(std::move(moment), headDim);
+}
+
+std::string factorsMissing(bool isKey) {
+  return "expected given factors for " + std::string(isKey ? "keys" : "values") +
+         " with #kv.diag<given>, but got none";
 }
 
 class HeadWriter {
@@ -247,7 +266,7 @@ public:
       : cache(cache), kvHead(kvHead), tokens(tokens), headDim(cache.getHeadDim()) {}
 
   Error write(const HeadMemory &memory, PrefillTensor keyTensor, PrefillTensor valueTensor,
-              const WriterStatistics *statistics) {
+              const WriterStatistics *statistics, int64_t measured) {
     std::vector<float> numbers[2];
     if (Error error = convert(keyTensor, "k", numbers[0]))
       return error;
@@ -264,17 +283,34 @@ public:
       if (auto diag = quant.getDiag(); diag && diag.getStat() != DiagStat::Given)
         given.factors.clear();
       else if (diag && given.factors.empty())
-        return createStringError("expected given factors for " + std::string(isKey ? "keys" : "values") +
-                                 " with #kv.diag<given>, but got none");
-      SideTransform transform(quant, headDim, source.data(), tokens, given);
+        return createStringError(factorsMissing(isKey));
+      SideTransform transform(quant, headDim, source.data(), measured < 0 ? tokens : std::min(measured, tokens), given);
       auto [factors, means] = memory.getVectors(isKey);
       if (factors)
         llvm::copy(transform.getVectors().factors, factors);
       if (means)
         llvm::copy(transform.getVectors().means, means);
-      std::optional<Feedback> feedback = makeFeedback(quant, transform, statistics, headDim);
+      std::optional<Feedback> feedback =
+          makeFeedback(quant, statistics ? ArrayRef<float>(statistics->keys.factors) : ArrayRef<float>(), statistics,
+                       headDim);
       if (Error error = writeSide(memory, isKey, source, transform, feedback ? &*feedback : nullptr))
         return error;
+    }
+    return Error::success();
+  }
+
+  Error convert(PrefillTensor tensor, StringRef name, std::vector<float> &numbers) const {
+    unsigned bytes = cache.getDtype().getIntOrFloatBitWidth() / 8;
+    auto *data = static_cast<const uint8_t *>(tensor.data) + kvHead * tensor.headStride * bytes;
+    numbers.resize(size_t(tokens * headDim));
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      numbers[i] = decodeFloat(cache.getDtype(), loadBits(data + i * bytes, bytes));
+      if (!std::isfinite(numbers[i]))
+        return createStringError("expected finite numbers, but got " +
+                                 std::string(std::isnan(numbers[i]) ? "nan"
+                                             : numbers[i] > 0       ? "inf"
+                                                                    : "-inf") +
+                                 " at " + place(name, int64_t(i) / headDim, int64_t(i) % headDim));
     }
     return Error::success();
   }
@@ -305,22 +341,6 @@ private:
     return (name + "[kv head " + Twine(kvHead) + ", token " + Twine(token) + ", channel " + Twine(channel) + "]").str();
   }
 
-  Error convert(PrefillTensor tensor, StringRef name, std::vector<float> &numbers) const {
-    unsigned bytes = cache.getDtype().getIntOrFloatBitWidth() / 8;
-    auto *data = static_cast<const uint8_t *>(tensor.data) + kvHead * tensor.headStride * bytes;
-    numbers.resize(size_t(tokens * headDim));
-    for (size_t i = 0; i < numbers.size(); ++i) {
-      numbers[i] = decodeFloat(cache.getDtype(), loadBits(data + i * bytes, bytes));
-      if (!std::isfinite(numbers[i]))
-        return createStringError("expected finite numbers, but got " +
-                                 std::string(std::isnan(numbers[i]) ? "nan"
-                                             : numbers[i] > 0       ? "inf"
-                                                                    : "-inf") +
-                                 " at " + place(name, int64_t(i) / headDim, int64_t(i) % headDim));
-    }
-    return Error::success();
-  }
-
   CacheType cache;
   int64_t kvHead, tokens, headDim;
 };
@@ -329,19 +349,60 @@ private:
 
 Error kvcc::writePrefill(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, PrefillTensor keys,
                          PrefillTensor values, int64_t tokens, ThreadPool &pool,
-                         ArrayRef<WriterStatistics> statistics) {
+                         ArrayRef<WriterStatistics> statistics, int64_t measured) {
   // The first head's error, whichever thread finds one first: the same input, the same message.
   std::vector<std::string> messages(size_t(cache.getKvHeads()));
   pool.run(cache.getKvHeads(), 0, [&](int64_t head) {
-    HeadMemory where(cache, schedule, memory, head, tokens);
+    HeadMemory where(cache, schedule, memory, head, tokens, /*saturates=*/measured >= 0);
     const WriterStatistics *known = statistics.empty() ? nullptr : &statistics[size_t(head)];
-    if (Error error = HeadWriter(cache, head, tokens).write(where, keys, values, known))
+    if (Error error = HeadWriter(cache, head, tokens).write(where, keys, values, known, measured))
       messages[size_t(head)] = toString(std::move(error));
   });
   for (const std::string &message : messages)
     if (!message.empty())
       return createStringError(message);
   return Error::success();
+}
+
+Error kvcc::checkFinite(CacheType cache, PrefillTensor tensor, StringRef name, int64_t tokens) {
+  std::vector<float> numbers;
+  for (int64_t head = 0; head < cache.getKvHeads(); ++head)
+    if (Error error = HeadWriter(cache, head, tokens).convert(tensor, name, numbers))
+      return error;
+  return Error::success();
+}
+
+Expected<GivenVectors> kvcc::makeGivenVectors(CacheType cache, ArrayRef<WriterStatistics> statistics) {
+  GivenLayout layout(cache);
+  GivenVectors result;
+  for (bool isKey : {true, false}) {
+    QuantAttr quant = isKey ? cache.getKey() : cache.getValue();
+    auto diag = quant.getDiag();
+    for (const WriterStatistics &head : statistics)
+      if (diag && diag.getStat() == DiagStat::Given && (isKey ? head.keys : head.values).factors.empty())
+        return createStringError(factorsMissing(isKey));
+    if (diag && diag.getStat() == DiagStat::Given && statistics.empty())
+      return createStringError(factorsMissing(isKey));
+  }
+  if (statistics.empty())
+    return result;
+  result.numbers.assign(size_t(cache.getKvHeads() * layout.headExtent), 0.0f);
+  for (auto [index, head] : enumerate(statistics)) {
+    float *base = result.numbers.data() + int64_t(index) * layout.headExtent;
+    for (auto [side, offset] : {std::pair(&head.keys, layout.key), std::pair(&head.values, layout.value)}) {
+      copy(side->factors, base + offset);
+      copy(side->means, base + offset + cache.getHeadDim());
+      if (!side->means.empty())
+        result.gives |= side == &head.keys ? kGivesKeyMeans : kGivesValueMeans;
+    }
+    auto feedback = makeFeedback(cache.getKey(), head.keys.factors, &head, cache.getHeadDim());
+    if (!feedback)
+      continue;
+    result.gives |= kGivesWeights;
+    for (int64_t c = 0; c < cache.getHeadDim(); ++c)
+      std::copy_n(feedback->getWeights(c), cache.getHeadDim(), base + layout.weights + c * cache.getHeadDim());
+  }
+  return result;
 }
 
 void kvcc::readSequence(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, int64_t kvHead,
@@ -363,7 +424,7 @@ void kvcc::readSequence(CacheType cache, ScheduleAttr schedule, const SequenceMe
 void kvcc::roundTrip(Role role, QuantAttr quant, int64_t headDim, ArrayRef<float> numbers, int64_t tokens,
                      const WriterStatistics &statistics, float *result) {
   SideTransform transform(quant, headDim, numbers.data(), tokens, {});
-  std::optional<Feedback> feedback = makeFeedback(quant, transform, &statistics, headDim);
+  std::optional<Feedback> feedback = makeFeedback(quant, transform.getVectors().factors, &statistics, headDim);
   BlockSide side(role, quant, PackingAttr::get(quant.getContext(), 1, 1, 1), headDim);
   std::vector<float> block(size_t(kBlockTokens * headDim));
   // Enough for any format: 4 bytes for a number, its scale, its zero and a norm each.

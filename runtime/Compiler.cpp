@@ -262,7 +262,7 @@ Expected<Artifact> Compiler::emitLocked(const Plan &plan, Emit form) {
     if (!host)
       return host.takeError();
     cpu::Machine machine = cpu::Machine::host();
-    std::string names[] = {kAttendName.str(), kMergeName.str()};
+    std::string names[] = {kAttendName.str(), kAppendName.str(), kMergeName.str()};
     return throughCache(plan, {"host", text->bytes->getBuffer(), *host, {}, machine.cpu + " " + machine.features},
                         [&] { return CudaHostModule::compileToObject(text->bytes->getBuffer(), names); });
   }

@@ -69,7 +69,7 @@ private:
 };
 
 /// Names of the kernels in every module.
-constexpr llvm::StringLiteral kAttendName = "attend", kMergeName = "merge";
+constexpr llvm::StringLiteral kAttendName = "attend", kAppendName = "append", kMergeName = "merge";
 
 } // namespace kvcc
 

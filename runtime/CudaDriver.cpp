@@ -184,6 +184,33 @@ Error CudaContext::synchronize(CudaStreamHandle stream) const {
   return owner->check(owner->functions().streamSynchronize(stream), "cuda work failed");
 }
 
+Error CudaContext::read(void *host, CudaPointer source, size_t bytes, CudaStreamHandle stream) const {
+  Scope scope(*this);
+  if (Error error = scope.takeError())
+    return error;
+  if (Error error =
+          owner->check(owner->functions().memcpyDtoHAsync(host, source, bytes, stream), "cannot copy from the device"))
+    return error;
+  return owner->check(owner->functions().streamSynchronize(stream), "cuda work failed");
+}
+
+Error CudaContext::write(CudaPointer target, const void *host, size_t bytes, CudaStreamHandle stream) const {
+  Scope scope(*this);
+  if (Error error = scope.takeError())
+    return error;
+  if (Error error =
+          owner->check(owner->functions().memcpyHtoDAsync(target, host, bytes, stream), "cannot copy to the device"))
+    return error;
+  return owner->check(owner->functions().streamSynchronize(stream), "cuda work failed");
+}
+
+Error CudaContext::copy(CudaPointer target, CudaPointer source, size_t bytes, CudaStreamHandle stream) const {
+  Scope scope(*this);
+  if (Error error = scope.takeError())
+    return error;
+  return owner->check(owner->functions().memcpyDtoDAsync(target, source, bytes, stream), "cannot copy on the device");
+}
+
 Error CudaContext::memoryInfo(uint64_t &freeBytes, uint64_t &totalBytes) const {
   Scope scope(*this);
   if (Error error = scope.takeError())

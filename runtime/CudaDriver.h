@@ -96,6 +96,10 @@ public:
   /// Waits for the work of one stream.
   llvm::Error synchronize(CudaStreamHandle stream) const;
   llvm::Error memoryInfo(uint64_t &freeBytes, uint64_t &totalBytes) const;
+  /// Copies of memory that others own, in the order of a stream. Those with the host are done on return.
+  llvm::Error read(void *host, CudaPointer source, size_t bytes, CudaStreamHandle stream) const;
+  llvm::Error write(CudaPointer target, const void *host, size_t bytes, CudaStreamHandle stream) const;
+  llvm::Error copy(CudaPointer target, CudaPointer source, size_t bytes, CudaStreamHandle stream) const;
 
   /// Makes the context current for one scope and restores the thread's previous one at its end.
   /// Costs one driver call if it is current already, as it is in a PyTorch thread; legal during

@@ -45,6 +45,7 @@ namespace kvcc {
   X(memcpyDtoH, "cuMemcpyDtoH_v2", (void *target, uint64_t source, size_t bytes))                                      \
   X(memcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (uint64_t target, const void *source, size_t bytes, void *stream))        \
   X(memcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void *target, uint64_t source, size_t bytes, void *stream))              \
+  X(memcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (uint64_t target, uint64_t source, size_t bytes, void *stream))           \
   X(memsetD8Async, "cuMemsetD8Async", (uint64_t target, unsigned char value, size_t bytes, void *stream))              \
   X(streamCreate, "cuStreamCreate", (void **stream, unsigned flags))                                                   \
   X(streamDestroy, "cuStreamDestroy_v2", (void *stream))                                                               \

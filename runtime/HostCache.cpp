@@ -53,11 +53,135 @@ SequenceMemory HostCache::getSequence(int64_t sequence) {
 Error HostCache::prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
                          ArrayRef<WriterStatistics> statistics) {
   const Plan &plan = program.getPlan();
-  if (Error error =
-          writePrefill(plan.cache, plan.schedule, getSequence(sequence), keys, values, tokens, pool, statistics))
+  auto given = makeGivenVectors(plan.cache, statistics);
+  if (!given)
+    return given.takeError();
+  // Numbers of f16 fit every format. For others the scalar writer tells.
+  if (!plan.cache.getDtype().isF16()) {
+    if (Error error =
+            writePrefill(plan.cache, plan.schedule, getSequence(sequence), keys, values, tokens, pool, statistics))
+      return error;
+  } else {
+    for (auto [tensor, name] : {std::pair(keys, "k"), std::pair(values, "v")})
+      if (Error error = checkFinite(plan.cache, tensor, name, tokens))
+        return error;
+  }
+  lens[size_t(sequence)] = 0;
+  return append(sequence, tokens, {keys.data, values.data, 0, plan.shape.headDim, keys.headStride}, *given, {});
+}
+
+namespace {
+
+/// Copies of host memory on the GPU, for one call.
+class DeviceCopies {
+public:
+  static Expected<DeviceCopies> create() {
+    auto driver = CudaDriver::load();
+    if (!driver)
+      return driver.takeError();
+    DeviceCopies copies;
+    auto context = CudaContext::retain(*driver, 0);
+    if (!context)
+      return context.takeError();
+    copies.context = std::move(*context);
+    auto stream = CudaStream::create(copies.context);
+    if (!stream)
+      return stream.takeError();
+    copies.stream.emplace(std::move(*stream));
+    return copies;
+  }
+
+  /// Replaces a host pointer by one to memory of the device, with the same contents or without.
+  template <typename T> void move(T *&pointer, size_t bytes, bool upload = true) {
+    if (failure || !pointer)
+      return;
+    auto buffer = DeviceBuffer::allocate(context, bytes);
+    if (!buffer) {
+      failure = buffer.takeError();
+      return;
+    }
+    if (upload && bytes)
+      failure = buffer->upload(pointer, bytes);
+    pointer = reinterpret_cast<T *>(uintptr_t(buffer->pointer()));
+    buffers.push_back(std::move(*buffer));
+  }
+  /// Of moving.
+  Error takeError() { return std::move(failure); }
+  void *getStream() const { return stream->handle(); }
+  Error wait() { return context->synchronize(stream->handle()); }
+  /// Copies the memory at a moved pointer back.
+  Error download(void *host, const void *device, size_t bytes) {
+    for (DeviceBuffer &buffer : buffers)
+      if (uintptr_t(buffer.pointer()) == uintptr_t(device))
+        return buffer.download(host, bytes);
+    llvm_unreachable("not a moved pointer");
+  }
+
+private:
+  DeviceCopies() = default;
+  std::shared_ptr<CudaContext> context;
+  std::optional<CudaStream> stream;
+  SmallVector<DeviceBuffer, 12> buffers;
+  Error failure = Error::success();
+};
+
+} // namespace
+
+Error HostCache::append(int64_t first, ArrayRef<int64_t> counts, const NewTokens &tokens, const GivenVectors &given,
+                        const LaunchOptions &options) {
+  AppendCall call;
+  static_cast<LaunchOptions &>(call) = options;
+  SmallVector<int32_t> newLens;
+  for (auto [i, count] : enumerate(counts)) {
+    newLens.push_back(int32_t(count));
+    lens[size_t(first) + i] += int32_t(count);
+    call.maxNew = std::max(call.maxNew, count);
+  }
+  call.keys = tokens.keys;
+  call.values = tokens.values;
+  call.sequenceStride = tokens.sequenceStride;
+  call.tokenStride = tokens.tokenStride;
+  call.headStride = tokens.headStride;
+  call.pages = pages.data();
+  call.table = table.data() + first * tableStride;
+  call.tableStride = tableStride;
+  call.slots = slots.data();
+  call.slotIds = slotIds.data() + first;
+  call.lens = lens.data() + first;
+  call.newLens = newLens.data();
+  call.given = given.numbers.empty() ? nullptr : given.numbers.data();
+  call.gives = given.gives;
+  call.batch = int64_t(counts.size());
+  if (program.getPlan().target.executor != Executor::CudaDevice || !call.batch)
+    return program.append(call);
+
+  auto copies = DeviceCopies::create();
+  if (!copies)
+    return copies.takeError();
+  size_t element = program.getPlan().cache.getDtype().getIntOrFloatBitWidth() / 8, batch = counts.size();
+  const AttentionShape &shape = program.getPlan().shape;
+  size_t elements = call.maxNew ? size_t((call.batch - 1) * call.sequenceStride + (call.maxNew - 1) * call.tokenStride +
+                                         (shape.kvHeads - 1) * call.headStride + shape.headDim)
+                                : 0;
+  copies->move(call.keys, elements * element);
+  copies->move(call.values, elements * element);
+  copies->move(call.pages, pages.size());
+  copies->move(call.table, batch * size_t(tableStride) * sizeof(int32_t));
+  copies->move(call.slots, slots.size());
+  copies->move(call.slotIds, batch * sizeof(int32_t));
+  copies->move(call.lens, batch * sizeof(int32_t));
+  copies->move(call.newLens, batch * sizeof(int32_t));
+  copies->move(call.given, given.numbers.size() * sizeof(float));
+  if (Error error = copies->takeError())
     return error;
-  lens[size_t(sequence)] = int32_t(tokens);
-  return Error::success();
+  call.stream = copies->getStream();
+  if (Error error = program.append(call))
+    return error;
+  if (Error error = copies->wait())
+    return error;
+  if (Error error = copies->download(pages.data(), call.pages, pages.size()))
+    return error;
+  return copies->download(slots.data(), call.slots, slots.size());
 }
 
 AttendCall HostCache::getCall() const {
@@ -87,61 +211,41 @@ int64_t HostCache::getBytesRead() const {
 
 /// Copies the cache to the GPU, runs the step there and copies its results back.
 static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t queryBytes, size_t workspaceBytes) {
-  auto driver = CudaDriver::load();
-  if (!driver)
-    return driver.takeError();
-  auto context = CudaContext::retain(*driver, 0);
-  if (!context)
-    return context.takeError();
-  auto stream = CudaStream::create(*context);
-  if (!stream)
-    return stream.takeError();
-  SmallVector<DeviceBuffer, 12> buffers;
-  // Replaces a host pointer by one to a copy on the device.
-  auto move = [&](auto *&pointer, size_t bytes, bool upload) -> Error {
-    auto buffer = DeviceBuffer::allocate(*context, bytes);
-    if (!buffer)
-      return buffer.takeError();
-    if (upload && bytes)
-      if (Error error = buffer->upload(pointer, bytes))
-        return error;
-    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(uintptr_t(buffer->pointer()));
-    buffers.push_back(std::move(*buffer));
-    return Error::success();
-  };
-  size_t batch = size_t(call.batch), rows = batch * size_t(cache.getProgram().getPlan().shape.qHeads),
-         outBytes = rows * size_t(cache.getProgram().getPlan().shape.headDim) * sizeof(float);
+  auto copies = DeviceCopies::create();
+  if (!copies)
+    return copies.takeError();
+  const AttentionShape &shape = cache.getProgram().getPlan().shape;
+  size_t batch = size_t(call.batch), rows = batch * size_t(call.queries * shape.qHeads),
+         outBytes = rows * size_t(shape.headDim) * sizeof(float);
   float *out = call.out, *lse = call.lse;
-  Error steps[] = {move(call.query, queryBytes, true),
-                   move(call.pages, cache.getPages().size(), true),
-                   move(call.table, batch * size_t(call.tableStride) * sizeof(int32_t), true),
-                   move(call.slots, cache.getSlots().size(), true),
-                   move(call.slotIds, batch * sizeof(int32_t), true),
-                   move(call.lens, batch * sizeof(int32_t), true),
-                   move(call.out, outBytes, false),
-                   move(call.lse, rows * sizeof(float), false),
-                   move(call.workspace, workspaceBytes, false)};
-  Error failed = Error::success();
-  for (Error &step : steps)
-    failed = joinErrors(std::move(failed), std::move(step));
-  if (failed)
-    return failed;
-  call.stream = stream->handle();
+  copies->move(call.query, queryBytes);
+  copies->move(call.pages, cache.getPages().size());
+  copies->move(call.table, batch * size_t(call.tableStride) * sizeof(int32_t));
+  copies->move(call.slots, cache.getSlots().size());
+  copies->move(call.slotIds, batch * sizeof(int32_t));
+  copies->move(call.lens, batch * sizeof(int32_t));
+  copies->move(call.out, outBytes, false);
+  copies->move(call.lse, rows * sizeof(float), false);
+  copies->move(call.workspace, workspaceBytes, false);
+  if (Error error = copies->takeError())
+    return error;
+  call.stream = copies->getStream();
   if (Error error = cache.getProgram().attend(call))
     return error;
-  if (Error error = (*context)->synchronize(stream->handle()))
+  if (Error error = copies->wait())
     return error;
-  if (Error error = buffers[6].download(out, outBytes))
+  if (Error error = copies->download(out, call.out, outBytes))
     return error;
-  return buffers[7].download(lse, rows * sizeof(float));
+  return copies->download(lse, call.lse, rows * sizeof(float));
 }
 
 Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<float> &out, std::vector<float> &lse,
-                       int64_t splits, unsigned threads, uint64_t seed) {
+                       int64_t splits, unsigned threads, uint64_t seed, int64_t queries) {
   const Program &program = cache.getProgram();
   const Plan &plan = program.getPlan();
   AttendCall call = cache.getCall();
-  int64_t rows = call.batch * plan.shape.qHeads, longest = 0;
+  call.queries = queries;
+  int64_t rows = call.batch * queries * plan.shape.qHeads, longest = 0;
   for (int64_t i = 0; i < call.batch; ++i)
     longest = std::max(longest, cache.getTokens(i));
   out.resize(size_t(rows * plan.shape.headDim));
@@ -151,8 +255,8 @@ Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<fl
   call.lse = lse.data();
   call.threads = threads;
   call.seed = seed;
-  call.splits = splits ? splits : program.chooseSplits(call.batch, longest, threads);
-  AlignedBytes workspace(program.getWorkspaceBytes(call.batch, call.splits));
+  call.splits = splits ? splits : program.chooseSplits(call.batch * queries, longest, threads);
+  AlignedBytes workspace(program.getWorkspaceBytes(call.batch * queries, call.splits));
   call.workspace = workspace.data();
   if (plan.target.executor != Executor::CudaDevice)
     return program.attend(call);

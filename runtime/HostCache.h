@@ -23,6 +23,13 @@ private:
   size_t count;
 };
 
+/// New tokens of all sequences: token t of KV head h of sequence b is at element b * sequenceStride + t * tokenStride + h *
+/// headStride of keys and of values.
+struct NewTokens {
+  const void *keys, *values;
+  int64_t sequenceStride, tokenStride, headStride;
+};
+
 class HostCache {
 public:
   /// For `batch` sequences of up to `maxTokens` tokens. Pages and slots are handed out back to front, so
@@ -32,8 +39,20 @@ public:
   /// The same contents in other memory.
   std::unique_ptr<HostCache> clone() const;
 
+  /// Fills one sequence, which begins with these tokens. Numbers that are not finite, or do not fit the formats, fail with
+  /// their place. Keys and values have the same stride.
   llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
                       llvm::ArrayRef<WriterStatistics> statistics = {});
+  /// Appends counts[b] tokens to sequence b.
+  llvm::Error append(llvm::ArrayRef<int64_t> counts, const NewTokens &tokens, const GivenVectors &given = {},
+                     const LaunchOptions &options = {}) {
+    return append(0, counts, tokens, given, options);
+  }
+  /// The same for the sequences from `first` on.
+  llvm::Error append(int64_t first, llvm::ArrayRef<int64_t> counts, const NewTokens &tokens,
+                     const GivenVectors &given = {}, const LaunchOptions &options = {});
+  /// Takes back the last `count` tokens of a sequence, see WindowAttr::getRollback.
+  void rollBack(int64_t sequence, int64_t count) { lens[size_t(sequence)] -= int32_t(count); }
   int64_t getTokens(int64_t sequence) const { return lens[size_t(sequence)]; }
   SequenceMemory getSequence(int64_t sequence);
   /// A call over this cache; query, out, lse and the rest are the caller's.
@@ -53,10 +72,10 @@ private:
   std::vector<int32_t> table, slotIds, lens;
 };
 
-/// One decode step over a whole cache, on host tensors whatever the executor: a GPU gets copies. `out` and
-/// `lse` are resized. `splits` 0 chooses.
+/// One decode step over a whole cache, on host tensors whatever the executor: a GPU gets copies. `query` is [batch,
+/// queries, q_heads, head_dim]; `out` and `lse` are resized. `splits` 0 chooses.
 llvm::Error decodeStep(const HostCache &cache, const void *query, std::vector<float> &out, std::vector<float> &lse,
-                       int64_t splits = 0, unsigned threads = 0, uint64_t seed = 0);
+                       int64_t splits = 0, unsigned threads = 0, uint64_t seed = 0, int64_t queries = 1);
 
 } // namespace kvcc
 

@@ -2,6 +2,8 @@
 // One program per distinct layer shape.
 #include "runtime/ModelProgram.h"
 
+#include "runtime/ErrorKind.h"
+
 using namespace llvm;
 using namespace kvcc;
 
@@ -47,6 +49,21 @@ Expected<std::unique_ptr<ModelProgram>> ModelProgram::load(Compiler &compiler, M
     for (size_t layer : group.layers)
       result->byLayer[layer] = program->get();
     result->variants.push_back(std::move(*program));
+  }
+  result->given.resize(model.layers.size());
+  for (size_t i = 0; i < result->given.size(); ++i) {
+    const Program *program = result->byLayer[i];
+    if (!program)
+      continue;
+    auto vectors = makeGivenVectors(program->getPlan().cache, result->getStatistics(i));
+    if (!vectors)
+      return createStringError("layer " + Twine(i) + ": " + toString(vectors.takeError()));
+    if (vectors->numbers.empty())
+      continue;
+    auto uploaded = program->getBackend().upload(vectors->numbers);
+    if (!uploaded)
+      return withKind(ErrorKind::Failed, uploaded.takeError());
+    result->given[i] = {std::move(*uploaded), vectors->gives};
   }
   result->model = std::move(model);
   return result;

@@ -37,12 +37,19 @@ public:
     return statistics.empty() ? llvm::ArrayRef<WriterStatistics>()
                               : llvm::ArrayRef<WriterStatistics>(statistics[layer]);
   }
+  /// The same as the append kernel takes it, in memory of the target; nothing without a profile.
+  struct Given {
+    std::shared_ptr<const float> numbers;
+    int64_t gives = 0;
+  };
+  const Given &getGiven(size_t layer) const { return given[layer]; }
 
 private:
   ModelConfig model;
   std::vector<std::unique_ptr<Program>> variants;
   std::vector<const Program *> byLayer;
   std::vector<std::vector<WriterStatistics>> statistics;
+  std::vector<Given> given;
 };
 
 } // namespace kvcc

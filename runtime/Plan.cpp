@@ -2,6 +2,7 @@
 // Builds level 1 modules and runs the pipelines over them, with MLIR diagnostics turned into errors.
 #include "runtime/Plan.h"
 
+#include "runtime/Compiler.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Remarks.h"
@@ -126,15 +127,22 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   auto tensor = [&](ArrayRef<int64_t> extents, mlir::Type type) -> mlir::Type {
     return mlir::RankedTensorType::get(extents, type);
   };
-  mlir::Type f32 = b.getF32Type(), out = tensor({any, shape.qHeads, shape.headDim}, f32),
-             lse = tensor({any, shape.qHeads}, f32);
-  addFunction(b, "attend", {tensor({any, shape.qHeads, shape.headDim}, element), plan.cache}, {out, lse},
+  mlir::Type f32 = b.getF32Type(), out = tensor({any, any, shape.qHeads, shape.headDim}, f32),
+             lse = tensor({any, any, shape.qHeads}, f32);
+  addFunction(b, kAttendName, {tensor({any, any, shape.qHeads, shape.headDim}, element), plan.cache}, {out, lse},
               [&](mlir::ValueRange args) {
                 return kv::AttendOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1],
                                             b.getF64FloatAttr(shape.scale), nullptr, nullptr, nullptr);
               });
-  addFunction(b, "merge", {tensor({any, any, shape.qHeads, shape.headDim}, f32), tensor({any, any, shape.qHeads}, f32)},
-              {out, lse}, [&](mlir::ValueRange args) {
+  mlir::Type tokens = tensor({any, shape.kvHeads, any, shape.headDim}, element);
+  addFunction(b, kAppendName, {tokens, tokens, plan.cache}, {plan.cache}, [&](mlir::ValueRange args) {
+    return kv::AppendOp::create(b, b.getUnknownLoc(), plan.cache, args[0], args[1], args[2], nullptr);
+  });
+  out = tensor({any, shape.qHeads, shape.headDim}, f32);
+  lse = tensor({any, shape.qHeads}, f32);
+  addFunction(b, kMergeName,
+              {tensor({any, any, shape.qHeads, shape.headDim}, f32), tensor({any, any, shape.qHeads}, f32)}, {out, lse},
+              [&](mlir::ValueRange args) {
                 return kv::MergeOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1]);
               });
   if (failed(mlir::verify(plan.module.get())))

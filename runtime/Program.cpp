@@ -5,6 +5,8 @@
 #include "runtime/ErrorKind.h"
 #include "llvm/Support/MathExtras.h"
 
+#include <cstring>
+
 using namespace llvm;
 using namespace kvcc;
 
@@ -47,8 +49,8 @@ int64_t Program::getPages(int64_t tokens) const {
   return divideCeil(plan.cache.getWindow().getQuantizedTokens(tokens), plan.schedule.getPage());
 }
 
-int64_t Program::chooseSplits(int64_t batch, int64_t maxTokens, unsigned threads) const {
-  int64_t items = batch * (plan.shape.qHeads / plan.schedule.getHeads());
+int64_t Program::chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {
+  int64_t items = rows * (plan.shape.qHeads / plan.schedule.getHeads());
   int64_t wanted = backend->getParallelism(threads);
   // Whole items that keep every thread busy need no splitting and no merging.
   if (items == 0 || items % wanted == 0)
@@ -59,27 +61,96 @@ int64_t Program::chooseSplits(int64_t batch, int64_t maxTokens, unsigned threads
   return std::clamp<int64_t>(blocks / kMinBlocksPerSplit, 1, wanted == 1 ? 1 : splits);
 }
 
-size_t Program::getWorkspaceBytes(int64_t batch, int64_t splits) const {
+size_t Program::getWorkspaceBytes(int64_t rows, int64_t splits) const {
   if (splits == 1)
     return 0;
-  return size_t(splits * batch * plan.shape.qHeads * (plan.shape.headDim + 1)) * sizeof(float);
+  return size_t(splits * rows * plan.shape.qHeads * (plan.shape.headDim + 1)) * sizeof(float);
 }
 
 Error Program::attend(const AttendCall &call) const {
-  if (call.batch == 0)
+  int64_t queries = call.batch * call.queries;
+  if (queries == 0)
     return Error::success();
   bool split = call.splits > 1;
-  int64_t rows = call.batch * plan.shape.qHeads;
+  int64_t rows = queries * plan.shape.qHeads;
   // Partial outputs, then their lse.
   float *out = split ? static_cast<float *>(call.workspace) : call.out;
   float *lse = split ? out + call.splits * rows * plan.shape.headDim : call.lse;
   KernelArg args[] = {call.query, call.pages, call.table,       call.slots, call.slotIds, call.lens,
-                      out,        lse,        call.tableStride, call.batch, call.splits};
+                      out,        lse,        call.tableStride, queries,    call.queries, call.splits};
   int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads();
-  if (Error error = backend->attend(args, {tiles, call.splits, call.batch}, call))
+  LaunchOptions options = call;
+  if (plan.target.executor == Executor::Cpu && isShort(call))
+    options.threads = 1;
+  if (Error error = backend->launch(Kernel::Attend, args, {tiles, call.splits, queries}, options))
     return error;
   if (!split)
     return Error::success();
+  options.threads = 1;
   KernelArg mergeArgs[] = {out, lse, call.out, call.lse, rows, call.splits};
-  return backend->merge(mergeArgs, rows, call);
+  return backend->launch(Kernel::Merge, mergeArgs, {rows, 1, 1}, options);
+}
+
+/// Tokens per sequence up to which one work item per head does all phases of an append.
+static constexpr int64_t kFusedTokens = 64;
+
+Error Program::append(const AppendCall &call) const {
+  if (call.batch == 0)
+    return Error::success();
+  auto launch = [&](int64_t phases, int64_t parts, const LaunchOptions &options) {
+    KernelArg args[] = {call.keys,        call.values,         call.pages,       call.table,
+                        call.slots,       call.slotIds,        call.lens,        call.newLens,
+                        call.given,       call.tableStride,    call.sequenceStride, call.tokenStride,
+                        call.headStride,  call.gives, phases,      parts};
+    return backend->launch(Kernel::Append, args, {parts, plan.shape.kvHeads, call.batch}, options);
+  };
+  if (call.maxNew <= kFusedTokens) {
+    LaunchOptions options = call;
+    if (plan.target.executor == Executor::Cpu && !quantizes(call))
+      options.threads = 1;
+    return launch(kAppendAll, 1, options);
+  }
+  // The blocks of a prefill are independent of each other, but not of what is measured before and overwritten after.
+  if (Error error = launch(kAppendBegins, 1, call))
+    return error;
+  int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), heads = call.batch * plan.shape.kvHeads;
+  int64_t wanted = divideCeil(4 * backend->getParallelism(call.threads), heads);
+  if (Error error = launch(kAppendQuantizes, std::clamp<int64_t>(wanted, 1, blocks), call))
+    return error;
+  return launch(kAppendFillsWindows, 1, call);
+}
+
+bool Program::quantizes(const AppendCall &call) const {
+  kv::WindowAttr window = plan.cache.getWindow();
+  for (int64_t i = 0; i < call.batch; ++i)
+    if (window.getQuantizedTokens(call.lens[i]) != window.getQuantizedTokens(call.lens[i] - call.newLens[i]))
+      return true;
+  return false;
+}
+
+bool Program::isShort(const AttendCall &call) {
+  // Waking a worker takes as long as computing this many tokens.
+  constexpr int64_t kFew = 256;
+  int64_t tokens = 0;
+  for (int64_t i = 0; i < call.batch && tokens <= kFew; ++i)
+    tokens += call.queries * call.lens[i];
+  return tokens <= kFew;
+}
+
+Expected<std::shared_ptr<const float>> Backend::upload(ArrayRef<float> numbers) const {
+  auto copy = std::make_shared<std::vector<float>>(numbers);
+  return std::shared_ptr<const float>(copy, copy->data());
+}
+
+Error Backend::read(void *host, const void *memory, size_t bytes, void *) const {
+  std::memcpy(host, memory, bytes);
+  return Error::success();
+}
+Error Backend::write(void *memory, const void *host, size_t bytes, void *) const {
+  std::memcpy(memory, host, bytes);
+  return Error::success();
+}
+Error Backend::copy(void *target, const void *source, size_t bytes, void *) const {
+  std::memcpy(target, source, bytes);
+  return Error::success();
 }

@@ -8,22 +8,42 @@
 
 namespace kvcc {
 
+/// How the kernels of a call are run.
+struct LaunchOptions {
+  unsigned threads = 0;   ///< of the pool, for Executor::Cpu; 0: all
+  void *stream = nullptr; ///< for Executor::CudaDevice
+  uint64_t seed = 0;      ///< of the order of execution, for Executor::CudaHost
+};
+
 /// One decode step of one layer. Memory is the host's for Executor::Cpu and CudaHost and the device's for
 /// CudaDevice; shapes are row-major and dense.
-struct AttendCall {
-  const void *query = nullptr;      ///< [batch, q_heads, head_dim] of the cache's dtype
+struct AttendCall : LaunchOptions {
+  const void *query = nullptr;      ///< [batch, queries, q_heads, head_dim] of the cache's dtype
   const void *pages = nullptr;      ///< pool of CacheLayout::pageBytes each
   const int32_t *table = nullptr;   ///< [batch, tableStride]: pages of each sequence
   const void *slots = nullptr;      ///< pool of CacheLayout::slotBytes each
   const int32_t *slotIds = nullptr; ///< [batch]
   const int32_t *lens = nullptr;    ///< [batch]: tokens of each sequence, 0 allowed
-  float *out = nullptr;             ///< [batch, q_heads, head_dim]
-  float *lse = nullptr;             ///< [batch, q_heads], natural logarithm
-  void *workspace = nullptr;        ///< Program::getWorkspaceBytes(batch, splits)
+  float *out = nullptr;             ///< [batch, queries, q_heads, head_dim]
+  float *lse = nullptr;             ///< [batch, queries, q_heads], natural logarithm
+  void *workspace = nullptr;        ///< Program::getWorkspaceBytes(batch * queries, splits)
   int64_t tableStride = 0, batch = 0, splits = 1;
-  unsigned threads = 0;   ///< of the pool, for Executor::Cpu; 0: all
-  void *stream = nullptr; ///< for Executor::CudaDevice
-  uint64_t seed = 0;      ///< of the order of execution, for Executor::CudaHost
+  int64_t queries = 1; ///< of the last tokens of each sequence; query i sees all but the last queries - 1 - i tokens
+};
+
+/// New tokens of one layer, with the same memory.
+struct AppendCall : LaunchOptions {
+  const void *keys = nullptr, *values = nullptr; ///< of the cache's dtype, by the strides below
+  void *pages = nullptr;
+  const int32_t *table = nullptr;
+  void *slots = nullptr;
+  const int32_t *slotIds = nullptr;
+  const int32_t *lens = nullptr;    ///< [batch]: tokens of each sequence after the call
+  const int32_t *newLens = nullptr; ///< [batch]: tokens that it gets, at most as many
+  const float *given = nullptr;     ///< kv::GivenLayout, or null
+  int64_t gives = 0;                ///< bits kGivesKeyMeans, kGivesValueMeans, kGivesWeights
+  int64_t tableStride = 0, batch = 0, maxNew = 0;
+  int64_t sequenceStride = 0, tokenStride = 0, headStride = 0; ///< of keys and of values, in elements
 };
 
 /// An argument of a kernel: a pointer or an index.
@@ -33,15 +53,24 @@ struct KernelArg {
   KernelArg(int64_t index) : value(uint64_t(index)) {}
 };
 
-/// Runs the two kernels of a module over a grid of work items.
+enum class Kernel { Attend, Append, Merge };
+
+/// Runs the kernels of a module over grids of work items, whose indices are a kernel's last arguments.
 class Backend {
 public:
+  using Grid = std::array<int64_t, 3>;
   virtual ~Backend() = default;
-  /// attend(arguments..., x, y, z) and merge(arguments..., x) for every item of the grid.
-  virtual llvm::Error attend(llvm::ArrayRef<KernelArg> args, std::array<int64_t, 3> grid, const AttendCall &call) = 0;
-  virtual llvm::Error merge(llvm::ArrayRef<KernelArg> args, int64_t rows, const AttendCall &call) = 0;
+  virtual llvm::Error launch(Kernel kernel, llvm::ArrayRef<KernelArg> args, Grid grid,
+                             const LaunchOptions &options) = 0;
   /// Work items that keep the machine busy.
   virtual int64_t getParallelism(unsigned threads) const = 0;
+  /// Numbers where kernels can read them.
+  virtual llvm::Expected<std::shared_ptr<const float>> upload(llvm::ArrayRef<float> numbers) const;
+  /// Between memory of the kernels and the host's, done on return; and within memory of the kernels, in the order of the
+  /// stream.
+  virtual llvm::Error read(void *host, const void *memory, size_t bytes, void *stream) const;
+  virtual llvm::Error write(void *memory, const void *host, size_t bytes, void *stream) const;
+  virtual llvm::Error copy(void *target, const void *source, size_t bytes, void *stream) const;
 };
 
 llvm::Expected<std::unique_ptr<Backend>> loadCpuBackend(llvm::StringRef object, ThreadPool &pool);
@@ -61,15 +90,21 @@ public:
 
   /// Pages that a sequence of `tokens` tokens occupies.
   int64_t getPages(int64_t tokens) const;
-  /// Into how many parts to split the tokens of each sequence.
-  int64_t chooseSplits(int64_t batch, int64_t maxTokens, unsigned threads) const;
-  size_t getWorkspaceBytes(int64_t batch, int64_t splits) const;
+  /// Into how many parts to split the tokens of each of `rows` queries: sequences times queries of each.
+  int64_t chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads) const;
+  size_t getWorkspaceBytes(int64_t rows, int64_t splits) const;
 
   /// Trusts its arguments; see kvcc.h for the checks.
   llvm::Error attend(const AttendCall &call) const;
+  llvm::Error append(const AppendCall &call) const;
+  const Backend &getBackend() const { return *backend; }
 
 private:
   Program(Plan plan, std::unique_ptr<Backend> backend);
+  /// Whether a step is too short for several threads, and whether an append has more to do than copy a few tokens; of
+  /// calls on the CPU, whose lengths can be read.
+  static bool isShort(const AttendCall &call);
+  bool quantizes(const AppendCall &call) const;
   Plan plan;
   kv::CacheLayout layout;
   std::unique_ptr<Backend> backend;

@@ -13,9 +13,24 @@
  * Page i of a sequence holds its quantized tokens i * page_tokens .. (i + 1) * page_tokens - 1, counted from
  * token `sink` on; a block table maps i to a page of the pool. Pools of different layers are independent.
  *
+ * The state of a sequence is its length, which the caller keeps, its pages and its slot. It lives like this:
+ *   kvcc_append    the first call is the prefill: what the formats' transforms measure is measured on the tokens
+ *                  that it brings, so bring the prompt, or as much of it as there is. Later calls add chunks of
+ *                  the prompt or decoded tokens. The same tokens give the same bytes, however they are cut.
+ *   kvcc_attend    one step over what is there, for the last token or the last few.
+ *   kvcc_rollback  the last tokens are taken back: a smaller length, nothing else. The next append writes over them.
+ *   kvcc_fork      a second sequence with the same beginning, sharing its finished pages.
+ *   kvcc_snapshot, kvcc_restore   to bytes and back; also into another scheme or page size.
+ *
  * Every function returns a status; kvcc_last_message() says what was wrong with which value, and what would
- * be right. Functions are thread-safe, except that a handle must not be destroyed while in use. Structures
- * begin with `size`, which the caller sets to sizeof(the structure): later versions add members at the end.
+ * be right. Functions are thread-safe, except that a handle must not be destroyed while in use, and that a
+ * sequence is written (kvcc_append, kvcc_fork to it, kvcc_restore) by one call at a time, with no other call that
+ * reads or writes it at that time. Structures begin with `size`, which the caller sets to sizeof(the structure):
+ * later versions add members at the end, and what a caller's structure lacks is taken as zero.
+ *
+ * Tables, slots and lengths are trusted. With KVCC_VALIDATE=1 in the environment, or `validate` of the context, every
+ * call on a CPU target checks them first and names the index that is wrong; it also finds numbers that are not
+ * finite, lengths that do not follow each other, tokens taken back too far, and two writers of one sequence.
  */
 #ifndef KVCC_H
 #define KVCC_H
@@ -58,6 +73,7 @@ typedef struct kvcc_context_options {
    * says how many there are. May be called from several threads at once, as kvcc_attend may. */
   void (*parallel_for)(void *user, int64_t items, void (*body)(void *data, int64_t item), void *data);
   void *parallel_for_user; /* its first argument */
+  uint32_t validate;       /* 1: check what is otherwise trusted; 0: only if $KVCC_VALIDATE is 1 */
 } kvcc_context_options;
 
 /* `options` may be NULL. */
@@ -104,18 +120,20 @@ typedef struct kvcc_layer_info {
   int64_t page_tokens;
   int64_t page_bytes, slot_bytes;
   double kernel_error_bound; /* relative L2, against exact attention over the cache as stored */
+  int64_t max_rollback;      /* tokens that may be taken back, see kvcc_rollback */
 } kvcc_layer_info;
 KVCC_API kvcc_status kvcc_program_get_layer(const kvcc_program *program, int32_t layer, kvcc_layer_info *info);
 
 /* Pages that a sequence of `tokens` tokens occupies in a layer. */
 KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 
-/* Bytes of workspace that kvcc_attend needs for up to `batch` sequences of up to `max_tokens` tokens. */
+/* Bytes of workspace that kvcc_attend needs for up to `batch` sequences of up to `max_tokens` tokens; with several
+ * queries per sequence, `batch` is sequences times queries. */
 KVCC_API kvcc_status kvcc_workspace_bytes(const kvcc_program *program, int32_t layer, int64_t batch, int64_t max_tokens,
                                           size_t *bytes);
 
 /* The pools of a layer. Pointers are multiples of 64. Memory of the host for CPU targets, of the device for
- * CUDA targets (kvcc_prefill: always of the host). */
+ * CUDA targets. Needs no initialization. */
 typedef struct kvcc_memory {
   void *pages;
   int64_t num_pages;
@@ -123,21 +141,74 @@ typedef struct kvcc_memory {
   int64_t num_slots;
 } kvcc_memory;
 
-typedef struct kvcc_prefill_args {
+/* For CUDA targets, what is pointed to is memory of the device, unless it says host. */
+typedef struct kvcc_append_args {
   size_t size;
-  kvcc_memory memory;   /* in host memory */
-  const int32_t *table; /* [table_length], host */
+  kvcc_memory memory;
+  const int32_t *table; /* [batch, table_stride]: pages for the length after the call, see kvcc_pages_for */
+  int64_t table_stride;
+  const int32_t *slots;    /* [batch] */
+  const int32_t *seq_lens; /* [batch]: tokens of each sequence after the call */
+  const int32_t *new_lens; /* [batch]: the tokens of it that are new, 0 to max_new; all of them: the sequence begins */
+  int64_t batch;
+  int64_t max_new;    /* at least every new_len; decides how the work is split */
+  const void *keys;   /* of the layer's dtype, after RoPE: token i of KV head h of sequence b at element */
+  const void *values; /* b * sequence_stride + i * token_stride + h * head_stride of either */
+  int64_t sequence_stride, token_stride, head_stride;
+} kvcc_append_args;
+
+/* Adds tokens at the ends of sequences, and quantizes what leaves their recent windows. Finite numbers that are too large
+ * for a format become its largest; what is not finite spoils its own sequence only. CPU targets: done on return. CUDA
+ * targets: asynchronous on `stream`, legal during stream capture. Allocates nothing. */
+KVCC_API kvcc_status kvcc_append(const kvcc_program *program, int32_t layer, const kvcc_append_args *args,
+                                 void *stream);
+
+/* The length of a sequence of `tokens` tokens without its last `count`; 0 to max_rollback of them, and not more than that
+ * below the greatest length it has had. Changes nothing else. */
+KVCC_API kvcc_status kvcc_rollback(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t count,
+                                   int64_t *result);
+
+/* How many pages of a sequence of `tokens` tokens a fork shares: the first ones, which no append or rollback of either
+ * sequence changes any more. */
+KVCC_API kvcc_status kvcc_shared_pages(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
+
+typedef struct kvcc_fork_args {
+  size_t size;
+  kvcc_memory memory;
+  const int32_t *table; /* host, [table_length]: pages of the sequence */
+  int32_t slot;
+  const int32_t *fork_table; /* host, [table_length]: the shared pages of `table` first, pages of its own after them */
+  int32_t fork_slot;
+  int64_t table_length;
+  int64_t tokens; /* of the sequence, and of the fork */
+} kvcc_fork_args;
+
+/* Makes a sequence with the same tokens: copies the slot and the pages that are not shared. Asynchronous on `stream` for
+ * CUDA targets. */
+KVCC_API kvcc_status kvcc_fork(const kvcc_program *program, int32_t layer, const kvcc_fork_args *args, void *stream);
+
+typedef struct kvcc_snapshot_args {
+  size_t size;
+  kvcc_memory memory;
+  const int32_t *table; /* host, [table_length] */
   int64_t table_length;
   int32_t slot;
-  const void *keys;                           /* [kv_heads, tokens, head_dim] after RoPE, of the layer's dtype, host */
-  const void *values;                         /* the same */
-  int64_t key_head_stride, value_head_stride; /* in elements; 0: tokens * head_dim */
-  int64_t tokens;
-} kvcc_prefill_args;
+  int64_t tokens;      /* of the sequence; kvcc_restore fills it in */
+  void *bytes;         /* host */
+  size_t bytes_length; /* at least kvcc_snapshot_bytes; kvcc_restore: of the snapshot */
+} kvcc_snapshot_args;
 
-/* Fills the pages and the slot of one sequence. Numbers that are not finite, or too large for the formats,
- * are refused with their place; the sequence's pages and slot then hold nothing of use. */
-KVCC_API kvcc_status kvcc_prefill(const kvcc_program *program, int32_t layer, const kvcc_prefill_args *args);
+KVCC_API kvcc_status kvcc_snapshot_bytes(const kvcc_program *program, int32_t layer, int64_t tokens, size_t *bytes);
+/* The tokens of a snapshot, whatever its scheme. */
+KVCC_API kvcc_status kvcc_snapshot_tokens(const void *bytes, size_t bytes_length, int64_t *tokens);
+/* Writes a sequence to bytes that name its format and end in a checksum. Waits for `stream` on CUDA targets. */
+KVCC_API kvcc_status kvcc_snapshot(const kvcc_program *program, int32_t layer, const kvcc_snapshot_args *args,
+                                   void *stream);
+/* Fills a sequence from a snapshot of the same format, bit for bit. Another format, page size or packing is refused
+ * unless `requantize` is 1: then the numbers that the snapshot stands for are written in the format of the layer.
+ * The shape and dtype must be the layer's. A damaged snapshot is refused, and memory is as it was. */
+KVCC_API kvcc_status kvcc_restore(const kvcc_program *program, int32_t layer, kvcc_snapshot_args *args,
+                                  int32_t requantize, void *stream);
 
 typedef struct kvcc_attend_args {
   size_t size;
@@ -148,11 +219,12 @@ typedef struct kvcc_attend_args {
   const int32_t *seq_lens; /* [batch]; 0 gives out = 0 and lse = -inf */
   int64_t batch;
   int64_t max_tokens; /* at least every seq_len; decides how the work is split */
-  const void *query;  /* [batch, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
-  float *out;         /* [batch, q_heads, head_dim] */
-  float *lse;         /* [batch, q_heads]: natural logarithm of the sum of exp of the scaled logits */
+  const void *query;  /* [batch, queries, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
+  float *out;         /* [batch, queries, q_heads, head_dim] */
+  float *lse;         /* [batch, queries, q_heads]: natural logarithm of the sum of exp of the scaled logits */
   void *workspace;    /* may be NULL if kvcc_workspace_bytes says 0 */
   size_t workspace_bytes;
+  int64_t queries; /* 1 to 16, 0 is 1: of the last tokens; query i sees all but the last queries - 1 - i tokens */
 } kvcc_attend_args;
 
 /* One decode step. CPU targets: done on return. CUDA targets: asynchronous on `stream` (a cudaStream_t or

@@ -68,36 +68,6 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
   }
 };
 
-/// Multiplies every `size` of the first `columns` columns of a row of a buffer by the normalized Hadamard matrix.
-void rotateRow(CpuBuilder &b, Value buffer, Value row, int64_t columns, int64_t size) {
-  // Butterflies inside a vector: lane i gets lane i^half, plus or minus itself.
-  int64_t inside = std::min(size, kLanes);
-  b.loop(0, columns, kLanes, [&](Value column) {
-    Value vector = b.loadF32(buffer, {row, column});
-    for (int64_t half = 1; half < inside; half *= 2) {
-      SmallVector<int64_t> partner;
-      SmallVector<float> signs;
-      for (int64_t i = 0; i < kLanes; ++i) {
-        partner.push_back(i ^ half);
-        signs.push_back(i & half ? -1.0f : 1.0f);
-      }
-      Value sign = arith::ConstantOp::create(b, DenseElementsAttr::get(b.f32Vector(), ArrayRef(signs)));
-      vector = b.fma(vector, sign, vector::ShuffleOp::create(b, vector, vector, partner));
-    }
-    b.store(b.mul(vector, b.f32Splat(float(1 / std::sqrt(double(size))))), buffer, {row, column});
-  });
-  // And between vectors.
-  for (int64_t half = kLanes; half < size; half *= 2)
-    b.loop(0, columns, 2 * half, [&](Value first) {
-      b.loop(0, half, kLanes, [&](Value i) {
-        Value at[] = {row, b.addIndex(first, i)}, other[] = {row, b.addIndex(at[1], b.index(half))};
-        Value x = b.loadF32(buffer, at), y = b.loadF32(buffer, other);
-        b.store(b.add(x, y), buffer, at);
-        b.store(arith::SubFOp::create(b, x, y), buffer, other);
-      });
-    });
-}
-
 struct RotatePattern : OpConversionPattern<TileRotateOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileRotateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
@@ -466,6 +436,7 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
                  RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern, SoftmaxStepPattern,
                  IsDominatedPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter, *level);
+    populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());
     legality.addIllegalDialect<KvDialect>();
     legality.markUnknownOpDynamicallyLegal([](Operation *) { return true; });

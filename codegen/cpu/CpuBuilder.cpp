@@ -4,6 +4,8 @@
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace kvcc::cpu;
 
@@ -137,4 +139,36 @@ Value CpuBuilder::exp2(Value x) {
   Value result = arith::BitcastOp::create(*this, f32Vector(), bits);
   Value tiny = arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, x, f32Splat(-126.0f));
   return arith::SelectOp::create(*this, tiny, f32Splat(0.0f), result);
+}
+
+void kvcc::cpu::rotateRow(CpuBuilder &b, Value buffer, Value row, int64_t columns, int64_t size) {
+  // Every target multiplies by the factor last, and so gets the same bits.
+  Value factor = b.f32Splat(float(1 / std::sqrt(double(size))));
+  // Butterflies inside a vector: lane i gets lane i^half, plus or minus itself.
+  int64_t inside = std::min(size, kLanes);
+  b.loop(0, columns, kLanes, [&](Value column) {
+    Value vector = b.loadF32(buffer, {row, column});
+    for (int64_t half = 1; half < inside; half *= 2) {
+      SmallVector<int64_t> partner;
+      SmallVector<float> signs;
+      for (int64_t i = 0; i < kLanes; ++i) {
+        partner.push_back(i ^ half);
+        signs.push_back(i & half ? -1.0f : 1.0f);
+      }
+      Value sign = arith::ConstantOp::create(b, DenseElementsAttr::get(b.f32Vector(), ArrayRef(signs)));
+      vector = b.fma(vector, sign, vector::ShuffleOp::create(b, vector, vector, partner));
+    }
+    b.store(size == inside ? b.mul(vector, factor) : vector, buffer, {row, column});
+  });
+  // And between vectors.
+  for (int64_t half = kLanes; half < size; half *= 2)
+    b.loop(0, columns, 2 * half, [&](Value first) {
+      b.loop(0, half, kLanes, [&](Value i) {
+        Value at[] = {row, b.addIndex(first, i)}, other[] = {row, b.addIndex(at[1], b.index(half))};
+        Value x = b.loadF32(buffer, at), y = b.loadF32(buffer, other);
+        Value sum = b.add(x, y), difference = arith::SubFOp::create(b, x, y);
+        b.store(2 * half == size ? b.mul(sum, factor) : sum, buffer, at);
+        b.store(2 * half == size ? b.mul(difference, factor) : difference, buffer, other);
+      });
+    });
 }

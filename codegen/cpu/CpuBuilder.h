@@ -3,6 +3,7 @@
 #ifndef KVCC_CODEGEN_CPU_CPUBUILDER_H
 #define KVCC_CODEGEN_CPU_CPUBUILDER_H
 
+#include "codegen/LaneBuilder.h"
 #include "dialect/Layout.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -68,6 +69,12 @@ public:
   /// 2^x, relative error about 2e-7; 0 below 2^-126 and for -inf.
   mlir::Value exp2(mlir::Value vector);
 };
+
+/// Multiplies every `size` of the first `columns` columns of a row of a buffer by the normalized Hadamard matrix.
+void rotateRow(CpuBuilder &b, mlir::Value buffer, mlir::Value row, int64_t columns, int64_t size);
+
+/// Builds writers: vectors of 16 lanes.
+MakeLaneBuilder getLaneBuilder();
 
 /// The columns of a state's buffer, memref<heads x (head_dim + 32) x f32>: head_dim sums of weights times
 /// values, 16 lanes of the sum of weights, the maximum.

@@ -167,6 +167,7 @@ Expected<std::unique_ptr<LoadedObject>> LoadedObject::load(std::unique_ptr<Memor
   orc::SymbolMap symbols;
   symbols.insert(symbol("__extendhfsf2", &extendHalf));
   symbols.insert(symbol("log2f", static_cast<float (*)(float)>(&std::log2)));
+  symbols.insert(symbol("powf", static_cast<float (*)(float, float)>(&std::pow)));
   symbols.insert(symbol("memset", &std::memset));
   symbols.insert(symbol("memcpy", &std::memcpy));
   if (Error error = (*jit)->getMainJITDylib().define(orc::absoluteSymbols(std::move(symbols))))

@@ -80,17 +80,32 @@ struct ExtFPattern : OpConversionPattern<arith::ExtFOp> {
   }
 };
 
+struct TruncFPattern : OpConversionPattern<arith::TruncFOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(arith::TruncFOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    if (!op.getIn().getType().isF32() || !op.getType().isF16())
+      return failure();
+    rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, getTypeConverter()->convertType(op.getType()), "kv_f32_to_f16",
+                                                     ValueRange{in.getIn()});
+    return success();
+  }
+};
+
 struct BitcastPattern : OpConversionPattern<arith::BitcastOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(arith::BitcastOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     Type word = rewriter.getIntegerType(32, /*isSigned=*/false);
+    if (op.getIn().getType().isSignlessInteger(16) && (op.getType().isF16() || op.getType().isBF16())) {
+      rewriter.replaceOpWithNewOp<emitc::CastOp>(op, getTypeConverter()->convertType(op.getType()), in.getIn());
+      return success();
+    }
     if (op.getIn().getType().isSignlessInteger(32) && op.getType().isF32()) {
       Value bits = emitc::CastOp::create(rewriter, op.getLoc(), word, in.getIn());
       rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, op.getType(), "kv_bits_to_f32", bits);
       return success();
     }
     if (!op.getIn().getType().isF32() || !op.getType().isSignlessInteger(32))
-      return rewriter.notifyMatchFailure(op, "only between f32 and i32 is known");
+      return rewriter.notifyMatchFailure(op, "only between f32 and i32, and from i16, is known");
     Value bits = emitc::CallOpaqueOp::create(rewriter, op.getLoc(), word, "kv_f32_to_bits", in.getIn()).getResult(0);
     rewriter.replaceOpWithNewOp<emitc::CastOp>(op, op.getType(), bits);
     return success();
@@ -273,7 +288,7 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
     populateArithToEmitCPatterns(converter, patterns);
     populateSCFToEmitCConversionPatterns(patterns, converter);
     patterns.add<AllocaPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern, ReturnPattern, ShufflePattern,
-                 StorePattern, ViewPattern>(converter, context);
+                 StorePattern, TruncFPattern, ViewPattern>(converter, context);
     patterns
         .add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>, IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(
             converter, context);
@@ -283,7 +298,10 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
     patterns.add<BitcastPattern>(converter, context);
     patterns.add<CallPattern<math::AbsFOp>>(converter, context, "kv_abs");
     patterns.add<CallPattern<math::Exp2Op>>(converter, context, "kv_exp2");
+    patterns.add<CallPattern<math::FmaOp>>(converter, context, "kv_fma");
     patterns.add<CallPattern<math::Log2Op>>(converter, context, "kv_log2");
+    patterns.add<CallPattern<math::PowFOp>>(converter, context, "kv_pow");
+    patterns.add<CallPattern<math::SqrtOp>>(converter, context, "kv_sqrt");
     patterns.add<CallPattern<arith::MaxNumFOp>>(converter, context, "kv_max");
     patterns.add<IdPattern<gpu::ThreadIdOp>>(converter, context, "kv_thread_id_", gpu::Dimension::x);
     patterns.add<IdPattern<gpu::BlockIdOp>>(converter, context, "kv_block_id_", gpu::Dimension::z);

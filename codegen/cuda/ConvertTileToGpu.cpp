@@ -67,27 +67,6 @@ struct ScaleChannelsPattern : OpConversionPattern<TileScaleChannelsOp> {
   }
 };
 
-/// Multiplies blocks of `size` channels of a buffer in workgroup memory, which has been written before a barrier, by
-/// the normalized Hadamard matrix.
-void rotateRows(GpuBuilder &b, Value buffer, ArrayRef<int64_t> shape, int64_t size) {
-  int64_t pairs = shape[1] / 2;
-  auto scale = float(1 / std::sqrt(double(size)));
-  for (int64_t half = 1; half < size; half *= 2) {
-    Value factor = b.f32(2 * half == size ? scale : 1.0f); // in the last stage
-    b.loop(b.index(0), shape[0], 1, false, [&](Value row) {
-      b.loop(b.lane(), pairs, kWarp, false, [&](Value pair) {
-        Value block = arith::DivUIOp::create(b, pair, b.index(half));
-        Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
-        Value at[] = {row, first}, other[] = {row, b.addIndex(first, half)};
-        Value x = b.load(buffer, at), y = b.load(buffer, other);
-        b.store(b.mul(b.add(x, y), factor), buffer, at);
-        b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
-      });
-    });
-    b.barrier();
-  }
-}
-
 struct RotatePattern : OpConversionPattern<TileRotateOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileRotateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
@@ -412,6 +391,7 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
                  RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern, SoftmaxStepPattern,
                  MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter);
+    populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());
     legality.addIllegalDialect<KvDialect>();
     legality.markUnknownOpDynamicallyLegal([](Operation *) { return true; });

@@ -3,6 +3,7 @@
 #ifndef KVCC_CODEGEN_CUDA_GPUBUILDER_H
 #define KVCC_CODEGEN_CUDA_GPUBUILDER_H
 
+#include "codegen/LaneBuilder.h"
 #include "dialect/Layout.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
@@ -37,7 +38,7 @@ public:
   mlir::Value reduce(mlir::Value value, llvm::function_ref<mlir::Value(mlir::Value, mlir::Value)> combine);
 
   /// A buffer of the block (workgroup memory) or of the lane (private memory), at the function's entry.
-  mlir::Value shared(llvm::ArrayRef<int64_t> shape);
+  mlir::Value shared(llvm::ArrayRef<int64_t> shape, mlir::Type element = {});
   mlir::Value registers(llvm::ArrayRef<int64_t> shape);
 
   mlir::Value load(mlir::Value memory, mlir::ValueRange at) { return mlir::memref::LoadOp::create(*this, memory, at); }
@@ -61,6 +62,13 @@ public:
   /// The 32 codes of `bits` bits of this lane, as i32; word k of them is at word first + 32*k of `words`.
   llvm::SmallVector<mlir::Value> unpackCodes(mlir::Value words, mlir::Value first, unsigned bits);
 };
+
+/// Multiplies blocks of `size` channels of a buffer in workgroup memory, which has been written before a barrier, by
+/// the normalized Hadamard matrix.
+void rotateRows(GpuBuilder &b, mlir::Value buffer, llvm::ArrayRef<int64_t> shape, int64_t size);
+
+/// Builds writers: lanes are the threads of a warp.
+MakeLaneBuilder getLaneBuilder();
 
 /// A state in a lane's registers, per head: head_dim/32 outputs (channels lane, lane+32, ...), this lane's
 /// share of the sum, the maximum (the same in all lanes).

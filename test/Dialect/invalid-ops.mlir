@@ -6,7 +6,7 @@
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @attend_c1_rank(%q: tensor<4x64xf16>, %cache: !cache) {
-  // expected-error @below {{expected query [batch, q_heads, head_dim] with static heads}}
+  // expected-error @below {{expected query [batch, q_heads, head_dim] or [batch, queries, q_heads, head_dim] with static heads}}
   kv.attend %q, %cache {scale = 0.125} : tensor<4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return
 }
@@ -16,7 +16,7 @@ func.func @attend_c1_rank(%q: tensor<4x64xf16>, %cache: !cache) {
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @attend_c1_heads(%q: tensor<?x?x64xf16>, %cache: !cache) {
-  // expected-error @below {{expected query [batch, q_heads, head_dim] with static heads}}
+  // expected-error @below {{expected query [batch, q_heads, head_dim] or [batch, queries, q_heads, head_dim] with static heads}}
   kv.attend %q, %cache {scale = 0.125} : tensor<?x?x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return
 }
@@ -26,7 +26,7 @@ func.func @attend_c1_heads(%q: tensor<?x?x64xf16>, %cache: !cache) {
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @attend_c1_channels(%q: tensor<?x4x?xf16>, %cache: !cache) {
-  // expected-error @below {{expected query [batch, q_heads, head_dim] with static heads}}
+  // expected-error @below {{expected query [batch, q_heads, head_dim] or [batch, queries, q_heads, head_dim] with static heads}}
   kv.attend %q, %cache {scale = 0.125} : tensor<?x4x?xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return
 }
@@ -96,7 +96,7 @@ func.func @attend_c4_element(%q: tensor<?x4x64xf16>, %cache: !cache) {
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @attend_c5_shape(%q: tensor<?x4x64xf16>, %cache: !cache) {
-  // expected-error @below {{expected lse of shape [batch, q_heads], but got 'tensor<?x2xf32>'}}
+  // expected-error @below {{expected lse of the shape of the query without head_dim, but got 'tensor<?x2xf32>'}}
   kv.attend %q, %cache {scale = 0.125} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x2xf32>
   return
 }
@@ -236,6 +236,16 @@ func.func @append_c2_channels(%k: tensor<?x2x?x32xf16>, %v: tensor<?x2x?x32xf16>
 func.func @append_c3(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !cache) {
   // expected-error @below {{expected the result to have the type of the cache, but got '!kv.cache<kv_heads = 2, head_dim = 64, dtype = bf16}}
   kv.append %k, %v into %cache : tensor<?x2x?x64xf16>, tensor<?x2x?x64xf16> into !cache -> !other
+  return
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @append_c4(%k: tensor<?x2x?x64xf32>, %v: tensor<?x2x?x64xf32>, %cache: !cache) {
+  // expected-error @below {{expected elements of the cache's dtype 'f16', but got 'tensor<?x2x?x64xf32>'}}
+  kv.append %k, %v into %cache : tensor<?x2x?x64xf32>, tensor<?x2x?x64xf32> into !cache -> !cache
   return
 }
 

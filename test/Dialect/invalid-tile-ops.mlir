@@ -1129,3 +1129,171 @@ func.func @is_dominated_c1(%state: !kv.state<2x64>, %weights: vector<1x32xf32>) 
   kv.tile.is_dominated %state, %weights share 0.125 : !kv.state<2x64>, vector<1x32xf32>
   return
 }
+
+// -----
+
+//===-- kv.tile.scratch ---------------------------------------------------------===//
+
+// -----
+
+func.func @scratch_c1() {
+  // expected-error @below {{expected a tile of 32 rows, but got 'vector<16x64xf32>'}}
+  %0 = kv.tile.scratch : vector<16x64xf32>
+  return
+}
+
+// -----
+
+//===-- kv.tile.gather ----------------------------------------------------------===//
+
+// -----
+
+func.func @gather_c1_codes(%t: vector<32x64xf32>, %b: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: memref<?xf16>, %i: index) {
+  // expected-error @below {{expected a block of numbers for 'vector<32x64xf32>'}}
+  kv.tile.gather %t, window %b, %s[%i] stride %i rows %i to %i : vector<32x64xf32> window !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, memref<?xf16>
+  return
+}
+
+// -----
+
+func.func @gather_c1_shape(%t: vector<32x32xf32>, %b: !kv.block<key, 32x64xf16, packing = <16x1>>, %s: memref<?xf16>, %i: index) {
+  // expected-error @below {{expected a block of numbers for 'vector<32x32xf32>'}}
+  kv.tile.gather %t, window %b, %s[%i] stride %i rows %i to %i : vector<32x32xf32> window !kv.block<key, 32x64xf16, packing = <16x1>>, memref<?xf16>
+  return
+}
+
+// -----
+
+//===-- kv.tile.transform -------------------------------------------------------===//
+
+// -----
+
+func.func @transform_c1(%t: vector<32x64xf32>, %i: index) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 64, but got 128}}
+  kv.tile.transform %t rows to %i size 128 : vector<32x64xf32>
+  return
+}
+
+// -----
+
+func.func @transform_c2(%t: vector<32x64xf32>, %m: memref<?xi8>, %i: index) {
+  // expected-error @below {{expected an offset exactly with each vector}}
+  "kv.tile.transform"(%t, %i, %m) {operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0>} : (vector<32x64xf32>, index, memref<?xi8>) -> ()
+  return
+}
+
+// -----
+
+//===-- kv.tile.normalize_tokens ------------------------------------------------===//
+
+// -----
+
+func.func @normalize_tokens_c1(%t: vector<32x64xf32>, %n: !kv.block<value, 32x1xbf16, packing = <1x1>>, %i: index) {
+  // expected-error @below {{expected norms of 32x1 of f16 or f8E8M0FNU}}
+  kv.tile.normalize_tokens %t, %n rows %i to %i : vector<32x64xf32>, !kv.block<value, 32x1xbf16, packing = <1x1>>
+  return
+}
+
+// -----
+
+//===-- kv.tile.encode ----------------------------------------------------------===//
+
+// -----
+
+func.func @encode_c1_element(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<key, 32x2xf16, packing = <16x1>>) {
+  // expected-error @below {{expected a block of 'i4'}}
+  kv.tile.encode %t into %d scales %s as <i4, map = sym, group = 1x32, scale = f16> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 32x2xf16, packing = <16x1>>
+  return
+}
+
+// -----
+
+func.func @encode_c1_shape(%t: vector<32x32xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<key, 32x2xf16, packing = <16x1>>) {
+  // expected-error @below {{expected a block of 'i3' for 'vector<32x32xf32>'}}
+  kv.tile.encode %t into %d scales %s as <i3, map = sym, group = 1x32, scale = f16> : vector<32x32xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 32x2xf16, packing = <16x1>>
+  return
+}
+
+// -----
+
+func.func @encode_c2_scales(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>) {
+  // expected-error @below {{expected scales and zeros exactly if the format has them}}
+  kv.tile.encode %t into %d as <i3, map = sym, group = 1x32, scale = f16> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>
+  return
+}
+
+// -----
+
+func.func @encode_c2_groups(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<key, 32x2xf16, packing = <16x1>>) {
+  // expected-error @below {{expected a scale (and zero) of 'f16' for each group of 1x64}}
+  kv.tile.encode %t into %d scales %s as <i3, map = sym, group = 1x64, scale = f16> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 32x2xf16, packing = <16x1>>
+  return
+}
+
+// -----
+
+func.func @encode_c3(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<key, 1x64xf16, packing = <1x1>>, %i: index) {
+  // expected-error @below {{expected groups of one token with rows, but got 32}}
+  kv.tile.encode %t rows %i into %d scales %s as <i3, map = sym, group = 32x1, scale = f16> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 1x64xf16, packing = <1x1>>
+  return
+}
+
+// -----
+
+func.func @encode_c4(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<key, 32x2xf16, packing = <16x1>>) {
+  // expected-error @below {{expected weights exactly with feedback}}
+  kv.tile.encode %t into %d scales %s as <i3, map = sym, group = 1x32, scale = f16, feedback> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 32x2xf16, packing = <16x1>>
+  return
+}
+
+// -----
+
+//===-- kv.tile.write_rows ------------------------------------------------------===//
+
+// -----
+
+func.func @write_rows_c1(%s: memref<?xf32>, %b: !kv.block<key, 32x64xf16, packing = <16x1>>, %i: index) {
+  // expected-error @below {{expected a block of 32 tokens of 'f32'}}
+  kv.tile.write_rows %s[%i] stride %i rows %i to %i into %b : memref<?xf32> into !kv.block<key, 32x64xf16, packing = <16x1>>
+  return
+}
+
+// -----
+
+//===-- kv.tile.clear -----------------------------------------------------------===//
+
+// -----
+
+func.func @clear_c1(%m: memref<?xi8>, %i: index) {
+  // expected-error @below {{expected bytes a positive multiple of 64, but got 100}}
+  kv.tile.clear %m[%i] bytes 100 : memref<?xi8>
+  return
+}
+
+// -----
+
+//===-- kv.tile.measure ---------------------------------------------------------===//
+
+// -----
+
+func.func @measure_c1_means(%s: memref<?xf16>, %g: memref<?xf32>, %m: memref<?xi8>, %i: index) {
+  // expected-error @below {{expected offsets exactly for the factors and means of the format}}
+  kv.tile.measure %s[%i] stride %i rows %i given %g[%i] means %i into %m means %i channels 64 as <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]> : memref<?xf16>, memref<?xf32>, memref<?xi8>
+  return
+}
+
+// -----
+
+func.func @measure_c1_none(%s: memref<?xf16>, %g: memref<?xf32>, %m: memref<?xi8>, %i: index) {
+  // expected-error @below {{expected offsets exactly for the factors and means of the format}}
+  kv.tile.measure %s[%i] stride %i rows %i given %g[%i] means %i into %m channels 64 as <i3, map = sym, group = 1x32, scale = f16> : memref<?xf16>, memref<?xf32>, memref<?xi8>
+  return
+}
+
+// -----
+
+func.func @measure_c2(%s: memref<?xf16>, %g: memref<?xf32>, %m: memref<?xi8>, %i: index) {
+  // expected-error @below {{expected channels a multiple of 32, but got 48}}
+  kv.tile.measure %s[%i] stride %i rows %i given %g[%i] means %i into %m means %i channels 48 as <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.center]> : memref<?xf16>, memref<?xf32>, memref<?xi8>
+  return
+}

@@ -280,6 +280,10 @@ API int cuMemcpyDtoHAsync_v2(void *target, uint64_t source, size_t bytes, void *
   ENTER_IN_CONTEXT(stream ? "stream" : "default");
   return copy(target, (void *)(uintptr_t)source, bytes);
 }
+API int cuMemcpyDtoDAsync_v2(uint64_t target, uint64_t source, size_t bytes, void *stream) {
+  ENTER_IN_CONTEXT(stream ? "stream" : "default");
+  return copy((void *)(uintptr_t)target, (void *)(uintptr_t)source, bytes);
+}
 API int cuMemsetD8Async(uint64_t target, unsigned char value, size_t bytes, void *stream) {
   ENTER_IN_CONTEXT(stream ? "stream" : "default");
   memset((void *)(uintptr_t)target, value, bytes);

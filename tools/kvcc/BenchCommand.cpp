@@ -9,6 +9,8 @@
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
 
+#include <chrono>
+#include <cstring>
 #include <thread>
 
 using namespace llvm;
@@ -28,10 +30,14 @@ static cl::list<int64_t> threadCounts("threads", cl::desc("threads; default: one
 static cl::opt<int> rounds("rounds", cl::desc("measured steps of each scheme"), cl::init(30), cl::sub(benchCommand));
 static cl::opt<bool> warm("warm", cl::desc("use one copy of the cache, so that processor caches may hold it"),
                           cl::sub(benchCommand));
+static cl::opt<bool> writers("writers", cl::desc("measure prefill and append instead"), cl::sub(benchCommand));
 static cl::opt<std::string> outputFormat("o", cl::desc("table, md, csv or json"), cl::init("table"),
                                          cl::sub(benchCommand));
 
 namespace {
+
+/// Names of columns, and rows of cells.
+using Table = std::vector<std::vector<std::string>>;
 
 struct Row {
   std::string scheme, target;
@@ -58,11 +64,10 @@ std::vector<std::string> getSchemes() {
   return schemes;
 }
 
-Expected<std::vector<Row>> measure(Compiler &compiler, const ModelLayer &layer, ThreadPool &pool,
-                                   ReadBandwidth &bandwidth, int64_t ctx, int64_t batch) {
+Expected<std::vector<std::unique_ptr<Subject>>> makeSubjects(Compiler &compiler, const ModelLayer &layer,
+                                                             ThreadPool &pool, int64_t ctx, int64_t batch) {
   std::vector<std::unique_ptr<Subject>> subjects;
-  std::vector<std::string> schemes = getSchemes();
-  for (const std::string &scheme : schemes) {
+  for (const std::string &scheme : getSchemes()) {
     auto planned = kernelOptions.plan(compiler, layer, scheme, target, layer.model.dtype);
     if (!planned)
       return planned.takeError();
@@ -71,6 +76,75 @@ Expected<std::vector<Row>> measure(Compiler &compiler, const ModelLayer &layer, 
       return subject.takeError();
     subjects.push_back(std::move(*subject));
   }
+  return subjects;
+}
+
+/// GB/s of copying, reads and writes counted once.
+double measureCopy(ThreadPool &pool, unsigned threads) {
+  constexpr size_t kBytes = 64 << 20, kPiece = 1 << 20;
+  static AlignedBytes from(kBytes), to(kBytes);
+  auto start = std::chrono::steady_clock::now();
+  pool.run(kBytes / kPiece, threads, [&](int64_t piece) {
+    std::memcpy(to.data() + size_t(piece) * kPiece, from.data() + size_t(piece) * kPiece, kPiece);
+  });
+  return double(kBytes) / std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
+}
+
+constexpr StringLiteral kWriterColumns[] = {"scheme",  "target",       "ctx",         "batch",       "threads",
+                                            "step_us", "append_us",    "append_part", "prefill_us",  "prefill_gbps",
+                                            "copy_gbps", "prefill_part"};
+
+/// Rows of writers: an append per token (flushes included) as a part of the step, a prefill as a part of copying its keys and
+/// values.
+Error measureWriters(Compiler &compiler, const ModelLayer &layer, ThreadPool &pool, int64_t ctx, int64_t batch,
+                     Table &table) {
+  auto subjects = makeSubjects(compiler, layer, pool, ctx, batch);
+  if (!subjects)
+    return subjects.takeError();
+  for (int64_t threads : threadCounts) {
+    std::vector<std::vector<double>> steps(subjects->size()), appends(steps), parts(steps), prefills(steps);
+    std::vector<double> rates;
+    for (int round = 0; round < rounds + 1; ++round) {
+      double rate = measureCopy(pool, unsigned(threads));
+      for (auto [i, subject] : enumerate(*subjects)) {
+        auto prefill = subject->prefill(unsigned(threads));
+        if (!prefill)
+          return prefill.takeError();
+        auto append = subject->append(unsigned(threads));
+        if (!append)
+          return append.takeError();
+        if (round == 0) // to settle
+          continue;
+        steps[i].push_back(append->step);
+        appends[i].push_back(append->append);
+        parts[i].push_back(append->append / append->step);
+        prefills[i].push_back(*prefill);
+      }
+      if (round)
+        rates.push_back(rate);
+    }
+    for (auto [i, subject] : enumerate(*subjects)) {
+      const Plan &plan = subject->getProgram().getPlan();
+      double bytes = double(2 * batch * ctx * plan.shape.kvHeads * plan.shape.headDim) *
+                     double(plan.cache.getDtype().getIntOrFloatBitWidth() / 8);
+      double gbps = bytes / median(prefills[i]) / 1e3;
+      table.push_back({getSchemes()[i], plan.target.name, std::to_string(ctx), std::to_string(batch),
+                       std::to_string(threads), formatv("{0:f1}", median(steps[i])),
+                       formatv("{0:f2}", median(appends[i])), formatv("{0:f3}", median(parts[i])),
+                       formatv("{0:f1}", median(prefills[i])), formatv("{0:f2}", gbps),
+                       formatv("{0:f2}", median(rates)), formatv("{0:f2}", gbps / median(rates))});
+    }
+  }
+  return Error::success();
+}
+
+Expected<std::vector<Row>> measure(Compiler &compiler, const ModelLayer &layer, ThreadPool &pool,
+                                   ReadBandwidth &bandwidth, int64_t ctx, int64_t batch) {
+  std::vector<std::string> schemes = getSchemes();
+  auto made = makeSubjects(compiler, layer, pool, ctx, batch);
+  if (!made)
+    return made.takeError();
+  std::vector<std::unique_ptr<Subject>> subjects = std::move(*made);
   std::vector<Row> rows;
   for (int64_t threads : threadCounts) {
     std::vector<std::vector<double>> times(subjects.size());
@@ -131,22 +205,8 @@ void printJson(ArrayRef<Row> rows) {
   outs() << formatv("{0:2}", json::Value(std::move(list))) << "\n";
 }
 
-void printRows(ArrayRef<Row> rows) {
-  if (outputFormat == "json")
-    return printJson(rows);
-  if (outputFormat == "csv") {
-    outs() << join(std::begin(kColumns), std::end(kColumns), ",") << "\n";
-    for (const Row &row : rows)
-      outs() << join(toCells(row), ",") << "\n";
-    return;
-  }
-  // People also want the share of the bandwidth.
-  std::vector<std::vector<std::string>> table(1, std::vector<std::string>(std::begin(kColumns), std::end(kColumns)));
-  table[0].push_back("% of bandwidth");
-  for (const Row &row : rows) {
-    table.push_back(toCells(row));
-    table.back().push_back(formatv("{0:f1}", 100 * row.gbps / row.bandwidthGbps));
-  }
+/// For people, or as Markdown.
+void printTable(const Table &table) {
   std::vector<size_t> widths(table[0].size());
   for (const auto &cells : table)
     for (auto [width, cell] : zip(widths, cells))
@@ -160,6 +220,26 @@ void printRows(ArrayRef<Row> rows) {
     if (markdown && i == 0)
       outs() << "|" << join(std::vector<std::string>(widths.size(), " --- "), "|") << "|\n";
   }
+}
+
+void printCsv(const Table &table) {
+  for (const auto &cells : table)
+    outs() << join(cells, ",") << "\n";
+}
+
+void printRows(ArrayRef<Row> rows) {
+  if (outputFormat == "json")
+    return printJson(rows);
+  Table table(1, std::vector<std::string>(std::begin(kColumns), std::end(kColumns)));
+  for (const Row &row : rows)
+    table.push_back(toCells(row));
+  if (outputFormat == "csv")
+    return printCsv(table);
+  // People also want the share of the bandwidth.
+  table[0].push_back("% of bandwidth");
+  for (auto [i, row] : enumerate(rows))
+    table[i + 1].push_back(formatv("{0:f1}", 100 * row.gbps / row.bandwidthGbps));
+  printTable(table);
 }
 
 Error checkRanges(const cl::list<int64_t> &list, int64_t low, int64_t high) {
@@ -193,6 +273,17 @@ Error tool::runBench() {
     threadCounts.push_back(std::thread::hardware_concurrency());
   ThreadPool pool(unsigned(*llvm::max_element(threadCounts)));
   Compiler compiler;
+  if (writers) {
+    if (outputFormat == "json")
+      return usageError("expected -o table, md or csv with --writers, but got 'json'");
+    Table table(1, std::vector<std::string>(std::begin(kWriterColumns), std::end(kWriterColumns)));
+    for (int64_t ctx : contexts)
+      for (int64_t batch : batches)
+        if (Error error = measureWriters(compiler, *layer, pool, ctx, batch, table))
+          return error;
+    outputFormat == "csv" ? printCsv(table) : printTable(table);
+    return Error::success();
+  }
   ReadBandwidth bandwidth;
   std::vector<Row> rows;
   for (int64_t ctx : contexts)

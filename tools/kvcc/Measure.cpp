@@ -63,7 +63,58 @@ Expected<std::unique_ptr<Subject>> Subject::create(Compiler &compiler, Plan plan
 }
 
 Expected<double> Subject::step(const Program &other, unsigned threads) {
+  return step(*copies[next++ % copies.size()], other, threads);
+}
+
+static double microsecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+}
+
+Expected<double> Subject::prefill(unsigned threads) {
   HostCache &cache = *copies[next++ % copies.size()];
+  const AttentionShape &shape = program->getPlan().shape;
+  int64_t batch = cache.getCall().batch;
+  for (int64_t b = 0; b < batch; ++b)
+    cache.rollBack(b, cache.getTokens(b));
+  std::vector<int64_t> counts(size_t(batch), tokens);
+  LaunchOptions options;
+  options.threads = threads;
+  auto start = std::chrono::steady_clock::now();
+  if (Error error = cache.append(counts, {keys.data(), values.data(), 0, shape.headDim, tokens * shape.headDim}, {},
+                                 options))
+    return std::move(error);
+  return microsecondsSince(start);
+}
+
+Expected<Subject::AppendTimes> Subject::append(unsigned threads) {
+  HostCache &cache = *copies[next++ % copies.size()];
+  const AttentionShape &shape = program->getPlan().shape;
+  int64_t batch = cache.getCall().batch, flush = program->getPlan().cache.getWindow().getFlush();
+  int64_t steps = flush == 1 ? 64 : flush;
+  // The last tokens are taken back and come again one by one. More than may be: the numbers are the same.
+  for (int64_t b = 0; b < batch; ++b)
+    cache.rollBack(b, steps);
+  std::vector<int64_t> one(size_t(batch), 1);
+  LaunchOptions options;
+  options.threads = threads;
+  AppendTimes times;
+  size_t bytes = size_t(program->getPlan().cache.getDtype().getIntOrFloatBitWidth() / 8);
+  for (int64_t i = 0; i < steps; ++i) {
+    size_t at = size_t((tokens - steps + i) * shape.headDim) * bytes;
+    auto start = std::chrono::steady_clock::now();
+    if (Error error = cache.append(
+            one, {keys.data() + at, values.data() + at, 0, shape.headDim, tokens * shape.headDim}, {}, options))
+      return std::move(error);
+    times.append += microsecondsSince(start) / double(steps);
+    auto step = this->step(cache, *program, threads);
+    if (!step)
+      return step.takeError();
+    times.step += *step / double(steps);
+  }
+  return times;
+}
+
+Expected<double> Subject::step(HostCache &cache, const Program &other, unsigned threads) {
   AttendCall call = cache.getCall();
   call.query = query.data();
   call.out = out.data();
@@ -77,12 +128,15 @@ Expected<double> Subject::step(const Program &other, unsigned threads) {
   auto start = std::chrono::steady_clock::now();
   if (Error error = other.attend(call))
     return std::move(error);
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count();
+  return microsecondsSince(start);
 }
 
 Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm) {
   Tensors tensors(program->getPlan(), tokens, batch);
   query = tensors.queryBytes;
+  keys = tensors.keyBytes;
+  values = tensors.valueBytes;
+  this->tokens = tokens;
   const AttentionShape &shape = program->getPlan().shape;
   auto cache = std::make_unique<HostCache>(*program, batch, tokens);
   int64_t stride = tokens * shape.headDim;

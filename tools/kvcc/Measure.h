@@ -16,6 +16,15 @@ public:
   static llvm::Expected<std::unique_ptr<Subject>> create(Compiler &compiler, Plan plan, int64_t tokens, int64_t batch,
                                                          ThreadPool &pool, bool warm = false);
 
+  /// Microseconds of appending tokens to every sequence of the next copy, on average: of one token, all flushes of as many as
+  /// the flush block (or 64) included; and of one step between them.
+  struct AppendTimes {
+    double append = 0, step = 0;
+  };
+  llvm::Expected<AppendTimes> append(unsigned threads);
+  /// Microseconds of a prefill of the next copy.
+  llvm::Expected<double> prefill(unsigned threads);
+
   /// Microseconds of a step over the next copy; by another program, if its plan has the same layout.
   llvm::Expected<double> step(unsigned threads) { return step(*program, threads); }
   llvm::Expected<double> step(const Program &other, unsigned threads);
@@ -27,10 +36,12 @@ public:
 
 private:
   llvm::Error fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm);
+  llvm::Expected<double> step(HostCache &cache, const Program &other, unsigned threads);
 
   std::unique_ptr<Program> program;
   std::vector<std::unique_ptr<HostCache>> copies;
-  std::vector<uint8_t> query;
+  std::vector<uint8_t> query, keys, values;
+  int64_t tokens = 0;
   std::vector<float> out, lse;
   AlignedBytes workspace;
   size_t next = 0;

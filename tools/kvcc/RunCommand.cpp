@@ -14,7 +14,7 @@ using namespace llvm;
 using namespace kvcc;
 using namespace kvcc::tool;
 
-cl::SubCommand tool::runCommand("run", "prefill a cache from tensors, decode one step and write its results");
+cl::SubCommand tool::runCommand("run", "prefill a cache from tensors, decode a step or several and write the results");
 static KernelOptions kernelOptions(runCommand);
 static SchemeOptions schemeOptions(runCommand);
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda, cuda-host, ..."), cl::init("cpu"),
@@ -30,6 +30,10 @@ static cl::opt<int> threads("threads", cl::desc("threads of a cpu target; 0: one
 static cl::opt<int64_t> splits("splits", cl::desc("parts of each sequence; 0 chooses"), cl::init(0),
                                cl::sub(runCommand));
 
+static cl::opt<int64_t> steps("steps", cl::desc("append the last N tokens one by one, each followed by a step; q is [batch, N, "
+                                                "q_heads, head_dim]; 0: all tokens are prefilled"),
+                              cl::value_desc("N"), cl::init(0), cl::sub(runCommand));
+
 namespace {
 
 std::string shapeText(ArrayRef<int64_t> shape) {
@@ -43,7 +47,7 @@ std::string shapeText(ArrayRef<int64_t> shape) {
 struct Inputs {
   std::string dtype;
   int64_t batch = 0, tokens = 0;
-  std::vector<uint8_t> query; ///< [batch, q_heads, head_dim]
+  std::vector<uint8_t> query; ///< [steps, batch, q_heads, head_dim]
   ArrayRef<uint8_t> keys, values;
   std::vector<int64_t> lens;
   std::vector<float> queryNumbers, keyNumbers, valueNumbers; ///< for the check
@@ -83,8 +87,12 @@ public:
         return fail(*tensor,
                     captured ? "shape [kv_heads, tokens, head_dim]" : "shape [batch, kv_heads, tokens, head_dim]",
                     shapeText(tensor->shape));
-    if ((*q)->shape.size() != 3)
-      return fail(**q, captured ? "shape [q_heads, queries, head_dim]" : "shape [batch, q_heads, head_dim]",
+    size_t rank = steps && !captured ? 4 : 3;
+    if ((*q)->shape.size() != rank)
+      return fail(**q,
+                  captured ? "shape [q_heads, queries, head_dim]"
+                  : steps  ? "shape [batch, steps, q_heads, head_dim]"
+                           : "shape [batch, q_heads, head_dim]",
                   shapeText((*q)->shape));
     in.batch = captured ? 1 : (*q)->shape[0];
     in.tokens = (*k)->shape[lead + 1];
@@ -95,23 +103,35 @@ public:
       if (tensor->shape != cacheShape)
         return fail(*tensor, "shape " + shapeText(cacheShape) + " (from the model and the other tensors)",
                     shapeText(tensor->shape));
+    int64_t count = std::max<int64_t>(steps, 1);
     std::vector<int64_t> queryShape = captured ? std::vector<int64_t>{layer.qHeads, (*q)->shape[1], layer.headDim}
-                                               : std::vector<int64_t>{in.batch, layer.qHeads, layer.headDim};
-    if ((*q)->shape != queryShape || (captured && queryShape[1] < 1))
+                                      : steps ? std::vector<int64_t>{in.batch, count, layer.qHeads, layer.headDim}
+                                              : std::vector<int64_t>{in.batch, layer.qHeads, layer.headDim};
+    if ((*q)->shape != queryShape)
       return fail(**q, "shape " + shapeText(queryShape) + " (from the model)", shapeText((*q)->shape));
+    if (captured && queryShape[1] < count)
+      return fail(**q, "at least " + Twine(count) + " queries", Twine(queryShape[1]));
 
     if (Error error = readLens(in))
       return std::move(error);
-    if (captured) { // the last query sees all tokens
-      size_t row = size_t(layer.headDim * bytesOf((*q)->dtype)), queries = size_t(queryShape[1]);
-      for (size_t head = 0; head < size_t(layer.qHeads); ++head)
-        append_range(in.query, (*q)->data.slice((head * queries + queries - 1) * row, row));
-    } else {
-      in.query.assign((*q)->data.begin(), (*q)->data.end());
+    for (int64_t b = 0; steps && b < in.batch; ++b)
+      if (in.lens[size_t(b)] < steps)
+        return createStringError(file.path() + ": expected sequences of at least steps = " + Twine(steps) +
+                                 " tokens, but got " + Twine(in.lens[size_t(b)]) + " in sequence " + Twine(b));
+    size_t row = size_t(layer.headDim * bytesOf((*q)->dtype)), heads = size_t(layer.qHeads);
+    for (size_t step = 0; step < size_t(count); ++step) {
+      if (captured) { // the last query sees all tokens
+        size_t queries = size_t(queryShape[1]), at = queries - size_t(count) + step;
+        for (size_t head = 0; head < heads; ++head)
+          append_range(in.query, (*q)->data.slice((head * queries + at) * row, row));
+        continue;
+      }
+      for (size_t b = 0; b < size_t(in.batch); ++b)
+        append_range(in.query, (*q)->data.slice((b * size_t(count) + step) * heads * row, heads * row));
     }
     in.keys = (*k)->data;
     in.values = (*v)->data;
-    TensorView queryView{(*q)->name, (*q)->dtype, {in.batch, layer.qHeads, layer.headDim}, in.query};
+    TensorView queryView{(*q)->name, (*q)->dtype, {count, in.batch, layer.qHeads, layer.headDim}, in.query};
     for (auto [view, numbers] : {std::pair<const TensorView *, std::vector<float> *>(&queryView, &in.queryNumbers),
                                  {*k, &in.keyNumbers},
                                  {*v, &in.valueNumbers}}) {
@@ -190,6 +210,8 @@ Error tool::runRun() {
     return error;
   if (Error error = checkRange(splits, splits, 0, 1024))
     return error;
+  if (Error error = checkRange(steps, steps, 0, 65536))
+    return error;
   auto layer = kernelOptions.loadLayer();
   if (!layer)
     return layer.takeError();
@@ -216,23 +238,65 @@ Error tool::runRun() {
   AttentionShape shape = (*program)->getPlan().shape;
   HostCache cache(**program, in->batch, in->tokens);
   int64_t headElements = in->tokens * shape.headDim;
+  size_t elementBytes = (*program)->getPlan().cache.getDtype().getIntOrFloatBitWidth() / 8;
   size_t sequenceBytes = in->batch ? in->keys.size() / size_t(in->batch) : 0;
   for (int64_t b = 0; b < in->batch; ++b)
     if (Error error = cache.prefill(b, {in->keys.data() + size_t(b) * sequenceBytes, headElements},
-                                    {in->values.data() + size_t(b) * sequenceBytes, headElements}, in->lens[size_t(b)],
-                                    pool, planned->statistics))
+                                    {in->values.data() + size_t(b) * sequenceBytes, headElements},
+                                    in->lens[size_t(b)] - steps, pool, planned->statistics))
       return createStringError(input + ": sequence " + Twine(b) + ": " + toString(std::move(error)));
-  std::vector<float> out, lse;
-  start = std::chrono::steady_clock::now();
-  if (Error error = decodeStep(cache, in->query.data(), out, lse, splits, unsigned(threads)))
-    return error;
-  double stepTime = millisecondsSince(start);
+  auto given = makeGivenVectors((*program)->getPlan().cache, planned->statistics);
+  if (!given)
+    return given.takeError();
 
-  if (!output.empty())
-    if (Error error =
-            writeSafetensors(output, {{"out", TensorType::F32, {in->batch, shape.qHeads, shape.headDim}, asBytes(out)},
-                                      {"lse", TensorType::F32, {in->batch, shape.qHeads}, asBytes(lse)}}))
+  size_t count = size_t(std::max<int64_t>(steps, 1)), batch = size_t(in->batch);
+  size_t rowNumbers = size_t(shape.qHeads * shape.headDim), stepNumbers = batch * rowNumbers;
+  // [batch, steps, ...], as the file has them.
+  std::vector<float> out(count * stepNumbers), lse(count * batch * size_t(shape.qHeads));
+  double stepTime = 0;
+  StepErrors errors;
+  for (size_t step = 0; step < count; ++step) {
+    std::vector<float> stepOut, stepLse;
+    start = std::chrono::steady_clock::now();
+    // Every sequence gets the token that is its `steps - step`-th from the end, one call each: their places differ.
+    for (int64_t b = 0; steps && b < in->batch; ++b) {
+      size_t at = size_t(b) * sequenceBytes +
+                  size_t((in->lens[size_t(b)] - steps + int64_t(step)) * shape.headDim) * elementBytes;
+      if (Error error = cache.append(b, 1, {in->keys.data() + at, in->values.data() + at, 0, shape.headDim, headElements},
+                                     *given))
+        return error;
+    }
+    if (Error error = decodeStep(cache, in->query.data() + step * stepNumbers * elementBytes, stepOut, stepLse, splits,
+                                 unsigned(threads)))
       return error;
+    stepTime += millisecondsSince(start) / double(count);
+    for (size_t b = 0; b < batch; ++b) {
+      size_t row = b * count + step;
+      std::copy_n(stepOut.begin() + b * rowNumbers, rowNumbers, out.begin() + row * rowNumbers);
+      std::copy_n(stepLse.begin() + b * size_t(shape.qHeads), size_t(shape.qHeads),
+                  lse.begin() + row * size_t(shape.qHeads));
+    }
+    if (check) {
+      StepErrors found = checkStep(cache, ArrayRef(in->queryNumbers).slice(step * stepNumbers, stepNumbers),
+                                   in->keyNumbers, in->valueNumbers, in->tokens, stepOut, stepLse, pool);
+      errors.kernel = std::max(errors.kernel, found.kernel);
+      errors.lse = std::max(errors.lse, found.lse);
+      errors.total = std::max(errors.total, found.total);
+      errors.perSequence = std::max(errors.perSequence, found.perSequence);
+    }
+  }
+
+  if (!output.empty()) {
+    std::vector<int64_t> lseShape{in->batch}, outShape;
+    if (steps)
+      lseShape.push_back(steps);
+    lseShape.push_back(shape.qHeads);
+    outShape = lseShape;
+    outShape.push_back(shape.headDim);
+    if (Error error = writeSafetensors(output, {{"out", TensorType::F32, outShape, asBytes(out)},
+                                                {"lse", TensorType::F32, lseShape, asBytes(lse)}}))
+      return error;
+  }
 
   int64_t tokens = 0;
   for (int64_t length : in->lens)
@@ -244,11 +308,10 @@ Error tool::runRun() {
          << "cache: " << formatBytes(double(cache.getBytesRead())) << " read per step";
   if (tokens)
     outs() << formatv(", {0:f1} % of fp16", 100 * double(cache.getBytesRead()) / plain);
-  outs() << formatv("\nfirst step: {0:f3} ms\n", stepTime);
+  outs() << formatv(steps ? "\nper append and step: {0:f3} ms\n" : "\nfirst step: {0:f3} ms\n", stepTime);
   if (!check)
     return Error::success();
 
-  StepErrors errors = checkStep(cache, in->queryNumbers, in->keyNumbers, in->valueNumbers, in->tokens, out, lse, pool);
   double bound = getErrorBound((*program)->getPlan());
   outs() << formatv("kernel error: {0:e2} (bound {1:e2}), lse error: {2:e2}\ntotal error: {3:e2}", errors.kernel, bound,
                     errors.lse, errors.total);

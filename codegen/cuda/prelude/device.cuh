@@ -132,6 +132,7 @@ KV_DEVICE float kv_max(float a, float b) { return fmaxf(a, b); }
 KV_DEVICE float kv_min(float a, float b) { return fminf(a, b); }
 KV_DEVICE float kv_abs(float v) { return fabsf(v); }
 KV_DEVICE float kv_sqrt(float v) { return __fsqrt_rn(v); }
+KV_DEVICE float kv_pow(float a, float b) { return powf(a, b); }
 // The quotient, correctly rounded whatever the compiler's options say.
 KV_DEVICE float kv_div(float a, float b) { return __fdiv_rn(a, b); }
 // a * b and a + b that the compiler may not contract into one rounding.

@@ -129,6 +129,7 @@ KV_DEVICE float kv_max(float a, float b) { return a > b || b != b ? a : b; }
 KV_DEVICE float kv_min(float a, float b) { return a < b || b != b ? a : b; }
 KV_DEVICE float kv_abs(float v) { return fabsf(v); }
 KV_DEVICE float kv_sqrt(float v) { return sqrtf(v); }
+KV_DEVICE float kv_pow(float a, float b) { return powf(a, b); }
 KV_DEVICE float kv_div(float a, float b) { return a / b; }
 KV_DEVICE float kv_mul(float a, float b) { return a * b; }
 KV_DEVICE float kv_add(float a, float b) { return a + b; }

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Arithmetic and conversions of lanes.
+#include "codegen/LaneBuilder.h"
+
+#include "dialect/SmallFloat.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/TypeUtilities.h"
+
+using namespace mlir;
+using namespace kvcc;
+
+static bool isFloat(Value value) { return isa<FloatType>(getElementTypeOrSelf(value.getType())); }
+
+Value LaneBuilder::add(Value x, Value y) {
+  return isFloat(x) ? arith::AddFOp::create(*this, x, y).getResult() : arith::AddIOp::create(*this, x, y).getResult();
+}
+Value LaneBuilder::sub(Value x, Value y) {
+  return isFloat(x) ? arith::SubFOp::create(*this, x, y).getResult() : arith::SubIOp::create(*this, x, y).getResult();
+}
+Value LaneBuilder::mul(Value x, Value y) {
+  return isFloat(x) ? arith::MulFOp::create(*this, x, y).getResult() : arith::MulIOp::create(*this, x, y).getResult();
+}
+Value LaneBuilder::fma(Value x, Value y, Value z) { return math::FmaOp::create(*this, x, y, z); }
+Value LaneBuilder::abs(Value x) { return math::AbsFOp::create(*this, x); }
+Value LaneBuilder::sqrt(Value x) { return math::SqrtOp::create(*this, x); }
+Value LaneBuilder::pow(Value x, Value y) { return math::PowFOp::create(*this, x, y); }
+
+Value LaneBuilder::round(Value x) {
+  Value shifter = f32(12582912.0f); // 1.5 * 2^23
+  return sub(add(x, shifter), shifter);
+}
+
+Value LaneBuilder::less(Value x, Value y) {
+  if (isFloat(x))
+    return arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, x, y);
+  return arith::CmpIOp::create(*this, arith::CmpIPredicate::slt, x, y);
+}
+
+Value LaneBuilder::shiftLeft(Value x, int64_t by) {
+  return by ? arith::ShLIOp::create(*this, x, i32(int32_t(by))).getResult() : x;
+}
+Value LaneBuilder::shiftRight(Value x, int64_t by) {
+  return by ? arith::ShRUIOp::create(*this, x, i32(int32_t(by))).getResult() : x;
+}
+
+void LaneBuilder::loop(Value from, Value to, function_ref<void(Value)> body, int64_t step) {
+  auto op = scf::ForOp::create(*this, from, to, index(step));
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(op.getBody());
+  body(op.getInductionVar());
+}
+
+SmallVector<Value> LaneBuilder::loop(Value from, Value to, ValueRange initial,
+                                     function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  auto op = scf::ForOp::create(*this, from, to, index(1), initial);
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(op.getBody());
+  scf::YieldOp::create(*this, body(op.getInductionVar(), op.getRegionIterArgs()));
+  return SmallVector<Value>(op.getResults());
+}
+
+void LaneBuilder::branch(Value condition, function_ref<void()> body, function_ref<void()> otherwise) {
+  auto op = scf::IfOp::create(*this, condition, /*withElseRegion=*/bool(otherwise));
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointToStart(op.thenBlock());
+  body();
+  if (!otherwise)
+    return;
+  setInsertionPointToStart(op.elseBlock());
+  otherwise();
+}
+
+Value LaneBuilder::decodeNumber(Value raw, Type type) {
+  if (type.isF32())
+    return raw;
+  if (type.isF16())
+    return extendHalf(raw);
+  if (type.isBF16())
+    return extendBfloat(raw);
+  Value byte = arith::ExtUIOp::create(*this, i32Type(), raw);
+  if (isa<Float8E8M0FNUType>(type)) // the exponent of an f32; 0 is 2^-127, which is subnormal
+    return select(less(i32(0), byte), numberOf(shiftLeft(byte, 23)), numberOf(i32(0x00400000)));
+  // f8E4M3FN: an f32 with the same exponent field (whose bias is 120 more) and the fraction's bits on top.
+  Value magnitude = numberOf(shiftLeft(bitAnd(byte, 0x7f), 20)), sign = shiftLeft(bitAnd(byte, 0x80), 24);
+  return numberOf(bitOr(bitsOf(mul(magnitude, f32(0x1p120f))), sign));
+}
+
+Value LaneBuilder::encodeNumber(Value number, Type type, bool up) {
+  if (type.isF32())
+    return number;
+  if (type.isF16())
+    return arith::TruncFOp::create(*this, typed(type), number);
+  Value bits;
+  if (type.isBF16()) {
+    Value word = bitsOf(number);
+    Value odd = bitAnd(shiftRight(word, 16), 1);
+    Value rounded = shiftRight(add(add(word, i32(0x7fff)), odd), 16);
+    Value isNan = less(i32(0x7f800000), bitAnd(word, 0x7fffffff));
+    bits = select(isNan, bitOr(shiftRight(word, 16), i32(0x40)), rounded);
+    Value half = arith::TruncIOp::create(*this, typed(getI16Type()), bits);
+    return arith::BitcastOp::create(*this, typed(type), half);
+  }
+  bits = isa<Float8E8M0FNUType>(type) ? encodeE8m0(number, up) : encodeE4m3(number);
+  return arith::TruncIOp::create(*this, typed(getI8Type()), bits);
+}
+
+Value LaneBuilder::encodeE4m3(Value number) {
+  Value word = bitsOf(number), sign = bitAnd(shiftRight(word, 24), 0x80), magnitude = bitAnd(word, 0x7fffffff);
+  // Numbers from 2^-6 on keep three bits of their fraction; smaller ones are multiples of 2^-9.
+  Value odd = bitAnd(shiftRight(magnitude, 20), 1);
+  Value normal = sub(shiftRight(add(add(magnitude, i32(0x7ffff)), odd), 20), i32(120 << 3));
+  Value subnormal = toInteger(round(mul(numberOf(select(less(magnitude, i32(0x3c800000)), magnitude, i32(0))),
+                                        f32(0x1p9f))));
+  Value code = select(less(magnitude, i32(0x3c800000)), subnormal, normal);
+  // 464 is where rounding reaches what stands for NaN.
+  Value fits = less(magnitude, i32(0x43e80000));
+  return bitOr(sign, select(fits, code, i32(0x7f)));
+}
+
+Value LaneBuilder::encodeE8m0(Value number, bool up) {
+  Value word = bitsOf(number), fraction = bitAnd(word, 0x7fffff), exponent = shiftRight(word, 23);
+  // See floatToE8m0.
+  Value normal = add(exponent, select(less(i32(up ? 0 : kRootOfTwo), fraction), i32(1), i32(0)));
+  Value tiny = select(less(i32(up ? kHalfStep : kRootOfHalf), fraction), i32(1), i32(0));
+  Value code = select(less(i32(0), exponent), normal, tiny);
+  Value positive = select(less(i32(0), word), code, i32(0));
+  return select(less(positive, i32(255)), positive, i32(255));
+}

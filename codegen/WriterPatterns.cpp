@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The tile operations of writers, lowered once for all targets: one pattern per operation.
+#include "codegen/GroupCodec.h"
+#include "codegen/LaneBuilder.h"
+
+#include "dialect/Layout.h"
+#include "dialect/Quantization.h"
+
+using namespace mlir;
+using namespace kvcc;
+using namespace kvcc::kv;
+
+namespace {
+
+template <typename Op> struct WriterPattern : OpConversionPattern<Op> {
+  WriterPattern(const TypeConverter &converter, MLIRContext *context, const MakeLaneBuilder &makeBuilder)
+      : OpConversionPattern<Op>(converter, context), makeBuilder(makeBuilder) {}
+  using Adaptor = typename Op::Adaptor;
+
+  LogicalResult matchAndRewrite(Op op, Adaptor in, ConversionPatternRewriter &rewriter) const override {
+    std::unique_ptr<LaneBuilder> b = makeBuilder(op.getLoc(), rewriter);
+    lower(op, in, *b);
+    rewriter.eraseOp(op);
+    return success();
+  }
+  virtual void lower(Op op, Adaptor in, LaneBuilder &b) const = 0;
+
+  MakeLaneBuilder makeBuilder;
+};
+
+int64_t columnsOf(Value tile) { return cast<VectorType>(tile.getType()).getDimSize(1); }
+
+/// A vector of the cache, at a byte offset; null for none.
+Value viewVector(LaneBuilder &b, Value bytes, Value offset, int64_t extent) {
+  if (!bytes || !offset)
+    return {};
+  return memref::ViewOp::create(b, MemRefType::get({extent}, b.getF32Type()), bytes, offset, ValueRange());
+}
+
+/// Where numbers and scales lie in a block, for packings with tiles of one reduced index.
+struct ElementOrder {
+  int64_t freeTile, reduceExtent;
+
+  ElementOrder(BlockType block) : freeTile(block.getPacking().getFreeTile()), reduceExtent(block.getReduceExtent()) {}
+  /// Of the lanes from free index `free` on, which share a free tile.
+  Value at(LaneBuilder &b, Value free, Value reduce) const {
+    if (freeTile == 1)
+      return b.addIndex(b.mulIndex(free, reduceExtent), reduce);
+    Value tile = b.mulIndex(b.divIndex(free, freeTile), freeTile * reduceExtent);
+    return b.addIndex(b.addIndex(tile, b.mulIndex(reduce, freeTile)), b.remIndex(free, freeTile));
+  }
+  Value at(LaneBuilder &b, bool isKey, Value token, Value channel) const {
+    return isKey ? at(b, token, channel) : at(b, channel, token);
+  }
+};
+
+struct ScratchPattern : OpConversionPattern<TileScratchOp> {
+  ScratchPattern(const TypeConverter &converter, MLIRContext *context, const MakeLaneBuilder &makeBuilder)
+      : OpConversionPattern(converter, context), makeBuilder(makeBuilder) {}
+  LogicalResult matchAndRewrite(TileScratchOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
+    std::unique_ptr<LaneBuilder> b = makeBuilder(op.getLoc(), rewriter);
+    rewriter.replaceOp(op, b->scratch(cast<VectorType>(op.getTile().getType()).getShape(), b->getF32Type()));
+    return success();
+  }
+  MakeLaneBuilder makeBuilder;
+};
+
+struct GatherPattern : WriterPattern<TileGatherOp> {
+  using WriterPattern::WriterPattern;
+  void lower(TileGatherOp op, OpAdaptor in, LaneBuilder &b) const override {
+    int64_t columns = columnsOf(op.getTile());
+    if (in.getBlock()) {
+      Value any = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, in.getFrom(), b.index(0));
+      b.branch(any, [&] { loadWindow(op, in, b, columns); });
+    }
+    b.loop(in.getFrom(), in.getTo(), [&](Value row) {
+      Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
+      b.forLanes(columns, [&](Value channel) {
+        Value raw = b.loadLanes(in.getSource(), b.addIndex(start, channel));
+        b.storeLanes(b.decodeNumber(raw, op.getSource().getType().getElementType()), in.getTile(), {row, channel});
+      });
+    });
+    b.loop(in.getTo(), b.index(kBlockTokens), [&](Value row) {
+      b.forLanes(columns, [&](Value channel) { b.storeLanes(b.f32(0), in.getTile(), {row, channel}); });
+    });
+    b.barrier();
+  }
+
+private:
+  /// All rows of a block of a window; those from `from` on are overwritten after that.
+  static void loadWindow(TileGatherOp op, OpAdaptor in, LaneBuilder &b, int64_t columns) {
+    BlockType block = op.getBlock().getType();
+    ElementOrder order(block);
+    auto load = [&](Value token, Value channel) {
+      return b.decodeNumber(b.loadLanes(in.getBlock(), order.at(b, block.isKey(), token, channel)), block.getElement());
+    };
+    if (block.isKey()) // lanes are free indices
+      b.forLanes(kBlockTokens, [&](Value token) {
+        b.loop(b.index(0), b.index(columns),
+               [&](Value channel) { b.storeColumn(load(token, channel), in.getTile(), channel, token); });
+      });
+    else
+      b.loop(b.index(0), in.getFrom(), [&](Value token) {
+        b.forLanes(columns,
+                   [&](Value channel) { b.storeLanes(load(token, channel), in.getTile(), {token, channel}); });
+      });
+    b.barrier();
+  }
+};
+
+struct TransformPattern : WriterPattern<TileTransformOp> {
+  using WriterPattern::WriterPattern;
+  void lower(TileTransformOp op, OpAdaptor in, LaneBuilder &b) const override {
+    int64_t columns = columnsOf(op.getTile());
+    Value factors = viewVector(b, in.getFactors(), in.getFactorsOffset(), columns);
+    Value means = viewVector(b, in.getMeans(), in.getMeansOffset(), columns);
+    if (factors || means)
+      b.loop(b.index(0), in.getTo(), [&](Value row) {
+        b.forLanes(columns, [&](Value channel) {
+          Value number = b.loadLanes(in.getTile(), {row, channel});
+          if (factors)
+            number = b.div(number, b.loadLanes(factors, channel));
+          if (means)
+            number = b.sub(number, b.loadLanes(means, channel));
+          b.storeLanes(number, in.getTile(), {row, channel});
+        });
+      });
+    b.barrier();
+    // Rows that are not there are zero, and stay it.
+    if (op.getSize())
+      b.rotateRows(in.getTile(), int64_t(*op.getSize()));
+  }
+};
+
+/// 1 where rows are to be written: from `from` on.
+Value isFrom(LaneBuilder &b, Value from, Value firstRow) {
+  if (!from)
+    return {};
+  Value before = b.splat(arith::IndexCastOp::create(b, b.getI32Type(), from));
+  return arith::CmpIOp::create(b, arith::CmpIPredicate::sge, b.laneIndices(firstRow), before);
+}
+
+struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
+  using WriterPattern::WriterPattern;
+  void lower(TileNormalizeTokensOp op, OpAdaptor in, LaneBuilder &b) const override {
+    int64_t columns = columnsOf(op.getTile());
+    Type type = op.getNorms().getType().getElement();
+    Value factors = b.scratch({1, kBlockTokens}, b.getF32Type()), zero = b.index(0);
+    Value oriented = b.orient(in.getTile());
+    b.forLanes(kBlockTokens, [&](Value token) {
+      Value squares = b.loop(zero, b.index(columns), b.f32(0), [&](Value channel, ValueRange sums) {
+        Value number = b.loadColumn(oriented, channel, token);
+        return SmallVector<Value>{b.fma(number, number, sums[0])};
+      })[0];
+      Value rms = b.sqrt(b.div(squares, b.f32(float(columns)))), largest = b.f32(getLargestScale(type));
+      rms = b.select(b.less(rms, largest), rms, largest);
+      Value factor = b.decodeNumber(b.encodeNumber(rms, type, /*up=*/false), type);
+      // Zero, of a token or of what is left of it, is divided by 1; so are rows that are not there.
+      Value isZero = arith::OrIOp::create(b, arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, rms, b.f32(0)),
+                                          arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, factor, b.f32(0)));
+      factor = b.select(isZero, b.f32(1), factor);
+      b.storeLanes(factor, factors, {zero, token});
+      b.storeLanes(b.encodeNumber(factor, type, /*up=*/false), in.getNorms(), token, isFrom(b, in.getFrom(), token));
+    });
+    b.barrier();
+    b.loop(zero, in.getTo(), [&](Value row) {
+      Value factor = b.splat(memref::LoadOp::create(b, factors, ValueRange{zero, row}));
+      b.forLanes(columns, [&](Value channel) {
+        b.storeLanes(b.div(b.loadLanes(in.getTile(), {row, channel}), factor), in.getTile(), {row, channel});
+      });
+    });
+    b.barrier();
+  }
+};
+
+/// The codes of a block as bytes, [reduced][free], and how they are packed.
+class CodeMatrix {
+public:
+  CodeMatrix(LaneBuilder &b, BlockType block)
+      : b(b), block(block), bits(block.getElement().getIntOrFloatBitWidth()), freeTile(block.getPacking().getFreeTile()),
+        reduceTile(block.getPacking().getReduceTile()), lanes(block.getPacking().getLanes() / freeTile),
+        width(reduceTile / lanes),
+        codes(b.scratch({block.getReduceExtent(), block.getFreeExtent()}, b.getI8Type())) {}
+
+  /// Codes (i32) of lanes that are free indices, or reduced ones.
+  void store(Value code, bool lanesAreFree, Value lane, Value other) {
+    Value byte = arith::TruncIOp::create(b, b.typed(b.getI8Type()), code);
+    if (lanesAreFree)
+      b.storeLanes(byte, codes, {other, lane});
+    else
+      b.storeColumn(byte, codes, other, lane);
+  }
+
+  /// Writes all codes into a block.
+  void pack(Value data) {
+    forEachTile([&](Value free, Value firstReduce, Value firstWord) {
+      SmallVector<Value> loaded;
+      for (int64_t r = 0; r < reduceTile; ++r)
+        loaded.push_back(arith::ExtUIOp::create(b, b.i32Type(),
+                                                b.loadLanes(codes, {b.addIndex(firstReduce, r), free})));
+      for (int64_t word = 0; word < bits; ++word) {
+        Value all;
+        for (int64_t e = 0; e < lanes; ++e) {
+          Value part;
+          for (int64_t c = 0; c < width; ++c) {
+            int64_t shift = c * bits - word * width; // of code c in the word
+            if (shift <= -bits || shift >= width)
+              continue;
+            Value code = loaded[size_t(c * lanes + e)];
+            Value moved = shift < 0 ? b.shiftRight(code, -shift) : b.shiftLeft(code, shift);
+            part = part ? b.bitOr(part, moved) : moved;
+          }
+          // What a code has beyond the word belongs to the next one.
+          if (width < 32)
+            part = b.bitAnd(part, int32_t((int64_t(1) << width) - 1));
+          part = b.shiftLeft(part, e * width);
+          all = all ? b.bitOr(all, part) : part;
+        }
+        b.storeWords(all, data, b.addIndex(firstWord, word * freeTile));
+      }
+    });
+  }
+
+  /// Takes the codes of the tokens before `from` from a block.
+  void keep(Value data, Value from) {
+    Value before = b.splat(arith::IndexCastOp::create(b, b.getI32Type(), from));
+    forEachTile([&](Value free, Value firstReduce, Value firstWord) {
+      SmallVector<Value> words;
+      for (int64_t word = 0; word < bits; ++word)
+        words.push_back(b.loadWords(data, b.addIndex(firstWord, word * freeTile)));
+      for (int64_t r = 0; r < reduceTile; ++r) {
+        int64_t position = r / lanes * bits, word = position / width, shift = position % width, e = r % lanes * width;
+        int64_t low = std::min(bits, width - shift);
+        Value code = b.bitAnd(b.shiftRight(words[size_t(word)], e + shift), int32_t((1 << low) - 1));
+        if (low < bits)
+          code = b.bitOr(code, b.shiftLeft(b.bitAnd(b.shiftRight(words[size_t(word + 1)], e),
+                                                    int32_t((1 << (bits - low)) - 1)),
+                                           low));
+        Value byte = arith::TruncIOp::create(b, b.typed(b.getI8Type()), code), reduce = b.addIndex(firstReduce, r);
+        if (block.isKey())
+          b.storeLanes(byte, codes, {reduce, free}, b.less(b.laneIndices(free), before));
+        else
+          b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, reduce, from),
+                   [&] { b.storeLanes(byte, codes, {reduce, free}); });
+      }
+    });
+    b.barrier();
+  }
+
+private:
+  /// Calls `body` for the free indices of each tile.
+  void forEachTile(function_ref<void(Value free, Value firstReduce, Value firstWord)> body) {
+    int64_t tiles = block.getReduceExtent() / reduceTile;
+    b.forLanes(block.getFreeExtent(), [&](Value free) {
+      b.loop(b.index(0), b.index(tiles), [&](Value tile) {
+        Value number = b.addIndex(b.mulIndex(b.divIndex(free, freeTile), tiles), tile);
+        Value firstWord = b.addIndex(b.mulIndex(number, bits * freeTile), b.remIndex(free, freeTile));
+        body(free, b.mulIndex(tile, reduceTile), firstWord);
+      });
+    });
+  }
+
+  LaneBuilder &b;
+  BlockType block;
+  int64_t bits, freeTile, reduceTile, lanes, width;
+  Value codes;
+};
+
+struct EncodePattern : WriterPattern<TileEncodeOp> {
+  using WriterPattern::WriterPattern;
+  void lower(TileEncodeOp op, OpAdaptor in, LaneBuilder &b) const override {
+    if (op.getQuant().isQuantized())
+      encodeCodes(op, in, b);
+    else
+      encodeNumbers(op, in, b);
+    b.barrier();
+  }
+
+private:
+  static void encodeNumbers(TileEncodeOp op, OpAdaptor in, LaneBuilder &b) {
+    int64_t columns = columnsOf(op.getTile());
+    BlockType block = op.getData().getType();
+    ElementOrder order(block);
+    Type type = block.getElement();
+    // What the type cannot hold becomes its largest number.
+    auto saturate = [&](Value number) {
+      if (type.isF32())
+        return number;
+      float largest = getLargestScale(type);
+      number = b.select(b.less(b.f32(largest), number), b.f32(largest), number);
+      return b.select(b.less(number, b.f32(-largest)), b.f32(-largest), number);
+    };
+    if (block.isKey()) { // lanes are free indices
+      Value oriented = b.orient(in.getTile());
+      b.forLanes(kBlockTokens, [&](Value token) {
+        Value mask = isFrom(b, in.getFrom(), token);
+        b.loop(b.index(0), b.index(columns), [&](Value channel) {
+          Value number = b.encodeNumber(saturate(b.loadColumn(oriented, channel, token)), type);
+          b.storeLanes(number, in.getData(), order.at(b, token, channel), mask);
+        });
+      });
+      return;
+    }
+    b.loop(in.getFrom() ? in.getFrom() : b.index(0), b.index(kBlockTokens), [&](Value token) {
+      b.forLanes(columns, [&](Value channel) {
+        b.storeLanes(b.encodeNumber(saturate(b.loadLanes(in.getTile(), {token, channel})), type), in.getData(),
+                     order.at(b, channel, token));
+      });
+    });
+  }
+
+  static void feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, GroupCodec &codec, CodeMatrix &codes);
+
+  static void encodeCodes(TileEncodeOp op, OpAdaptor in, LaneBuilder &b) {
+    QuantAttr quant = op.getQuant();
+    BlockType block = op.getData().getType();
+    ElementOrder scaleOrder(op.getScales().getType());
+    // Lanes are what a group does not span, so that each has a group of its own.
+    bool lanesAreTokens = quant.getGroupTokens() == 1, lanesAreFree = lanesAreTokens == block.isKey();
+    int64_t columns = columnsOf(op.getTile()), size = quant.getGroupSize();
+    int64_t laneExtent = lanesAreTokens ? kBlockTokens : columns, others = lanesAreTokens ? columns : kBlockTokens;
+    CodeMatrix codes(b, block);
+    Value from = in.getFrom();
+    Value numbers = lanesAreTokens ? b.orient(in.getTile()) : in.getTile();
+    GroupCodec codec(b, quant);
+    auto encodeLanes = [&](Value lane) {
+      Value mask = isFrom(b, from, lane);
+      auto load = [&](Value other) {
+        return lanesAreTokens ? b.loadColumn(numbers, other, lane) : b.loadLanes(numbers, {other, lane});
+      };
+      b.loop(b.index(0), b.index(others / size), [&](Value group) {
+        Value first = b.mulIndex(group, size);
+        auto number = [&](Value i) { return load(b.addIndex(first, i)); };
+        GroupCodec::Parameters parameters = codec.choose(size, number);
+        Value at = lanesAreFree ? scaleOrder.at(b, lane, group) : scaleOrder.at(b, group, lane);
+        b.storeLanes(b.encodeNumber(parameters.scale, quant.getScale()), in.getScales(), at, mask);
+        if (parameters.zero)
+          b.storeLanes(b.encodeNumber(parameters.zero, quant.getScale()), in.getZeros(), at, mask);
+        auto encodeGroup = [&] {
+          b.loop(b.index(0), b.index(size), [&](Value i) {
+            codes.store(codec.encode(number(i), parameters), lanesAreFree, lane, b.addIndex(first, i));
+          });
+        };
+        if (!in.getGivesWeights())
+          return encodeGroup();
+        Value none = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, in.getGivesWeights(), b.index(0));
+        b.branch(none, encodeGroup);
+      });
+    };
+    b.forLanes(laneExtent, [&](Value lane) {
+      if (!from)
+        return encodeLanes(lane);
+      Value end = b.addIndex(lane, b.getWidth());
+      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, end, from), [&] { encodeLanes(lane); });
+    });
+    b.barrier();
+    if (Value gives = in.getGivesWeights())
+      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ne, gives, b.index(0)), [&] {
+        feedBack(op, in, b, codec, codes);
+        b.barrier();
+      });
+    if (from)
+      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ne, from, b.index(0)),
+               [&] { codes.keep(in.getData(), from); });
+    codes.pack(in.getData());
+  }
+};
+
+/// Codes whose rounding errors go into the channels to come; lanes are tokens.
+void EncodePattern::feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, GroupCodec &codec, CodeMatrix &codes) {
+  QuantAttr quant = op.getQuant();
+  ElementOrder scaleOrder(op.getScales().getType());
+  int64_t columns = columnsOf(op.getTile());
+  bool isKey = op.getData().getType().isKey();
+  Value oriented = b.orient(in.getTile());
+  b.forLanes(kBlockTokens, [&](Value token) {
+    b.loop(b.index(0), b.index(columns), [&](Value channel) {
+      Value group = b.divIndex(channel, quant.getGroupChannels());
+      auto load = [&](Value memory) {
+        if (!memory)
+          return Value();
+        // A group of one token for each lane, or one that spans the lanes.
+        Value tokens = b.divIndex(token, quant.getGroupTokens());
+        Value at = isKey ? scaleOrder.at(b, tokens, group) : scaleOrder.at(b, group, tokens);
+        Value raw = quant.getGroupTokens() == 1
+                        ? b.loadLanes(memory, at)
+                        : b.splat(memref::LoadOp::create(b, memory, ValueRange{at}).getResult());
+        return b.decodeNumber(raw, quant.getScale());
+      };
+      GroupCodec::Parameters parameters{load(in.getScales()), load(in.getZeros())};
+      Value number = b.loadColumn(oriented, channel, token);
+      Value row = b.addIndex(in.getWeightsOffset(), b.mulIndex(channel, columns));
+      Value target = b.loop(b.index(0), channel, number, [&](Value earlier, ValueRange sum) {
+        Value weight = b.splat(memref::LoadOp::create(b, in.getWeights(), ValueRange{b.addIndex(row, earlier)}));
+        return SmallVector<Value>{b.add(sum[0], b.mul(b.loadColumn(oriented, earlier, token), weight))};
+      })[0];
+      Value code = codec.encode(target, parameters);
+      codes.store(code, /*lanesAreFree=*/isKey, token, channel);
+      // The number has been seen: its place holds its error from here on.
+      b.storeOriented(b.sub(number, codec.decode(code, parameters)), oriented, channel, token);
+    });
+  });
+}
+
+struct WriteRowsPattern : WriterPattern<TileWriteRowsOp> {
+  using WriterPattern::WriterPattern;
+  void lower(TileWriteRowsOp op, OpAdaptor in, LaneBuilder &b) const override {
+    BlockType block = op.getBlock().getType();
+    ElementOrder order(block);
+    b.loop(in.getFrom(), in.getTo(), [&](Value row) {
+      Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
+      if (block.isKey()) // channels are far from each other
+        b.forEach(block.getChannels(), [&](Value channel) {
+          Value number = memref::LoadOp::create(b, in.getSource(), ValueRange{b.addIndex(start, channel)});
+          memref::StoreOp::create(b, number, in.getBlock(), ValueRange{order.at(b, row, channel)});
+        });
+      else
+        b.forLanes(block.getChannels(), [&](Value channel) {
+          b.storeLanes(b.loadLanes(in.getSource(), b.addIndex(start, channel)), in.getBlock(),
+                       order.at(b, channel, row));
+        });
+    });
+    b.barrier();
+  }
+};
+
+struct ClearPattern : WriterPattern<TileClearOp> {
+  using WriterPattern::WriterPattern;
+  void lower(TileClearOp op, OpAdaptor in, LaneBuilder &b) const override {
+    // 128 bytes are a number for each of 32 lanes.
+    auto clear = [&](Value offset, int64_t bytes) {
+      Value memory = viewVector(b, in.getMemory(), offset, bytes / 4);
+      b.forLanes(bytes / 4, [&](Value at) { b.storeLanes(b.f32(0), memory, at); });
+    };
+    auto bytes = int64_t(op.getBytes());
+    if (bytes >= 128)
+      clear(in.getOffset(), bytes / 128 * 128);
+    if (bytes % 128) // again, together with what is left
+      clear(bytes >= 128 ? b.addIndex(in.getOffset(), bytes - 128) : in.getOffset(), bytes >= 128 ? 128 : 64);
+    b.barrier();
+  }
+};
+
+struct MeasurePattern : WriterPattern<TileMeasureOp> {
+  using WriterPattern::WriterPattern;
+  void lower(TileMeasureOp op, OpAdaptor in, LaneBuilder &b) const override {
+    auto channels = int64_t(op.getChannels());
+    QuantAttr quant = op.getQuant();
+    DiagAttr diag = quant.getDiag();
+    Value zero = b.index(0), two = b.index(2);
+    Value sums = b.scratch({3, channels}, b.getF32Type()); // maxima, squares, sums
+    b.forLanes(channels, [&](Value channel) {
+      SmallVector<Value> totals = accumulate(op, in, b, channel);
+      for (auto [i, total] : llvm::enumerate(totals))
+        b.storeLanes(total, sums, {b.index(int64_t(i)), channel});
+    });
+    b.barrier();
+    Value rows = arith::IndexCastOp::create(b, b.getI32Type(), in.getRows());
+    Value hasRows = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, in.getRows(), zero);
+    auto count = [&](Value integer) { return b.splat(arith::SIToFPOp::create(b, b.getF32Type(), integer)); };
+    Value factors = viewVector(b, in.getMemory(), in.getFactorsOffset(), channels);
+    Value means = viewVector(b, in.getMemory(), in.getMeansOffset(), channels);
+    b.forLanes(channels, [&](Value channel) {
+      Value factor;
+      if (diag) {
+        factor = computeFactor(diag, quant, in, b, sums, channel, channels, count(b.select(hasRows, rows, scalar(b, 1))));
+        factor = b.select(b.less(b.f32(0), factor), factor, b.f32(1));
+        b.storeLanes(factor, factors, channel);
+      }
+      if (!means)
+        return;
+      Value mean = b.div(b.loadLanes(sums, {two, channel}), count(b.select(hasRows, rows, scalar(b, 1))));
+      // A choice between loads: a null pointer is given where nothing is.
+      Value gives = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, in.getGivesMeans(), zero);
+      b.storeLanes(mean, sums, {two, channel});
+      b.branch(gives, [&] {
+        Value at = b.addIndex(b.addIndex(in.getGivenOffset(), channels), channel);
+        b.storeLanes(b.loadLanes(in.getGiven(), at), sums, {two, channel});
+      });
+      mean = b.loadLanes(sums, {two, channel});
+      // Means are of what the diagonal leaves.
+      if (factor)
+        mean = b.div(mean, factor);
+      Value isThere = b.less(b.f32(0.5f), count(rows));
+      b.storeLanes(b.select(isThere, mean, b.f32(0)), means, channel);
+    });
+    b.barrier();
+  }
+
+private:
+  static Value scalar(LaneBuilder &b, int32_t value) {
+    return arith::ConstantOp::create(b, b.getI32IntegerAttr(value));
+  }
+
+  /// The largest magnitude, the sum of squares and the sum of some channels over all rows.
+  static SmallVector<Value> accumulate(TileMeasureOp op, OpAdaptor in, LaneBuilder &b, Value channel) {
+    Value nothing = b.f32(0);
+    Value blocks = b.divIndex(b.addIndex(in.getRows(), kBlockTokens - 1), kBlockTokens);
+    return b.loop(b.index(0), blocks, {nothing, nothing, nothing}, [&](Value block, ValueRange totals) {
+      Value first = b.mulIndex(block, kBlockTokens);
+      Value end = arith::MinSIOp::create(b, b.addIndex(first, kBlockTokens), in.getRows());
+      auto part = b.loop(first, end, {totals[0], nothing, nothing}, [&](Value row, ValueRange sums) {
+        Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
+        Value number = b.decodeNumber(b.loadLanes(in.getSource(), b.addIndex(start, channel)),
+                                      op.getSource().getType().getElementType());
+        Value magnitude = b.abs(number);
+        return SmallVector<Value>{b.select(b.less(sums[0], magnitude), magnitude, sums[0]),
+                                  b.fma(number, number, sums[1]), b.add(sums[2], number)};
+      });
+      return SmallVector<Value>{part[0], b.add(totals[1], part[1]), b.add(totals[2], part[2])};
+    });
+  }
+
+  static Value computeFactor(DiagAttr diag, QuantAttr quant, OpAdaptor in, LaneBuilder &b, Value sums, Value channel,
+                             int64_t channels, Value rows) {
+    Value zero = b.index(0), one = b.index(1), other;
+    if (diag.getTied()) {
+      Value half = b.index(channels / 2);
+      Value isLower = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, channel, half);
+      other = arith::SelectOp::create(b, isLower, b.addIndex(channel, half),
+                                      arith::SubIOp::create(b, channel, half));
+    }
+    switch (diag.getStat()) {
+    case DiagStat::Given:
+      return b.loadLanes(in.getGiven(), b.addIndex(in.getGivenOffset(), channel));
+    case DiagStat::SqrtMax: {
+      Value max = b.loadLanes(sums, {zero, channel});
+      if (other) {
+        Value paired = b.loadLanes(sums, {zero, other});
+        max = b.select(b.less(max, paired), paired, max);
+      }
+      return b.sqrt(max);
+    }
+    case DiagStat::Rms: {
+      Value squares = b.loadLanes(sums, {one, channel});
+      if (other)
+        squares = b.mul(b.add(squares, b.loadLanes(sums, {one, other})), b.f32(0.5f));
+      Value rms = b.sqrt(b.div(squares, rows));
+      auto strength = float(diag.getStrength().convertToDouble());
+      return strength == 1 ? rms : b.pow(rms, b.f32(strength));
+    }
+    case DiagStat::Tensor: {
+      Value max = b.loop(zero, b.index(channels), b.f32(0), [&](Value c, ValueRange before) {
+        Value paired = b.splat(memref::LoadOp::create(b, sums, ValueRange{zero, c}));
+        return SmallVector<Value>{b.select(b.less(before[0], paired), paired, before[0])};
+      })[0];
+      return b.div(max, b.f32(float(getLargest(quant))));
+    }
+    }
+    llvm_unreachable("unknown statistic");
+  }
+};
+
+} // namespace
+
+void kvcc::populateWriterPatterns(RewritePatternSet &patterns, const TypeConverter &converter,
+                                  const MakeLaneBuilder &makeBuilder) {
+  patterns.add<ScratchPattern, GatherPattern, TransformPattern, NormalizeTokensPattern, EncodePattern,
+               WriteRowsPattern, ClearPattern, MeasurePattern>(converter, patterns.getContext(), makeBuilder);
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Lanes as threads of a warp.
+#include "codegen/cuda/GpuBuilder.h"
+
+using namespace mlir;
+using namespace kvcc;
+using namespace kvcc::cuda;
+
+namespace {
+
+class GpuLanes : public LaneBuilder {
+public:
+  using LaneBuilder::LaneBuilder;
+
+  int64_t getWidth() const override { return 1; }
+  Type typed(Type element) override { return element; }
+  Value splat(Value scalar) override { return scalar; }
+
+  void forLanes(int64_t extent, function_ref<void(Value)> body) override {
+    loop(gpu::ThreadIdOp::create(*this, gpu::Dimension::x), index(extent), body, kWarp);
+  }
+  void forEach(int64_t extent, function_ref<void(Value)> body) override { forLanes(extent, body); }
+  Value laneIndices(Value first) override { return arith::IndexCastOp::create(*this, getI32Type(), first); }
+
+  Value loadLanes(Value memory, ValueRange at) override { return memref::LoadOp::create(*this, memory, at); }
+  void storeLanes(Value value, Value memory, ValueRange at, Value mask) override {
+    auto store = [&] { memref::StoreOp::create(*this, value, memory, at); };
+    mask ? branch(mask, store) : store();
+  }
+  Value loadWords(Value codes, Value word) override { return loadLanes(codes, word); }
+  void storeWords(Value value, Value codes, Value word) override { storeLanes(value, codes, word, {}); }
+
+  Value scratch(ArrayRef<int64_t> shape, Type element) override {
+    return GpuBuilder(getLoc(), *this).shared(shape, element);
+  }
+  void barrier() override { gpu::BarrierOp::create(*this); }
+
+  Value orient(Value tile) override { return tile; }
+  Value loadColumn(Value oriented, Value column, Value firstRow) override {
+    return loadLanes(oriented, {firstRow, column});
+  }
+  void storeOriented(Value value, Value oriented, Value column, Value firstRow) override {
+    storeLanes(value, oriented, {firstRow, column}, {});
+  }
+  void storeColumn(Value value, Value matrix, Value column, Value firstRow) override {
+    storeLanes(value, matrix, {firstRow, column}, {});
+  }
+  void rotateRows(Value tile, int64_t size) override {
+    GpuBuilder b(getLoc(), *this);
+    cuda::rotateRows(b, tile, cast<MemRefType>(tile.getType()).getShape(), size);
+  }
+
+protected:
+  Value extendHalf(Value raw) override { return arith::ExtFOp::create(*this, getF32Type(), raw); }
+  Value extendBfloat(Value raw) override { return arith::ExtFOp::create(*this, getF32Type(), raw); }
+};
+
+} // namespace
+
+MakeLaneBuilder kvcc::cuda::getLaneBuilder() {
+  return [](Location loc, ConversionPatternRewriter &rewriter) { return std::make_unique<GpuLanes>(loc, rewriter); };
+}

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The C interface: the life of a sequence.
+#include "runtime/CApiSupport.h"
+#include "runtime/HostCache.h"
+#include "runtime/Snapshot.h"
+
+#include "dialect/Quantization.h"
+#include "mlir/IR/MLIRContext.h"
+
+#include <cmath>
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::capi;
+
+namespace {
+
+bool isOnHost(const Program &program) { return program.getPlan().target.executor != Executor::CudaDevice; }
+
+/// What kvcc_append and kvcc_attend say of a batch.
+struct Batch {
+  kvcc_memory memory;
+  const int32_t *table;
+  int64_t table_stride;
+  const int32_t *slots, *seq_lens;
+  int64_t batch;
+};
+
+/// What is not trusted: sizes and pointers.
+Error checkBatch(const Batch &batch, int64_t rows, std::initializer_list<std::pair<const void *, const char *>> pointers) {
+  if (rows > UINT16_MAX)
+    return expected("at most " + Twine(UINT16_MAX) + " sequences (times queries)", Twine(rows));
+  if (Error error = checkMemory(batch.memory))
+    return error;
+  for (auto [pointer, name] : {std::pair<const void *, const char *>(batch.slots, "slots"), {batch.seq_lens, "seq_lens"}})
+    if (Error error = notNull(pointer, name))
+      return error;
+  for (auto [pointer, name] : pointers)
+    if (Error error = notNull(pointer, name))
+      return error;
+  return notNegative(batch.table_stride, "table_stride");
+}
+
+/// What is trusted without validation: lengths, slots and tables.
+Error validateBatch(const Program &program, const Batch &batch, int64_t maxTokens, StringRef maxName) {
+  for (int64_t b = 0; b < batch.batch; ++b) {
+    int64_t tokens = batch.seq_lens[b];
+    if (tokens < 0 || tokens > maxTokens)
+      return expected("seq_lens from 0 to " + maxName + " = " + Twine(maxTokens),
+                      Twine(tokens) + " for sequence " + Twine(b));
+    if (Error error = checkSlot(batch.slots[b], batch.memory))
+      return error;
+    if (Error error = checkTable(program, batch.table ? batch.table + b * batch.table_stride : nullptr,
+                                 batch.table_stride, tokens, batch.memory, /*entries=*/true))
+      return error;
+  }
+  return Error::success();
+}
+
+Error validateNumbers(const Program &program, const kvcc_append_args &args) {
+  const Plan &plan = program.getPlan();
+  unsigned bytes = plan.cache.getDtype().getIntOrFloatBitWidth() / 8;
+  for (auto [data, name] : {std::pair(args.keys, "keys"), std::pair(args.values, "values")})
+    for (int64_t b = 0; b < args.batch; ++b)
+      for (int64_t token = 0; token < args.new_lens[b]; ++token)
+        for (int64_t head = 0; head < plan.shape.kvHeads; ++head) {
+          int64_t at = b * args.sequence_stride + token * args.token_stride + head * args.head_stride;
+          for (int64_t c = 0; c < plan.shape.headDim; ++c) {
+            uint32_t bits = 0;
+            std::memcpy(&bits, static_cast<const uint8_t *>(data) + (at + c) * bytes, bytes);
+            float number = kv::decodeFloat(plan.cache.getDtype(), bits);
+            if (!std::isfinite(number))
+              return expected("finite numbers", Twine(std::isnan(number) ? "nan" : number > 0 ? "inf" : "-inf") + " at " +
+                                                    name + "[sequence " + Twine(b) + ", token " + Twine(token) +
+                                                    ", kv head " + Twine(head) + ", channel " + Twine(c) + "]");
+          }
+        }
+  return Error::success();
+}
+
+/// Marks sequences as written while it lives.
+class WriteScope {
+public:
+  WriteScope(SequenceLedger *ledger) : ledger(ledger) {}
+  Error begin(SequenceLedger::Slot slot, int64_t before, int64_t rollback, int64_t after) {
+    if (!ledger)
+      return Error::success();
+    if (Error error = ledger->beginWrite(slot, before, rollback))
+      return error;
+    written.emplace_back(slot, before);
+    afterwards.push_back(after);
+    return Error::success();
+  }
+  /// The writes have been made.
+  void succeed() {
+    for (auto [write, after] : zip_equal(written, afterwards))
+      write.second = after;
+  }
+  ~WriteScope() {
+    for (auto [slot, tokens] : written)
+      ledger->endWrite(slot, tokens);
+  }
+
+private:
+  SequenceLedger *ledger;
+  SmallVector<std::pair<SequenceLedger::Slot, int64_t>, 8> written;
+  SmallVector<int64_t, 8> afterwards;
+};
+
+Error append(const kvcc_program *handle, int32_t layer, const kvcc_append_args *given, void *stream) {
+  auto found = getLayer(handle, layer);
+  if (!found)
+    return found.takeError();
+  const Program &program = **found;
+  kvcc_append_args args;
+  if (Error error = readStruct(given, "args", args))
+    return error;
+  if (Error error = notNegative(args.batch, "batch"))
+    return error;
+  if (Error error = notNegative(args.max_new, "max_new"))
+    return error;
+  if (args.batch == 0)
+    return Error::success();
+  Batch batch{args.memory, args.table, args.table_stride, args.slots, args.seq_lens, args.batch};
+  if (Error error = checkBatch(batch, args.batch, {{args.new_lens, "new_lens"}}))
+    return error;
+  if (args.max_new) {
+    for (auto [pointer, name] : {std::pair(args.keys, "keys"), std::pair(args.values, "values")})
+      if (Error error = notNull(pointer, name))
+        return error;
+    int64_t headDim = program.getPlan().shape.headDim;
+    for (auto [stride, name, matters] :
+         {std::tuple(args.sequence_stride, "sequence_stride", args.batch > 1),
+          {args.token_stride, "token_stride", args.max_new > 1},
+          {args.head_stride, "head_stride", program.getPlan().shape.kvHeads > 1}})
+      if (matters && stride < headDim)
+        return expected(Twine(name) + " of at least head_dim = " + Twine(headDim), Twine(stride));
+  }
+  WriteScope scope(handle->ledger.get());
+  if (handle->ledger && isOnHost(program)) {
+    if (Error error = validateBatch(program, batch, INT32_MAX, "2^31 - 1"))
+      return error;
+    for (int64_t b = 0; b < args.batch; ++b)
+      if (int64_t most = std::min<int64_t>(args.max_new, args.seq_lens[b]);
+          args.new_lens[b] < 0 || args.new_lens[b] > most)
+        return expected("new_lens from 0 to " + Twine(most), Twine(args.new_lens[b]) + " for sequence " + Twine(b));
+    if (Error error = validateNumbers(program, args))
+      return error;
+    for (int64_t b = 0; b < args.batch; ++b)
+      if (Error error = scope.begin(slotOf(program, args.memory, args.slots[b]), args.seq_lens[b] - args.new_lens[b],
+                                    program.getPlan().cache.getWindow().getRollback(), args.seq_lens[b]))
+        return error;
+  }
+  AppendCall call;
+  call.keys = args.keys;
+  call.values = args.values;
+  call.pages = args.memory.pages;
+  call.table = args.table;
+  call.slots = args.memory.slots;
+  call.slotIds = args.slots;
+  call.lens = args.seq_lens;
+  call.newLens = args.new_lens;
+  const ModelProgram::Given &vectors = handle->model->getGiven(size_t(layer));
+  call.given = vectors.numbers.get();
+  call.gives = vectors.gives;
+  call.tableStride = args.table_stride;
+  call.batch = args.batch;
+  call.maxNew = args.max_new;
+  call.sequenceStride = args.sequence_stride;
+  call.tokenStride = args.token_stride;
+  call.headStride = args.head_stride;
+  call.stream = stream;
+  if (Error error = program.append(call))
+    return withKind(ErrorKind::Failed, std::move(error));
+  scope.succeed();
+  return Error::success();
+}
+
+Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *given, void *stream) {
+  auto found = getLayer(handle, layer);
+  if (!found)
+    return found.takeError();
+  const Program &program = **found;
+  kvcc_attend_args args;
+  if (Error error = readStruct(given, "args", args, offsetof(kvcc_attend_args, queries)))
+    return error;
+  if (Error error = notNegative(args.batch, "batch"))
+    return error;
+  if (Error error = notNegative(args.max_tokens, "max_tokens"))
+    return error;
+  if (args.queries < 0 || args.queries > 16)
+    return expected("queries from 0 to 16", Twine(args.queries));
+  if (args.batch == 0)
+    return Error::success();
+  int64_t queries = std::max<int64_t>(args.queries, 1), rows = args.batch * queries;
+  Batch batch{args.memory, args.table, args.table_stride, args.slots, args.seq_lens, args.batch};
+  if (Error error = checkBatch(batch, rows, {{args.query, "query"}, {args.out, "out"}, {args.lse, "lse"}}))
+    return error;
+  if (handle->ledger && isOnHost(program)) {
+    if (Error error = validateBatch(program, batch, args.max_tokens, "max_tokens"))
+      return error;
+    for (int64_t b = 0; b < args.batch; ++b)
+      if (Error error =
+              handle->ledger->checkRead(slotOf(program, args.memory, args.slots[b]), args.seq_lens[b]))
+        return error;
+  }
+  int64_t splits = program.chooseSplits(rows, args.max_tokens, 0);
+  size_t bytes = program.getWorkspaceBytes(rows, splits);
+  if (bytes) {
+    if (Error error = notNull(args.workspace, "workspace"))
+      return error;
+    if (args.workspace_bytes < bytes)
+      return expected("a workspace of at least " + Twine(bytes) + " bytes", Twine(args.workspace_bytes));
+  }
+  AttendCall call;
+  call.query = args.query;
+  call.pages = args.memory.pages;
+  call.table = args.table;
+  call.slots = args.memory.slots;
+  call.slotIds = args.slots;
+  call.lens = args.seq_lens;
+  call.out = args.out;
+  call.lse = args.lse;
+  call.workspace = args.workspace;
+  call.tableStride = args.table_stride;
+  call.batch = args.batch;
+  call.queries = queries;
+  call.splits = splits;
+  call.stream = stream;
+  return withKind(ErrorKind::Failed, program.attend(call));
+}
+
+Error checkTokens(int64_t tokens) {
+  if (tokens < 0 || tokens > INT32_MAX)
+    return expected("tokens from 0 to 2^31 - 1", Twine(tokens));
+  return Error::success();
+}
+
+/// Pages that no append or rollback changes any more: their tokens stay quantized even if as many as may be are taken back.
+int64_t getSharedPages(const Program &program, int64_t tokens) {
+  kv::WindowAttr window = program.getPlan().cache.getWindow();
+  int64_t least = std::max<int64_t>(tokens - window.getRollback(), 0);
+  return window.getQuantizedTokens(least) / program.getPlan().schedule.getPage();
+}
+
+Error fork(const kvcc_program *handle, int32_t layer, const kvcc_fork_args *given, void *stream) {
+  auto found = getLayer(handle, layer);
+  if (!found)
+    return found.takeError();
+  const Program &program = **found;
+  kvcc_fork_args args;
+  if (Error error = readStruct(given, "args", args))
+    return error;
+  if (Error error = checkTokens(args.tokens))
+    return error;
+  if (Error error = checkMemory(args.memory))
+    return error;
+  for (int32_t slot : {args.slot, args.fork_slot})
+    if (Error error = checkSlot(slot, args.memory))
+      return error;
+  if (args.slot == args.fork_slot)
+    return expected("a fork_slot that is not the slot", Twine(args.fork_slot));
+  for (const int32_t *table : {args.table, args.fork_table})
+    if (Error error = checkTable(program, table, args.table_length, args.tokens, args.memory, /*entries=*/true))
+      return error;
+  int64_t pages = program.getPages(args.tokens), shared = getSharedPages(program, args.tokens);
+  for (int64_t i = 0; i < pages; ++i)
+    if ((args.table[i] == args.fork_table[i]) != (i < shared))
+      return expected(i < shared ? "fork_table entries of shared pages as in table" : "a page of its own for the fork",
+                      Twine(args.fork_table[i]) + " at entry " + Twine(i));
+  WriteScope scope(handle->ledger.get());
+  if (handle->ledger && isOnHost(program)) {
+    if (Error error = handle->ledger->checkRead(slotOf(program, args.memory, args.slot), args.tokens))
+      return error;
+    if (Error error = scope.begin(slotOf(program, args.memory, args.fork_slot), 0, 0, args.tokens))
+      return error;
+  }
+  const Backend &backend = program.getBackend();
+  for (int64_t i = shared; i < pages; ++i)
+    if (Error error =
+            backend.copy(pageOf(program, args.memory, args.fork_table[i]), pageOf(program, args.memory, args.table[i]),
+                         size_t(program.getLayout().pageBytes), stream))
+      return withKind(ErrorKind::Failed, std::move(error));
+  if (Error error =
+          backend.copy(slotOf(program, args.memory, args.fork_slot), slotOf(program, args.memory, args.slot),
+                       size_t(program.getLayout().slotBytes), stream))
+    return withKind(ErrorKind::Failed, std::move(error));
+  scope.succeed();
+  return Error::success();
+}
+
+SnapshotHeader getHeader(const Program &program, int64_t tokens) {
+  return SnapshotHeader::of(program.getPlan().cache, program.getPlan().schedule, program.getLayout(), tokens);
+}
+
+/// What snapshot and restore check of their arguments; the length of the table only where tokens are known.
+Error checkSnapshotArgs(const Program &program, const kvcc_snapshot_args &args) {
+  if (Error error = checkMemory(args.memory))
+    return error;
+  if (Error error = checkSlot(args.slot, args.memory))
+    return error;
+  if (Error error = notNegative(args.table_length, "table_length"))
+    return error;
+  return notNull(args.bytes, "bytes");
+}
+
+Error snapshot(const kvcc_program *handle, int32_t layer, const kvcc_snapshot_args *given, void *stream) {
+  auto found = getLayer(handle, layer);
+  if (!found)
+    return found.takeError();
+  const Program &program = **found;
+  kvcc_snapshot_args args;
+  if (Error error = readStruct(given, "args", args))
+    return error;
+  if (Error error = checkTokens(args.tokens))
+    return error;
+  if (Error error = checkSnapshotArgs(program, args))
+    return error;
+  if (Error error = checkTable(program, args.table, args.table_length, args.tokens, args.memory, /*entries=*/true))
+    return error;
+  SnapshotHeader header = getHeader(program, args.tokens);
+  size_t bytes = getSnapshotBytes(header);
+  if (args.bytes_length < bytes)
+    return expected("bytes_length of at least " + Twine(bytes), Twine(args.bytes_length));
+  if (handle->ledger && isOnHost(program))
+    if (Error error = handle->ledger->checkRead(slotOf(program, args.memory, args.slot), args.tokens))
+      return error;
+  auto *target = static_cast<uint8_t *>(args.bytes), *at = target + getPrefixBytes(header);
+  for (int64_t i = 0; i < header.pages; ++i, at += header.pageBytes)
+    if (Error error = program.getBackend().read(at, pageOf(program, args.memory, args.table[i]),
+                                                size_t(header.pageBytes), stream))
+      return withKind(ErrorKind::Failed, std::move(error));
+  if (Error error = program.getBackend().read(at, slotOf(program, args.memory, args.slot), size_t(header.slotBytes),
+                                              stream))
+    return withKind(ErrorKind::Failed, std::move(error));
+  sealSnapshot(header, {target, bytes});
+  return Error::success();
+}
+
+/// The pages and the slot of a snapshot in another format of the same shape, in the format of the layer.
+struct Image {
+  AlignedBytes pages, slot;
+};
+Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Program &program,
+                           const Snapshot &snapshot) {
+  std::unique_ptr<mlir::MLIRContext> context = createContext();
+  auto format = parseFormat(snapshot.header, *context);
+  if (!format)
+    return format.takeError();
+  auto [cache, schedule] = *format;
+  const Plan &plan = program.getPlan();
+  auto sameType = [](mlir::Type a, mlir::Type b) { return a.isF16() == b.isF16() && a.isBF16() == b.isBF16(); };
+  if (cache.getKvHeads() != plan.shape.kvHeads || cache.getHeadDim() != plan.shape.headDim ||
+      !sameType(cache.getDtype(), plan.cache.getDtype()))
+    return expected("a snapshot of " + Twine(plan.shape.kvHeads) + " KV heads of " + Twine(plan.shape.headDim) +
+                        " channels and the layer's dtype",
+                    snapshot.header.cache);
+  int64_t tokens = snapshot.header.tokens, elements = tokens * plan.shape.headDim;
+  std::vector<int32_t> table;
+  for (int32_t i = 0; i < snapshot.header.pages; ++i)
+    table.push_back(i);
+  // Readers load whole vectors from aligned memory.
+  AlignedBytes pages(snapshot.pages.size()), slot(snapshot.slot.size());
+  std::memcpy(pages.data(), snapshot.pages.data(), snapshot.pages.size());
+  std::memcpy(slot.data(), snapshot.slot.data(), snapshot.slot.size());
+  SequenceMemory source{pages.data(), table.data(), slot.data()};
+  mlir::Type dtype = plan.cache.getDtype();
+  unsigned bytes = dtype.getIntOrFloatBitWidth() / 8;
+  std::vector<uint8_t> stored[2];
+  std::vector<float> numbers[2] = {std::vector<float>(size_t(elements)), std::vector<float>(size_t(elements))};
+  for (int64_t head = 0; head < plan.shape.kvHeads; ++head) {
+    readSequence(cache, schedule, source, head, tokens, numbers[0].data(), numbers[1].data());
+    for (int side : {0, 1})
+      for (float number : numbers[side]) {
+        uint32_t bits = kv::encodeFloat(dtype, number);
+        stored[side].insert(stored[side].end(), reinterpret_cast<uint8_t *>(&bits),
+                            reinterpret_cast<uint8_t *>(&bits) + bytes);
+      }
+  }
+  SnapshotHeader header = getHeader(program, tokens);
+  Image image{AlignedBytes(size_t(header.pages * header.pageBytes)), AlignedBytes(size_t(header.slotBytes))};
+  table.clear();
+  for (int32_t i = 0; i < header.pages; ++i)
+    table.push_back(i);
+  // In a context of its own: that of the plan may be at work in another thread.
+  auto own = parseFormat(header, *context);
+  if (!own)
+    return own.takeError();
+  if (Error error = writePrefill(own->first, own->second, {image.pages.data(), table.data(), image.slot.data()},
+                                 {stored[0].data(), elements}, {stored[1].data(), elements}, tokens,
+                                 handle->context->pool, handle->model->getStatistics(size_t(layer))))
+    return std::move(error);
+  return image;
+}
+
+Error restore(const kvcc_program *handle, int32_t layer, kvcc_snapshot_args *given, int32_t mayRequantize,
+              void *stream) {
+  auto found = getLayer(handle, layer);
+  if (!found)
+    return found.takeError();
+  const Program &program = **found;
+  kvcc_snapshot_args args;
+  if (Error error = readStruct(given, "args", args))
+    return error;
+  if (mayRequantize != 0 && mayRequantize != 1)
+    return expected("requantize 0 or 1", Twine(mayRequantize));
+  if (Error error = checkSnapshotArgs(program, args))
+    return error;
+  auto opened = openSnapshot({static_cast<const uint8_t *>(args.bytes), args.bytes_length});
+  if (!opened)
+    return opened.takeError();
+  SnapshotHeader header = getHeader(program, opened->header.tokens);
+  if (Error error =
+          checkTable(program, args.table, args.table_length, header.tokens, args.memory, /*entries=*/true))
+    return error;
+  Image image;
+  ArrayRef<uint8_t> pages = opened->pages, slot = opened->slot;
+  if (!opened->header.hasFormatOf(header)) {
+    if (!mayRequantize)
+      return expected("a snapshot of " + header.cache + " with " + header.schedule + " (or requantize = 1)",
+                      opened->header.cache + " with " + opened->header.schedule);
+    auto requantized = requantize(handle, layer, program, *opened);
+    if (!requantized)
+      return requantized.takeError();
+    image = std::move(*requantized);
+    pages = {image.pages.data(), image.pages.size()};
+    slot = {image.slot.data(), image.slot.size()};
+  } else if (opened->header.pages != header.pages || opened->header.pageBytes != header.pageBytes ||
+             opened->header.slotBytes != header.slotBytes) {
+    return expected("a snapshot with pages of " + Twine(header.pageBytes) + " bytes",
+                    Twine(opened->header.pageBytes));
+  }
+  WriteScope scope(handle->ledger.get());
+  if (handle->ledger && isOnHost(program))
+    if (Error error = scope.begin(slotOf(program, args.memory, args.slot), 0, 0, header.tokens))
+      return error;
+  for (int64_t i = 0; i < header.pages; ++i)
+    if (Error error = program.getBackend().write(pageOf(program, args.memory, args.table[i]),
+                                                 pages.data() + i * header.pageBytes, size_t(header.pageBytes),
+                                                 stream))
+      return withKind(ErrorKind::Failed, std::move(error));
+  if (Error error = program.getBackend().write(slotOf(program, args.memory, args.slot), slot.data(),
+                                               size_t(header.slotBytes), stream))
+    return withKind(ErrorKind::Failed, std::move(error));
+  scope.succeed();
+  given->tokens = header.tokens;
+  return Error::success();
+}
+
+} // namespace
+
+kvcc_status kvcc_append(const kvcc_program *program, int32_t layer, const kvcc_append_args *args, void *stream) {
+  return report(append(program, layer, args, stream));
+}
+
+kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_attend_args *args, void *stream) {
+  return report(attend(program, layer, args, stream));
+}
+
+kvcc_status kvcc_rollback(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t count, int64_t *result) {
+  return report([&]() -> Error {
+    auto program = getLayer(handle, layer);
+    if (!program)
+      return program.takeError();
+    if (Error error = notNull(result, "result"))
+      return error;
+    if (Error error = checkTokens(tokens))
+      return error;
+    int64_t most = std::min((*program)->getPlan().cache.getWindow().getRollback(), tokens);
+    if (count < 0 || count > most)
+      return expected("a count from 0 to " + Twine(most) + " to take back from " + Twine(tokens) + " tokens",
+                      Twine(count));
+    *result = tokens - count;
+    return Error::success();
+  }());
+}
+
+kvcc_status kvcc_shared_pages(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *pages) {
+  return report([&]() -> Error {
+    auto program = getLayer(handle, layer);
+    if (!program)
+      return program.takeError();
+    if (Error error = notNull(pages, "pages"))
+      return error;
+    if (Error error = checkTokens(tokens))
+      return error;
+    *pages = getSharedPages(**program, tokens);
+    return Error::success();
+  }());
+}
+
+kvcc_status kvcc_fork(const kvcc_program *program, int32_t layer, const kvcc_fork_args *args, void *stream) {
+  return report(fork(program, layer, args, stream));
+}
+
+kvcc_status kvcc_snapshot_bytes(const kvcc_program *handle, int32_t layer, int64_t tokens, size_t *bytes) {
+  return report([&]() -> Error {
+    auto program = getLayer(handle, layer);
+    if (!program)
+      return program.takeError();
+    if (Error error = notNull(bytes, "bytes"))
+      return error;
+    if (Error error = checkTokens(tokens))
+      return error;
+    *bytes = getSnapshotBytes(getHeader(**program, tokens));
+    return Error::success();
+  }());
+}
+
+kvcc_status kvcc_snapshot_tokens(const void *bytes, size_t length, int64_t *tokens) {
+  return report([&]() -> Error {
+    if (Error error = notNull(bytes, "bytes"))
+      return error;
+    if (Error error = notNull(tokens, "tokens"))
+      return error;
+    auto opened = openSnapshot({static_cast<const uint8_t *>(bytes), length});
+    if (!opened)
+      return opened.takeError();
+    *tokens = opened->header.tokens;
+    return Error::success();
+  }());
+}
+
+kvcc_status kvcc_snapshot(const kvcc_program *program, int32_t layer, const kvcc_snapshot_args *args, void *stream) {
+  return report(snapshot(program, layer, args, stream));
+}
+
+kvcc_status kvcc_restore(const kvcc_program *program, int32_t layer, kvcc_snapshot_args *args, int32_t requantize,
+                         void *stream) {
+  return report(restore(program, layer, args, requantize, stream));
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The append kernel against the scalar writer: the same numbers stand in the cache, bit for bit, however tokens come.
+#include "dialect/Quantization.h"
+#include "test/unit/KernelTestSupport.h"
+#include "gtest/gtest.h"
+
+#include <cstring>
+#include <random>
+
+using namespace llvm;
+using namespace kvcc;
+using namespace kvcc::test;
+
+namespace {
+
+/// One sequence of a problem, and the scalar model of it.
+class Replay {
+public:
+  Replay(const Program &program, const Problem &problem, int64_t capacity, unsigned seed)
+      : program(program), cache(program, 1, capacity), capacity(capacity), random(seed) {
+    const Plan &plan = program.getPlan();
+    elementBytes = plan.cache.getDtype().getIntOrFloatBitWidth() / 8;
+    keys.resize(size_t(plan.shape.kvHeads * capacity * plan.shape.headDim * elementBytes));
+    values.resize(keys.size());
+    for (auto *bytes : {&keys, &values})
+      for (int64_t i = 0; i < int64_t(bytes->size() / elementBytes); ++i)
+        put(*bytes, i);
+  }
+
+  int64_t getTokens() const { return cache.getTokens(0); }
+  HostCache &getCache() { return cache; }
+
+  /// New numbers for the tokens from `first` on, as after taking back.
+  void renew(int64_t first) {
+    const AttentionShape &shape = program.getPlan().shape;
+    for (auto *bytes : {&keys, &values})
+      for (int64_t head = 0; head < shape.kvHeads; ++head)
+        for (int64_t i = (head * capacity + first) * shape.headDim; i < (head + 1) * capacity * shape.headDim; ++i)
+          put(*bytes, i);
+  }
+
+  void append(int64_t count, uint64_t seed = 0) {
+    if (!getTokens())
+      measured = count;
+    const AttentionShape &shape = program.getPlan().shape;
+    int64_t at = getTokens() * shape.headDim * elementBytes;
+    LaunchOptions options;
+    options.seed = seed;
+    Error error = cache.append({count}, {keys.data() + at, values.data() + at, 0, shape.headDim, capacity * shape.headDim},
+                               given, options);
+    ASSERT_FALSE(bool(error)) << toString(std::move(error));
+  }
+
+  /// The cache reads as one that the scalar writer has filled.
+  void expectLikeModel() {
+    const Plan &plan = program.getPlan();
+    int64_t tokens = getTokens(), headElements = capacity * plan.shape.headDim;
+    HostCache model(program, 1, capacity);
+    Error error = writePrefill(plan.cache, plan.schedule, model.getSequence(0), {keys.data(), headElements},
+                               {values.data(), headElements}, tokens, getPool(), statistics, measured);
+    ASSERT_FALSE(bool(error)) << toString(std::move(error));
+    size_t count = size_t(tokens * plan.shape.headDim);
+    for (int64_t head = 0; head < plan.shape.kvHeads; ++head) {
+      std::vector<float> read[2][2];
+      for (auto *sides : {read[0], read[1]})
+        for (int side : {0, 1})
+          sides[side].resize(count);
+      readSequence(plan.cache, plan.schedule, cache.getSequence(0), head, tokens, read[0][0].data(), read[0][1].data());
+      readSequence(plan.cache, plan.schedule, model.getSequence(0), head, tokens, read[1][0].data(), read[1][1].data());
+      for (int side : {0, 1})
+        for (size_t i = 0; i < count; ++i)
+          ASSERT_EQ(read[0][side][i], read[1][side][i])
+              << (side ? "value" : "key") << " head " << head << " token " << i / size_t(plan.shape.headDim)
+              << " channel " << i % size_t(plan.shape.headDim) << " of " << tokens << " tokens";
+    }
+  }
+
+  std::vector<WriterStatistics> statistics;
+  GivenVectors given;
+
+private:
+  void put(std::vector<uint8_t> &bytes, int64_t index) {
+    std::normal_distribution<float> normal;
+    const Plan &plan = program.getPlan();
+    int64_t channel = index % plan.shape.headDim;
+    uint32_t bits = kv::encodeFloat(plan.cache.getDtype(), normal(random) * (channel % 17 == 3 ? 10.0f : 1.0f) +
+                                                               (channel % 5 == 0 ? 0.5f : 0.0f));
+    std::memcpy(bytes.data() + index * elementBytes, &bits, size_t(elementBytes));
+  }
+
+  const Program &program;
+  HostCache cache;
+  int64_t capacity, measured = 0, elementBytes;
+  std::mt19937 random;
+  std::vector<uint8_t> keys, values;
+};
+
+std::vector<std::string> getPresets() {
+  std::vector<std::string> names;
+  for (const SchemePreset &preset : getSchemePresets())
+    names.push_back(preset.name.str());
+  return names;
+}
+
+struct Case {
+  std::string scheme, target = "cpu", dtype = "f16";
+  int64_t headDim = 64;
+};
+std::ostream &operator<<(std::ostream &os, const Case &c) {
+  return os << c.scheme << " on " << c.target << " of " << c.dtype << ", head_dim " << c.headDim;
+}
+
+class AppendTest : public testing::TestWithParam<Case> {
+public:
+  void load() {
+    problem.scheme = GetParam().scheme;
+    problem.target = GetParam().target;
+    problem.dtype = GetParam().dtype;
+    problem.headDim = GetParam().headDim;
+    problem.kvHeads = 1;
+    problem.qHeads = 1;
+    auto loaded = loadProgram(problem);
+    ASSERT_TRUE(bool(loaded)) << toString(loaded.takeError());
+    program = std::move(*loaded);
+  }
+  Problem problem;
+  std::unique_ptr<Program> program;
+};
+
+TEST_P(AppendTest, WritesWhatTheScalarWriterWrites) {
+  ASSERT_NO_FATAL_FAILURE(load());
+  Replay replay(*program, problem, 400, 7);
+  std::mt19937 random(3);
+  // A prefill, a chunk of one, tokens one by one over several flushes, more than fits the windows at once.
+  ASSERT_NO_FATAL_FAILURE(replay.append(90));
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  ASSERT_NO_FATAL_FAILURE(replay.append(70, 5));
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  for (int i = 0; i < 40; ++i)
+    ASSERT_NO_FATAL_FAILURE(replay.append(1, random()));
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  ASSERT_NO_FATAL_FAILURE(replay.append(13, 9));
+  ASSERT_NO_FATAL_FAILURE(replay.append(187));
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  // Taking back, and other tokens instead.
+  for (int64_t count : {int64_t(1), int64_t(16), program->getPlan().cache.getWindow().getRollback()}) {
+    replay.getCache().rollBack(0, count);
+    replay.renew(replay.getTokens());
+    ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+    for (int64_t i = 0; i < count; i += 11)
+      ASSERT_NO_FATAL_FAILURE(replay.append(std::min<int64_t>(11, count - i)));
+    ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  }
+}
+
+std::vector<Case> getCases() {
+  std::vector<Case> cases;
+  for (const std::string &preset : getPresets())
+    for (const char *target : {"cpu", "cuda-host"})
+      cases.push_back({preset, target});
+  for (const char *target : {"cpu", "cpu:generic", "cuda-host"}) {
+    cases.push_back({"innerq-base", target, "bf16", 128});
+    cases.push_back({"innerq-small", target, "f32", 32});
+    cases.push_back({"k = <i5, map = sym_signed, group = 1x64, scale = bf16, transforms = [#kv.diag<rms, strength = 0.4, "
+                     "tied>, #kv.center, #kv.hadamard<64>, #kv.token_norm<f16>], search = 5>; v = <i7, map = hybrid, "
+                     "group = 16x1, scale = f16, transforms = [#kv.center, #kv.token_norm<f8E8M0FNU>], search = 3>",
+                     target, "f16", 64});
+    cases.push_back({"k = <f4E2M1FN, map = sym, group = 1x16, scale = f8E4M3FN, transforms = [#kv.diag<tensor>]>; v = "
+                     "<f4E2M1FN, map = sym, group = 32x1, scale = f8E8M0FNU>",
+                     target, "bf16", 96});
+    cases.push_back({"k = <i6, map = asym, group = 1x32, scale = f16, search = 2>; v = <i8, map = sym_full, group = 1x32, "
+                     "scale = f8E8M0FNU>; window = <sink = 5, recent = 0, flush = 1>",
+                     target, "f16", 256});
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Presets, AppendTest, testing::ValuesIn(getCases()));
+
+} // namespace
