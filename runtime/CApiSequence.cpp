@@ -129,9 +129,10 @@ Error append(const kvcc_program *handle, int32_t layer, const kvcc_append_args *
       if (Error error = notNull(pointer, name))
         return error;
     int64_t headDim = program.getPlan().shape.headDim;
+    if (Error error = notNegative(args.sequence_stride, "sequence_stride"))
+      return error;
     for (auto [stride, name, matters] :
-         {std::tuple(args.sequence_stride, "sequence_stride", args.batch > 1),
-          {args.token_stride, "token_stride", args.max_new > 1},
+         {std::tuple(args.token_stride, "token_stride", args.max_new > 1),
           {args.head_stride, "head_stride", program.getPlan().shape.kvHeads > 1}})
       if (matters && stride < headDim)
         return expected(Twine(name) + " of at least head_dim = " + Twine(headDim), Twine(stride));

@@ -76,7 +76,7 @@ public:
   /// The prefill of both sequences with the same `tokens` tokens.
   kvcc_append_args appendArgs(int64_t tokens) {
     return {sizeof(kvcc_append_args), memory, table.data(), tableStride, slots.data(), lens.data(), newLens.data(), 2,
-            tokens, keys.data(), values.data(), 64, 64, tokens * 64};
+            tokens, keys.data(), values.data(), 0, 64, tokens * 64};
   }
 
   const std::string models = testDir() + "/models/", smollm = models + "smollm2-135m-instruct.json",
