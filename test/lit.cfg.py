@@ -43,6 +43,7 @@ config.substitutions.append(("%source", os.path.dirname(config.test_source_root)
 config.substitutions.append(("%data", os.path.join(config.test_source_root, "data")))
 config.substitutions.append(("%tools", config.kvcc_tools_dir))
 # Of a build, not of a bundle.
+config.substitutions.append(("%llvm", config.llvm_tools_dir))
 config.substitutions.append(("%build", config.kvcc_obj_root))
 config.substitutions.append(("%cxx", getattr(config, "cxx", "")))
 config.substitutions.append(("%cc", getattr(config, "cc", "")))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// kvcc-fuzz TARGET [-write-seeds=FOLDER | OPTION... FILE...]: the driver of all targets. With KVCC_FUZZ it is
+// kvcc-fuzz -list | TARGET [-write-seeds=FOLDER | OPTION... FILE...]: the driver of all targets. With KVCC_FUZZ it is
 // libFuzzer; otherwise it runs the seeds of the target, or the files, and mutations of them by fixed random numbers, so
 // that the targets are built and run by every test.
 #include "test/fuzz/FuzzTarget.h"
@@ -167,6 +167,11 @@ static int drive(const fuzz::Target &target, int argc, char **argv) {
 
 int main(int argc, char **argv) {
   std::string names;
+  if (argc == 2 && StringRef(argv[1]) == "-list") {
+    for (const fuzz::Target *target : kTargets)
+      outs() << target->name << "\n";
+    return 0;
+  }
   for (const fuzz::Target *target : kTargets) {
     names += (names.empty() ? "" : ", ") + std::string(target->name);
     if (argc < 2 || StringRef(argv[1]) != target->name)
