@@ -25,6 +25,7 @@ config.test_exec_root = os.path.join(config.kvcc_obj_root, "test")
 cache = tempfile.mkdtemp(prefix="kvcc-lit-cache-")
 atexit.register(shutil.rmtree, cache, ignore_errors=True)
 config.environment["KVCC_CACHE_DIR"] = cache
+config.environment["KVCC_TEST_DIR"] = config.test_source_root
 config.environment["FILECHECK_OPTS"] = "--enable-var-scope"
 
 # Everything that decides where NVRTC, the driver and the host's compiler are found.

@@ -19,13 +19,14 @@
 #include "llvm/Support/raw_ostream.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <random>
 
 using namespace llvm;
 using namespace kvcc;
 
-static const fuzz::Target *const kTargets[] = {&fuzz::config, &fuzz::safetensors, &fuzz::assembly, &fuzz::scheme,
-                                               &fuzz::cacheEntry};
+static const fuzz::Target *const kTargets[] = {&fuzz::config, &fuzz::safetensors, &fuzz::assembly,
+                                               &fuzz::layers, &fuzz::scheme,      &fuzz::cacheEntry};
 
 void fuzz::require(bool holds, const char *rule) {
   if (holds)
@@ -82,11 +83,99 @@ static int writeSeeds(const fuzz::Target &target, StringRef folder) {
   return 0;
 }
 
+/// A word or a number of `text`, or nothing: [first, second).
+static std::pair<size_t, size_t> findWord(StringRef text, size_t from) {
+  auto isInner = [](char c) { return isAlnum(c) || c == '_' || c == '.'; };
+  size_t first = from;
+  while (first < text.size() && !isInner(text[first]))
+    ++first;
+  while (first > 0 && first < text.size() && isInner(text[first - 1]))
+    --first;
+  size_t end = first;
+  while (end < text.size() && isInner(text[end]))
+    ++end;
+  return {first, end};
+}
+
+/// Changes `text` in one of the ways that find most: bits, bytes, pieces taken out, repeated or brought from `other`;
+/// and, so that text stays near what can be parsed, whole words and numbers.
+static void mutate(std::string &text, StringRef other, std::mt19937_64 &random) {
+  auto below = [&](size_t bound) { return bound ? size_t(random() % bound) : 0; };
+  size_t at = below(text.size() + 1), length = 1 + below(std::min<size_t>(text.size() + 1, 32));
+  static constexpr const char *kTokens[] = {"null", "[", "]", "{", "}", "<", ">", "\"", ",", "=", "x", "true", "\xff"};
+  static constexpr const char *kNumbers[] = {
+      "0",  "-1",  "1",   "2",   "3",     "16",         "31",         "32",    "33",   "64",
+      "96", "128", "256", "257", "65536", "2147483648", "4294967296", "1e999", "0.25", "9223372036854775807"};
+  auto [first, end] = findWord(text, at);
+  switch (random() % 10) {
+  case 0:
+    if (at < text.size())
+      text[at] = char(text[at] ^ (1 << below(8)));
+    break;
+  case 1:
+    if (at < text.size())
+      text[at] = char(random());
+    break;
+  case 2:
+    text.erase(at, length);
+    break;
+  case 3:
+    text.insert(below(text.size() + 1), StringRef(text).substr(at, length).str());
+    break;
+  case 4:
+    text.insert(at, other.substr(below(other.size()), length).str());
+    break;
+  case 5:
+    text.replace(at, below(4), kTokens[below(std::size(kTokens))]);
+    break;
+  case 6: {
+    auto [from, to] = findWord(other, below(other.size()));
+    text.replace(first, end - first, other.slice(from, to).str());
+    break;
+  }
+  case 7: {
+    // Twice or not at all: a line.
+    size_t begin = text.rfind('\n', at), stop = text.find('\n', at);
+    begin = begin == std::string::npos ? 0 : begin;
+    std::string line = StringRef(text).slice(begin, stop).str();
+    if (random() % 2)
+      text.erase(begin, line.size());
+    else
+      text.insert(begin, line);
+    break;
+  }
+  default:
+    // The next number from here on, or its tail where it follows letters, as in i4.
+    while (first < text.size() && !isDigit(text[first]))
+      ++first;
+    end = first;
+    while (end < text.size() && isDigit(text[end]))
+      ++end;
+    text.replace(first, end - first, kNumbers[below(std::size(kNumbers))]);
+  }
+}
+
 #ifdef KVCC_FUZZ
 
 extern "C" int LLVMFuzzerRunDriver(int *argc, char ***argv, int (*callback)(const uint8_t *data, size_t size));
 
+extern "C" size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t maxSize);
+
 static const fuzz::Target *running;
+
+/// Half of the time as above, else libFuzzer's own ways, which learn from comparisons.
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t maxSize, unsigned seed) {
+  if (seed % 2)
+    return LLVMFuzzerMutate(data, size, maxSize);
+  static const std::vector<std::string> seeds = running->getSeeds();
+  std::mt19937_64 random(seed);
+  std::string text(reinterpret_cast<const char *>(data), size);
+  for (uint64_t count = 1 + random() % 3; count; --count)
+    mutate(text, seeds[size_t(random() % seeds.size())], random);
+  size = std::min(text.size(), maxSize);
+  std::memcpy(data, text.data(), size);
+  return size;
+}
 
 static int drive(const fuzz::Target &target, int argc, char **argv) {
   running = &target;
@@ -105,35 +194,6 @@ static void keepInput(void *) {
   std::error_code error;
   raw_fd_ostream("crash-input", error) << input;
   errs() << "kvcc-fuzz: the input is in ./crash-input\n";
-}
-
-/// Changes `text` in one of the ways that find most: bits, bytes, pieces taken out, repeated or brought from `other`.
-static void mutate(std::string &text, StringRef other, std::mt19937_64 &random) {
-  auto below = [&](size_t bound) { return bound ? size_t(random() % bound) : 0; };
-  size_t at = below(text.size() + 1), length = 1 + below(std::min<size_t>(text.size() + 1, 32));
-  static constexpr const char *kTokens[] = {"0", "-1", "4294967296", "1e999", "null", "[",  "]",   "{",    "}",   "<",
-                                            ">", "\"", ",",          "=",     "x",    "i3", "f16", "true", "\xff"};
-  switch (random() % 6) {
-  case 0:
-    if (at < text.size())
-      text[at] = char(text[at] ^ (1 << below(8)));
-    break;
-  case 1:
-    if (at < text.size())
-      text[at] = char(random());
-    break;
-  case 2:
-    text.erase(at, length);
-    break;
-  case 3:
-    text.insert(below(text.size() + 1), StringRef(text).substr(at, length).str());
-    break;
-  case 4:
-    text.insert(at, other.substr(below(other.size()), length).str());
-    break;
-  default:
-    text.replace(at, below(4), kTokens[below(std::size(kTokens))]);
-  }
 }
 
 static int drive(const fuzz::Target &target, int argc, char **argv) {
