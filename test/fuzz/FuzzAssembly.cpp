@@ -50,7 +50,8 @@ static void run(llvm::StringRef bytes) {
   mlir::MLIRContext &context = fuzz::getContext();
   mlir::ScopedDiagnosticHandler quiet(&context, [](mlir::Diagnostic &) {});
   mlir::ParserConfig parser(&context);
-  auto module = mlir::parseSourceString<mlir::ModuleOp>(bytes, parser);
+  std::string text = bytes.str(); // MLIR's lexer counts on the zero behind it
+  auto module = mlir::parseSourceString<mlir::ModuleOp>(text, parser);
   if (!module)
     return;
   std::string first = print(*module);
