@@ -10,6 +10,8 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MathExtras.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace kvcc::kv;
 
@@ -410,8 +412,8 @@ LogicalResult ObjectiveAttr::verify(function_ref<InFlightDiagnostic()> emitError
   // objective_c1
   for (auto [name, value] : {std::pair("budget", budget.convertToDouble()),
                              std::pair("max_kl", maxKl.convertToDouble()), std::pair("memory", double(memory))})
-    if (!(value >= 0))
-      return emitError() << "expected " << name << " that is not negative, but got " << value;
+    if (!(value >= 0) || std::isinf(value)) // an infinity has no text that could be read back
+      return emitError() << "expected " << name << " that is finite and not negative, but got " << value;
   // objective_c2
   for (auto [name, value, limit] :
        {std::tuple("context", context, int64_t(INT32_MAX)), std::tuple("batch", batch, int64_t(65536)),

@@ -274,7 +274,7 @@ def Kv_ObjectiveAttr : Kv_Attr<"Objective", "objective"> {
     - `specs`: how many distinct pairs of formats a model may have, so many kernels per shape.
 
     Constraints:
-    - (C1) budget and max_kl are not negative; memory is not negative;
+    - (C1) budget and max_kl are finite and not negative; memory is not negative;
     - (C2) context is 1 to 2^31-1, batch 1 to 65536, specs 1 to 64.
 
     Example: `#kv.objective<budget = 3.5, context = 32768>`.

@@ -6,6 +6,7 @@
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/IR/Diagnostics.h"
 #include "runtime/JsonText.h"
+#include "runtime/Scheme.h"
 #include "llvm/Support/Base64.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -136,6 +137,9 @@ private:
       if (!format || !damage || !std::isfinite(*damage) || *damage < 0)
         return fail(where + "expected a format of key or value with a damage that is not negative, but got " +
                     quoteJson(value));
+      if (format->size() > kMaxAttributeText)
+        return fail(where + "expected a format of at most " + Twine(kMaxAttributeText) + " characters, but got " +
+                    Twine(format->size()));
       std::string message;
       mlir::ScopedDiagnosticHandler handler(&context,
                                             [&](mlir::Diagnostic &diagnostic) { message = diagnostic.str(); });

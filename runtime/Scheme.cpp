@@ -88,6 +88,9 @@ template <typename T>
 static Expected<T> parsePart(StringRef part, StringRef mnemonic, StringRef text, int64_t headDim,
                              mlir::MLIRContext &context) {
   std::string whole = substitute(text, headDim);
+  if (whole.size() > kMaxAttributeText)
+    return createStringError("expected " + part + " of at most " + Twine(kMaxAttributeText) + " characters, but got " +
+                             Twine(whole.size()));
   if (StringRef(whole).starts_with("<"))
     whole = ("#kv." + mnemonic).str() + whole;
   std::string message;

@@ -17,6 +17,10 @@ struct Scheme {
   kv::WindowAttr window;
 };
 
+/// Characters of an attribute's text that are parsed. MLIR's parser recurses once per bracket or sign, so that a longer
+/// text from outside could overflow the stack.
+constexpr size_t kMaxAttributeText = 1024;
+
 /// One row of the table of presets; the attributes as IR text, see parseScheme.
 struct SchemePreset {
   llvm::StringLiteral name, key, value, window, source;

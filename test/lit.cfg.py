@@ -25,6 +25,7 @@ config.test_exec_root = os.path.join(config.kvcc_obj_root, "test")
 cache = tempfile.mkdtemp(prefix="kvcc-lit-cache-")
 atexit.register(shutil.rmtree, cache, ignore_errors=True)
 config.environment["KVCC_CACHE_DIR"] = cache
+config.environment["KVCC_TEST_DIR"] = config.test_source_root
 config.environment["FILECHECK_OPTS"] = "--enable-var-scope"
 
 # Everything that decides where NVRTC, the driver and the host's compiler are found.
@@ -42,6 +43,11 @@ config.substitutions.append(("%models", os.path.join(config.test_source_root, "m
 config.substitutions.append(("%source", os.path.dirname(config.test_source_root)))
 config.substitutions.append(("%data", os.path.join(config.test_source_root, "data")))
 config.substitutions.append(("%tools", config.kvcc_tools_dir))
+# Of a build, not of a bundle.
+config.substitutions.append(("%llvm", config.llvm_tools_dir))
+config.substitutions.append(("%build", config.kvcc_obj_root))
+config.substitutions.append(("%cxx", getattr(config, "cxx", "")))
+config.substitutions.append(("%cc", getattr(config, "cc", "")))
 
 
 def doctor():
@@ -88,5 +94,12 @@ if has_host_compiler():
     config.available_features.add("host-cxx")
 if has_llc_for_aarch64():
     config.available_features.add("aarch64-llc")
+# An instrumented library asks its consumers for the same instrumentation.
+if getattr(config, "cmake", "") and not config.sanitize:
+    llvm_config.with_environment("PATH", os.path.dirname(config.cmake), append_path=True)
+    if shutil.which("pkg-config") and shutil.which("ninja"):
+        config.available_features.add("cmake-build")
+if getattr(config, "is_clang", False):
+    config.available_features.add("clang")
 if shutil.which("readelf"):
     config.available_features.add("readelf")

@@ -169,19 +169,25 @@ module attributes {
 //===-- #kv.objective -----------------------------------------------------------------------===//
 
 module attributes {
-  // expected-error @below {{expected budget that is not negative, but got -3}}
+  // expected-error @below {{expected budget that is finite and not negative, but got -3}}
   objective_c1_budget = #kv.objective<budget = -3>} {}
 
 // -----
 
 module attributes {
-  // expected-error @below {{expected max_kl that is not negative, but got -1}}
+  // expected-error @below {{expected budget that is finite and not negative, but got}}
+  objective_c1_infinite = #kv.objective<budget = 1.0e999>} {}
+
+// -----
+
+module attributes {
+  // expected-error @below {{expected max_kl that is finite and not negative, but got -1}}
   objective_c1_max_kl = #kv.objective<max_kl = -1>} {}
 
 // -----
 
 module attributes {
-  // expected-error @below {{expected memory that is not negative, but got -8}}
+  // expected-error @below {{expected memory that is finite and not negative, but got -8}}
   objective_c1_memory = #kv.objective<memory = -8>} {}
 
 // -----

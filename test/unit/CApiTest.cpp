@@ -149,6 +149,19 @@ TEST_F(CApiTest, DecodesOneStep) {
   }
 }
 
+TEST_F(CApiTest, SchemesOfBracketsDoNotOverflowTheStack) {
+  kvcc_compile_options options = compileOptions();
+  const std::string deep = "k = " + std::string(100000, '[') + "; v = <bf16>";
+  options.scheme = deep.c_str();
+  EXPECT_EQ(kvcc_compile(context, &options, &program), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("expected k of at most 1024 characters, but got 100000"));
+  // What is just short enough is parsed, and refused by the parser.
+  const std::string longest = "k = " + std::string(1024, '[') + "; v = <bf16>";
+  options.scheme = longest.c_str();
+  EXPECT_EQ(kvcc_compile(context, &options, &program), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("expected attribute value"));
+}
+
 TEST_F(CApiTest, SchemesAreText) {
   for (const char *scheme : {"auto; budget = 3.5", "innerq-small; v = <i4, map = asym, group = 1x32, scale = f16>"}) {
     kvcc_compile_options options = compileOptions();

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// kvcc.h for C++17: handles that are freed by themselves, and errors as exceptions. Nothing else; kvcc.h says what the
+// functions do.
+//
+//   kvcc::Context context;
+//   auto options = kvcc::sized<kvcc_compile_options>();
+//   options.model = "config.json", options.scheme = "innerq-small", options.target = "cpu";
+//   kvcc::Program program = context.compile(options);
+#ifndef KVCC_HPP
+#define KVCC_HPP
+
+#include "kvcc.h"
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+namespace kvcc {
+
+/// What a function of kvcc.h returned other than KVCC_OK, and kvcc_last_message().
+class Error : public std::runtime_error {
+public:
+  Error(kvcc_status status, const std::string &message) : std::runtime_error(message), code(status) {}
+  kvcc_status status() const noexcept { return code; }
+
+private:
+  kvcc_status code;
+};
+
+inline void check(kvcc_status status) {
+  if (status != KVCC_OK)
+    throw Error(status, kvcc_last_message());
+}
+
+/// A structure of kvcc.h: zeros, and `size` as it has to be.
+template <typename T> T sized() {
+  T structure = {};
+  structure.size = sizeof(T);
+  return structure;
+}
+
+/// The kernels of a model. Can be moved, not copied; one that was moved from can only be assigned to or destroyed.
+class Program {
+public:
+  /// Takes over a handle.
+  explicit Program(kvcc_program *program) noexcept : handle(program) {}
+  kvcc_program *get() const noexcept { return handle.get(); }
+
+  kvcc_program_info info() const {
+    auto result = sized<kvcc_program_info>();
+    check(kvcc_program_get_info(get(), &result));
+    return result;
+  }
+  kvcc_layer_info layer(int32_t index) const {
+    auto result = sized<kvcc_layer_info>();
+    check(kvcc_program_get_layer(get(), index, &result));
+    return result;
+  }
+  int64_t pagesFor(int32_t layer, int64_t tokens) const {
+    int64_t pages = 0;
+    check(kvcc_pages_for(get(), layer, tokens, &pages));
+    return pages;
+  }
+  size_t workspaceBytes(int32_t layer, int64_t batch, int64_t maxTokens) const {
+    size_t bytes = 0;
+    check(kvcc_workspace_bytes(get(), layer, batch, maxTokens, &bytes));
+    return bytes;
+  }
+  void prefill(int32_t layer, const kvcc_prefill_args &args) const { check(kvcc_prefill(get(), layer, &args)); }
+  void attend(int32_t layer, const kvcc_attend_args &args, void *stream = nullptr) const {
+    check(kvcc_attend(get(), layer, &args, stream));
+  }
+
+private:
+  struct Destroy {
+    void operator()(kvcc_program *program) const noexcept { kvcc_program_destroy(program); }
+  };
+  std::unique_ptr<kvcc_program, Destroy> handle;
+};
+
+/// A kernel cache, a compiler and a pool of threads. Moves as Program does; programs may outlive it.
+class Context {
+public:
+  Context() : Context(nullptr) {}
+  explicit Context(const kvcc_context_options &options) : Context(&options) {}
+  kvcc_context *get() const noexcept { return handle.get(); }
+
+  Program compile(const kvcc_compile_options &options) const {
+    kvcc_program *program = nullptr;
+    check(kvcc_compile(get(), &options, &program));
+    return Program(program);
+  }
+
+private:
+  explicit Context(const kvcc_context_options *options) {
+    kvcc_context *context = nullptr;
+    check(kvcc_context_create(options, &context));
+    handle.reset(context);
+  }
+  struct Destroy {
+    void operator()(kvcc_context *context) const noexcept { kvcc_context_destroy(context); }
+  };
+  std::unique_ptr<kvcc_context, Destroy> handle;
+};
+
+} // namespace kvcc
+
+#endif
