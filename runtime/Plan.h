@@ -50,8 +50,15 @@ llvm::Expected<Plan> makePlan(mlir::MLIRContext &context, const AttentionShape &
 /// Runs the passes that choose how the layers of a module (kv.layer) are stored.
 llvm::Error runSelection(mlir::ModuleOp module, std::vector<std::string> &remarks);
 
-/// The module of a plan, lowered to `level`.
-llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>> lowerPlan(const Plan &plan, Level level);
+/// A module in a context that belongs to it alone.
+struct LoweredModule {
+  std::unique_ptr<mlir::MLIRContext> context; // before what lives in it
+  mlir::OwningOpRef<mlir::ModuleOp> module;
+};
+
+/// What Plan::print() wrote, lowered to `level`. Any number of threads may lower at once, and nothing that a process
+/// compiled before has a say in the result.
+llvm::Expected<LoweredModule> lowerPlan(llvm::StringRef text, kv::TargetKind kind, Level level);
 
 std::string printModule(mlir::ModuleOp module);
 
