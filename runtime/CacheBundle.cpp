@@ -35,7 +35,7 @@ std::string encodeCacheBundle(ArrayRef<CacheRecord> records, StringRef producer)
   std::vector<const CacheRecord *> sorted;
   for (const CacheRecord &record : records)
     sorted.push_back(&record);
-  llvm::stable_sort(sorted, [](auto *a, auto *b) { return a->key.digest() < b->key.digest(); });
+  llvm::sort(sorted, [](auto *a, auto *b) { return a->key.digest() < b->key.digest(); });
   sorted.erase(std::unique(sorted.begin(), sorted.end(), [](auto *a, auto *b) { return a->key == b->key; }),
                sorted.end());
 
@@ -93,16 +93,17 @@ Expected<std::vector<CacheRecord>> decodeCacheBundle(StringRef bytes, StringRef 
 Error importRecords(KernelCache &cache, ArrayRef<CacheRecord> records) {
   CacheStat stat = cache.stat();
   if (stat.directory.empty() || stat.mode != CacheMode::ReadWrite)
-    return fail("expected a kernel cache on disk that can be written (mode rw), but got " +
-                (stat.directory.empty() ? "none" : "'" + stat.directory + "' in mode " + stringifyCacheMode(stat.mode)));
+    return fail(
+        "expected a kernel cache on disk that can be written (mode rw), but got " +
+        (stat.directory.empty() ? "none" : "'" + stat.directory + "' in mode " + stringifyCacheMode(stat.mode)));
   uint64_t total = 0;
   for (const CacheRecord &record : records)
     total += entryBytes(record);
   // A trim goes down to nine tenths: what is imported must survive the first one.
   uint64_t room = stat.maxBytes - stat.maxBytes / 10;
   if (total > room)
-    return fail("expected entries of at most " + Twine(room) + " bytes (nine tenths of KVCC_CACHE_MAX_BYTES), but got " +
-                Twine(total));
+    return fail("expected entries of at most " + Twine(room) +
+                " bytes (nine tenths of KVCC_CACHE_MAX_BYTES), but got " + Twine(total));
   for (const CacheRecord &record : records)
     if (!cache.publish(record.key, record.bytes->getBuffer(), record.label))
       return fail("cannot store '" + record.label + "' in '" + stat.directory + "'");

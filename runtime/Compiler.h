@@ -30,7 +30,8 @@ struct Artifact {
   std::vector<CacheRecord> records;
 };
 
-/// An MLIR context, a kernel cache and, once it is needed, NVRTC. Thread-safe: planning takes turns, compiling does not.
+/// An MLIR context, a kernel cache and, once it is needed, NVRTC. Thread-safe: planning takes turns, compiling does
+/// not.
 class Compiler {
 public:
   explicit Compiler(CacheOptions options = {});
@@ -51,10 +52,10 @@ public:
   /// for people and are not.
   ///
   /// Bundles (see CacheBundle.h) bring kernels of which this machine cannot know the key: a cubin has that of the NVRTC
-  /// that made it, an object for target `cpu` that of the very processor. They carry a second entry for each, a stand-in,
-  /// whose key lacks what differs and whose content is the key to look up. Only bundles do: what was compiled here for
-  /// another target never changes what target `cpu` gets. The kernel's own key comes first, then the stand-in, then the
-  /// compiler.
+  /// that made it, an object for target `cpu` that of the very processor. They carry a second entry for each, a
+  /// stand-in, whose key lacks what differs and whose content is the key to look up. Only bundles do: what was compiled
+  /// here for another target never changes what target `cpu` gets. The kernel's own key comes first, then the stand-in,
+  /// then the compiler.
   llvm::Expected<Artifact> emit(const Plan &plan, Emit form);
   /// What the executors of `plans` load, compiled side by side on up to `threads` threads. `done` is called after each,
   /// one call at a time, in the order in which they end.
@@ -85,13 +86,13 @@ private:
   std::shared_ptr<Nvrtc> nvrtc;
 };
 
-/// Everything that turns a plan into code, apart from the plan: the compiler's own sources and LLVM's version. A changed
-/// pass never finds what the old one made.
+/// Everything that turns a plan into code, apart from the plan: the compiler's own sources and LLVM's version. A
+/// changed pass never finds what the old one made.
 std::string getCompilerIdentity();
 
 /// Calls body(0) .. body(items - 1) on up to `threads` threads and waits for all of them: for work of milliseconds and
-/// more. Of several errors the one of the first item is returned. The threads are new ones, with stacks that a compiler can
-/// use, and live as long as the call.
+/// more. Of several errors the one of the first item is returned. The threads are new ones, with stacks that a compiler
+/// can use, and live as long as the call.
 llvm::Error runSideBySide(size_t items, unsigned threads, llvm::function_ref<llvm::Error(size_t)> body);
 
 /// Names of the kernels in every module.
