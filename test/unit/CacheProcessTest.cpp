@@ -105,6 +105,8 @@ TEST_F(CacheProcessTest, SixteenProcessesCompileTheSameKernels) {
   for (unsigned i = 0; i < kProcesses; ++i)
     workers.push_back(startWorker({"race", directory, std::to_string(i), std::to_string(kKernels)}, hold[0]));
   close(hold[0]);
+  for (const Worker &worker : workers)
+    ASSERT_GT(worker.process, 0);
   auto start = std::chrono::steady_clock::now();
   close(hold[1]); // all at once
   unsigned published = 0;
@@ -139,6 +141,7 @@ TEST_F(CacheProcessTest, KilledPublishersLeaveNothingThatIsUsed) {
       workers.push_back(
           startWorker({"endless", directory, std::to_string(random() % 1000), std::to_string(kKernels)}, nothing));
     for (const Worker &worker : workers) { // publishing by now
+      ASSERT_GT(worker.process, 0);
       char byte;
       ASSERT_EQ(read(worker.output, &byte, 1), 1);
       close(worker.output);

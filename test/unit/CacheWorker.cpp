@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <fcntl.h>
 #include <numeric>
 #include <random>
+#include <sys/prctl.h>
 #include <thread>
 #include <unistd.h>
 
@@ -37,6 +39,7 @@ test::Worker test::startWorker(std::vector<std::string> arguments, int hold) {
     return {};
   Worker worker{::fork(), output[0]};
   if (worker.process == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL); // none outlives a test that failed
     ::dup2(hold, 0);
     ::dup2(output[1], 1);
     ::execv("/proc/self/exe", argv.data());

@@ -4,8 +4,8 @@
 
 Usage: load.py [--runs N] [--target T]... [--record]
 
-Every figure is the median of N fresh processes (default 5), which load libkvcc.so, create a context and compile; the
-cache is empty for `cold` and holds everything for `warm`. --record writes results/load-DATE.md.
+Every figure is the median, and in brackets the minimum, of N fresh processes (default 5), which load libkvcc.so, create a
+context and compile; the cache is empty for `cold` and holds everything for `warm`. --record writes results/load-DATE.md.
 """
 import argparse
 import ctypes
@@ -50,14 +50,28 @@ def table(layers, variants):
                    "window = #kv.window<sink = 0, recent = 0, flush = 32>}\n" for i in range(layers))
 
 
-def measure(arguments, cpus, runs, cold, cache):
-    times = []
-    for _ in range(runs if cold else runs + 1):
-        with tempfile.TemporaryDirectory(prefix="kvcc-load-") as empty:
-            done = subprocess.run(["taskset", "-c", cpus, sys.executable, __file__, "--load", *arguments], check=True,
-                                  env={**os.environ, "KVCC_CACHE_DIR": empty if cold else cache}, capture_output=True)
-            times.append(float(done.stdout))
-    return statistics.median(times if cold else times[1:])
+def run(arguments, cpus, cache):
+    """One process on these processors, in milliseconds."""
+    done = subprocess.run(["taskset", "-c", cpus, sys.executable, __file__, "--load", *arguments], check=True,
+                          env={**os.environ, "KVCC_CACHE_DIR": cache}, stdout=subprocess.PIPE)
+    return float(done.stdout)
+
+
+def measure(arguments, sets, runs, cache):
+    """Times of every set of processors, cold and then warm; round by round, so that the machine's moods fall on all."""
+    run(arguments, sets[-1], cache)
+    times = [[] for _ in range(2 * len(sets))]
+    for _ in range(runs):
+        for i, cpus in enumerate(sets):
+            with tempfile.TemporaryDirectory(prefix="kvcc-load-") as empty:
+                times[i].append(run(arguments, cpus, empty))
+            times[len(sets) + i].append(run(arguments, cpus, cache))
+    return times
+
+
+def format_times(times):
+    return " ".join(text.format(f"{time:.0f}" if time >= 100 else f"{time:.1f}")
+                    for text, time in (("{}", statistics.median(times)), ("({})", min(times))))
 
 
 def main():
@@ -81,10 +95,8 @@ def main():
                     scheme, cache = Path(folder) / f"{model}-{variants}.mlir", f"{folder}/{model}-{target}-{variants}"
                     scheme.write_text(table(layers, variants))
                     arguments = [str(ROOT / f"test/models/{model}.json"), str(scheme), target]
-                    times = [measure(arguments, cpus, options.runs, cold, cache)
-                             for cold in (True, False) for cpus in sets]
-                    cells = [model, target, str(variants)] + [f"{time:.0f}" if time >= 100 else f"{time:.1f}"
-                                                              for time in times]
+                    times = measure(arguments, sets, options.runs, cache)
+                    cells = [model, target, str(variants)] + [format_times(each) for each in times]
                     lines.append("| " + " | ".join(cells) + " |")
                     print(lines[-1], flush=True)
     if options.record:
@@ -93,9 +105,9 @@ def main():
         load_average = os.getloadavg()[2]
         today = datetime.date.today()
         command = "tools/dev bench load " + " ".join(sys.argv[1:])
-        text = (f"Milliseconds from loading libkvcc.so until all kernels of a model can run, medians of {options.runs} "
-                f"processes; {name}, {len(processors)} processors, load average {load_average:.1f} meanwhile, {today}; "
-                f"`{command}`. Kernels: distinct pairs of formats, given by a table.\n\n")
+        text = (f"Milliseconds from loading libkvcc.so until all kernels of a model can run, medians and (minima) of "
+                f"{options.runs} processes; {name}, {len(processors)} processors, which others used as well (load "
+                f"average {load_average:.1f}), {today}; `{command}`. Kernels: distinct pairs of formats, given by a table.\n\n")
         (ROOT / f"tools/bench/results/load-{today}.md").write_text(text + "\n".join(lines) + "\n")
 
 
