@@ -96,9 +96,10 @@ Expected<std::unique_ptr<CacheDirectory>> CacheDirectory::open(StringRef path, b
 CacheDirectory::~CacheDirectory() { ::close(fd); }
 
 // Only a folder that holds nothing but our files is closed to readers: the variable may name a
-// folder with another purpose (/opt, a home), which must keep its mode. Entries are 0600 anyway.
+// folder with another purpose (/opt, a home), which must keep its mode. Entries are 0600 anyway. Rights
+// are only taken away: an owner who may not write wants it so.
 void CacheDirectory::makePrivate(unsigned mode) const {
-  if ((mode & 0777) == 0700)
+  if ((mode & 0077) == 0)
     return;
   int copy = ::openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *stream = copy < 0 ? nullptr : ::fdopendir(copy);
@@ -114,7 +115,7 @@ void CacheDirectory::makePrivate(unsigned mode) const {
   }
   ::closedir(stream);
   if (onlyOurs)
-    (void)::fchmod(fd, 0700);
+    (void)::fchmod(fd, mode & 0700);
 }
 
 std::string CacheDirectory::whyNotWritable() const {

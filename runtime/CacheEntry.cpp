@@ -121,4 +121,27 @@ Error checkCacheEntryDigest(const CacheEntryHeader &header, StringRef head, Stri
                                                          ", but got " + toHex(asString(actual), true));
 }
 
+Expected<CacheEntryView> takeCacheEntry(StringRef &bytes) {
+  StringRef head = bytes.take_front(CacheEntryHeader::kSize);
+  uint64_t fileSize = head.size();
+  CacheKey::Digest digest{};
+  if (head.size() == CacheEntryHeader::kSize) {
+    // What the lengths say, or all there is if they say more: decoding then names the mismatch.
+    uint64_t rest = bytes.size() - head.size(), label = support::endian::read32le(head.data() + 12);
+    uint64_t payload = support::endian::read64le(head.data() + 16);
+    fileSize += label > rest || payload > rest - label ? rest : label + payload;
+    std::memcpy(digest.data(), head.data() + 24, digest.size());
+  }
+  CacheKey key(digest);
+  Expected<CacheEntryHeader> header = decodeCacheEntryHeader(head, fileSize, key);
+  if (!header)
+    return header.takeError();
+  StringRef label = bytes.substr(CacheEntryHeader::kSize, header->labelSize);
+  StringRef payload = bytes.substr(CacheEntryHeader::kSize + header->labelSize, header->payloadSize);
+  if (Error error = checkCacheEntryDigest(*header, head, label, payload))
+    return std::move(error);
+  bytes = bytes.drop_front(fileSize);
+  return CacheEntryView{key, label, payload};
+}
+
 } // namespace kvcc

@@ -48,13 +48,13 @@ public:
   static CacheKey fromParts(llvm::ArrayRef<CacheKeyPart> parts);
   /// Reads back what hex() wrote: exactly 64 lower-case hexadecimal digits.
   static std::optional<CacheKey> fromHex(llvm::StringRef hex);
+  explicit CacheKey(const Digest &digest) : bytes(digest) {}
 
   const Digest &digest() const { return bytes; }
   std::string hex() const;
   friend bool operator==(const CacheKey &a, const CacheKey &b) { return a.bytes == b.bytes; }
 
 private:
-  explicit CacheKey(const Digest &digest) : bytes(digest) {}
   Digest bytes;
 };
 
@@ -87,6 +87,14 @@ llvm::Expected<CacheEntryHeader> decodeCacheEntryHeader(llvm::StringRef head, ui
 /// Checks the digest of a header that decodeCacheEntryHeader accepted.
 llvm::Error checkCacheEntryDigest(const CacheEntryHeader &header, llvm::StringRef head, llvm::StringRef label,
                                   llvm::StringRef payload);
+
+/// One entry in a row of them.
+struct CacheEntryView {
+  CacheKey key;
+  llvm::StringRef label, payload; ///< parts of what was read
+};
+/// Takes the entry at the front of `bytes`, completely checked.
+llvm::Expected<CacheEntryView> takeCacheEntry(llvm::StringRef &bytes);
 
 } // namespace kvcc
 

@@ -11,6 +11,7 @@
 #include "llvm/Config/llvm-config.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
+#include "llvm/Support/ThreadPool.h"
 
 #include <chrono>
 
@@ -34,11 +35,11 @@ constexpr EmitName kEmitNames[] = {
 
 std::unique_ptr<MemoryBuffer> toBuffer(StringRef text) { return MemoryBuffer::getMemBufferCopy(text, "kvcc"); }
 
-/// Everything that turns a plan into code, apart from the plan: the compiler's own sources and LLVM's
-/// version. A changed pass never finds what the old one made.
-std::string compilerIdentity() { return "kvcc " KVCC_VERSION " " KVCC_COMPILER_DIGEST " llvm " LLVM_VERSION_STRING; }
-
 } // namespace
+
+std::string kvcc::getCompilerIdentity() {
+  return "kvcc " KVCC_VERSION " " KVCC_COMPILER_DIGEST " llvm " LLVM_VERSION_STRING;
+}
 
 StringRef kvcc::stringify(Emit emit) {
   return find_if(kEmitNames, [&](const EmitName &entry) { return entry.form == emit; })->name;
@@ -87,7 +88,7 @@ static std::string describe(const cpu::Machine &machine) {
 
 /// What a tuned schedule is for: all of a plan that the passes have decided by themselves, and the processor.
 static CacheKey getTunedKey(const Plan &plan) {
-  return CacheKey::create({"schedule", plan.print(), compilerIdentity(), {}, describe(plan.target.machine)});
+  return CacheKey::create({"schedule", plan.print(), getCompilerIdentity(), {}, describe(plan.target.machine)});
 }
 
 void Compiler::storeTuned(const Plan &plan, const ScheduleOptions &options) {
@@ -139,6 +140,7 @@ Emit Compiler::getExecutableForm(const Plan &plan) {
 }
 
 Expected<std::shared_ptr<Nvrtc>> Compiler::getNvrtc() {
+  std::lock_guard lock(nvrtcMutex);
   if (!nvrtc) {
     auto loaded = Nvrtc::load();
     if (!loaded)
@@ -148,124 +150,226 @@ Expected<std::shared_ptr<Nvrtc>> Compiler::getNvrtc() {
   return nvrtc;
 }
 
-Expected<Artifact> Compiler::throughCache(const Plan &plan, const KernelInputs &inputs, Produce produce) {
-  CacheKey key = CacheKey::create(inputs);
-  Artifact artifact;
-  artifact.bytes = cache.lookup(key);
-  artifact.cached = artifact.bytes != nullptr;
-  if (artifact.cached)
-    return artifact;
-  auto bytes = produce();
-  if (!bytes)
-    return bytes.takeError();
+/// What is looked up for a kernel, in this order.
+struct Compiler::Request {
+  KernelInputs inputs;
+  std::optional<CacheKey> key;     ///< none if what it takes to name the kernel is not here
+  std::optional<CacheKey> standIn; ///< none if the kernel is for this machine alone
+  bool acceptsStandIn = false;
+};
+
+/// The key of a stand-in: `inputs` with what is known everywhere in place of the compiler's build or the processor.
+static CacheKey getStandInKey(KernelInputs inputs) {
+  std::string kind = ("stand-in for " + inputs.kind).str();
+  inputs.kind = kind;
+  return CacheKey::create(inputs);
+}
+
+Expected<Artifact> Compiler::throughCache(const Plan &plan, const Request &request, Produce produce) {
   std::string label = plan.scheme + " " + plan.target.name + " " + std::to_string(plan.shape.qHeads) + "/" +
                       std::to_string(plan.shape.kvHeads) + "x" + std::to_string(plan.shape.headDim) + " " +
-                      inputs.kind.str();
-  cache.publish(key, (*bytes)->getBuffer(), label);
-  artifact.bytes = std::move(*bytes);
+                      request.inputs.kind.str();
+  Artifact artifact;
+  std::optional<CacheKey> key = request.key;
+  if (key)
+    artifact.bytes = cache.lookup(*key);
+  if (!artifact.bytes && request.standIn && request.acceptsStandIn) {
+    if (auto pointer = cache.lookup(*request.standIn)) {
+      std::optional<CacheKey> other = CacheKey::fromHex(pointer->getBuffer());
+      artifact.bytes = other ? cache.lookup(*other) : nullptr;
+      if (artifact.bytes) {
+        key = other;
+        if (plan.target.isHost)
+          artifact.note = "the imported kernel for " + plan.target.name +
+                          " stands in for one that would be compiled for this very processor";
+      }
+    }
+  }
+  artifact.cached = artifact.bytes != nullptr;
+  if (!artifact.cached) {
+    auto bytes = produce();
+    if (!bytes)
+      return bytes.takeError();
+    cache.publish(*key, (*bytes)->getBuffer(), label);
+    artifact.bytes = std::move(*bytes);
+  }
+  artifact.records.push_back({*key, label, artifact.bytes});
+  if (request.standIn && (!plan.target.isHost || !artifact.note.empty()))
+    artifact.records.push_back({*request.standIn, label + " stand-in", toBuffer(key->hex())});
   return artifact;
 }
 
 Expected<Artifact> Compiler::emit(const Plan &plan, Emit form) {
-  std::lock_guard lock(mutex);
   auto start = std::chrono::steady_clock::now();
-  auto artifact = emitLocked(plan, form);
+  std::string text;
+  {
+    std::lock_guard lock(mutex); // printing looks things up in the plan's context
+    text = plan.print();
+  }
+  auto artifact = emitText(plan, text, form);
   if (!artifact)
     return withKind(ErrorKind::Failed, artifact.takeError());
   artifact->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   return artifact;
 }
 
-Expected<Artifact> Compiler::emitLocked(const Plan &plan, Emit form) {
-  auto uncached = [](std::string text) {
+Expected<std::vector<Artifact>> Compiler::emitExecutables(ArrayRef<const Plan *> plans, unsigned threads,
+                                                          function_ref<void(size_t, const Artifact &)> done) {
+  std::vector<Artifact> artifacts(plans.size());
+  std::mutex reporting;
+  Error error = runSideBySide(plans.size(), threads, [&](size_t i) -> Error {
+    auto artifact = emit(*plans[i], getExecutableForm(*plans[i]));
+    if (!artifact)
+      return artifact.takeError();
+    artifacts[i] = std::move(*artifact);
+    if (done) {
+      std::lock_guard lock(reporting);
+      done(i, artifacts[i]);
+    }
+    return Error::success();
+  });
+  if (error)
+    return std::move(error);
+  return artifacts;
+}
+
+Error kvcc::runSideBySide(size_t items, unsigned threads, function_ref<Error(size_t)> body) {
+  std::vector<std::optional<Error>> errors(items);
+  auto run = [&](size_t i) { errors[i].emplace(body(i)); };
+  size_t workers = std::min<size_t>(items, threads);
+  if (workers <= 1) {
+    for (size_t i = 0; i < items; ++i)
+      run(i);
+  } else {
+    DefaultThreadPool pool(hardware_concurrency(unsigned(workers)));
+    for (size_t i = 0; i < items; ++i)
+      pool.async([&, i] { run(i); });
+    pool.wait();
+  }
+  Error first = Error::success();
+  for (std::optional<Error> &error : errors) {
+    if (first)
+      consumeError(std::move(*error));
+    else
+      first = std::move(*error);
+  }
+  return first;
+}
+
+Expected<Artifact> Compiler::emitText(const Plan &plan, StringRef text, Emit form) {
+  auto uncached = [](std::unique_ptr<MemoryBuffer> bytes) {
     Artifact artifact;
-    artifact.bytes = toBuffer(text);
+    artifact.bytes = std::move(bytes);
     return artifact;
   };
-  auto lowered = [&](Level level) { return lowerPlan(plan, level); };
-  std::string identity = compilerIdentity();
+  auto lowered = [&](Level level) { return lowerPlan(text, plan.target.kind, level); };
+  auto own = [](const KernelInputs &inputs) { return Request{inputs, CacheKey::create(inputs), {}, false}; };
+  std::string identity = getCompilerIdentity();
 
   switch (form) {
   case Emit::Kv:
-    return uncached(plan.print());
+    return uncached(toBuffer(text));
   case Emit::Tile:
   case Emit::Target: {
-    auto module = lowered(form == Emit::Tile ? Level::Tile : Level::Target);
-    if (!module)
-      return module.takeError();
-    return uncached(printModule(module->get()));
+    auto result = lowered(form == Emit::Tile ? Level::Tile : Level::Target);
+    if (!result)
+      return result.takeError();
+    return uncached(toBuffer(printModule(result->module.get())));
   }
   case Emit::Llvm:
   case Emit::Assembly:
   case Emit::Object: {
     auto produce = [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
-      auto module = lowered(Level::Out);
-      if (!module)
-        return module.takeError();
+      auto result = lowered(Level::Out);
+      if (!result)
+        return result.takeError();
       auto format = form == Emit::Llvm       ? cpu::CodeFormat::LlvmIr
                     : form == Emit::Assembly ? cpu::CodeFormat::Assembly
                                              : cpu::CodeFormat::Object;
-      return cpu::compileModule(module->get(), plan.target.machine, format);
+      return cpu::compileModule(result->module.get(), plan.target.machine, format);
     };
     if (form != Emit::Object) {
       auto bytes = produce();
       if (!bytes)
         return bytes.takeError();
-      Artifact artifact;
-      artifact.bytes = std::move(*bytes);
-      return artifact;
+      return uncached(std::move(*bytes));
     }
     std::string architecture = describe(plan.target.machine);
-    return throughCache(plan, {"object", plan.print(), identity, {}, architecture}, produce);
+    Request request = own({"object", text, identity, {}, architecture});
+    // The code of a level, for any processor that has it; a level without a machine is compiled for the host.
+    const CpuLevel *level = findCpuLevel(plan.target.arch);
+    if (level && !level->triple.empty() && !plan.target.machine.emulated) {
+      request.standIn = getStandInKey({"object", text, identity, {}, plan.target.arch});
+      request.acceptsStandIn = plan.target.isHost;
+    }
+    return throughCache(plan, request, produce);
   }
   case Emit::Cuda:
-    return throughCache(plan, {"cuda", plan.print(), identity, {}, ""},
-                        [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
-                          auto module = lowered(Level::Out);
-                          if (!module)
-                            return module.takeError();
-                          auto text = emitCuda(module->get());
-                          if (!text)
-                            return text.takeError();
-                          return toBuffer(*text);
-                        });
+    return throughCache(plan, own({"cuda", text, identity, {}, ""}), [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
+      auto result = lowered(Level::Out);
+      if (!result)
+        return result.takeError();
+      auto code = emitCuda(result->module.get());
+      if (!code)
+        return code.takeError();
+      return toBuffer(*code);
+    });
   case Emit::Ptx:
-  case Emit::Cubin: {
-    auto text = emitLocked(plan, Emit::Cuda);
-    if (!text)
-      return text.takeError();
-    auto compiler = getNvrtc();
-    if (!compiler)
-      return compiler.takeError();
-    std::string source = (devicePrelude() + text->bytes->getBuffer()).str();
-    bool cubin = form == Emit::Cubin;
-    auto artifact = throughCache(plan, {stringify(form), source, (*compiler)->identity(), {}, plan.target.arch},
-                                 [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
-                                   auto kernel = (*compiler)->compile(source, "kvcc.cu", plan.target.arch, {}, cubin);
-                                   if (!kernel)
-                                     return kernel.takeError();
-                                   // The driver compiles PTX itself when this NVRTC is too old for the GPU.
-                                   return toBuffer(cubin && !kernel->cubin.empty() ? kernel->cubin : kernel->ptx);
-                                 });
-    if (artifact && cubin &&
-        !artifact->bytes->getBuffer().starts_with("\x7f"
-                                                  "ELF"))
-      artifact->note = "nvrtc " + (*compiler)->version() + " does not know " + plan.target.arch +
-                       "; ptx stands in for the cubin, and the driver compiles it";
-    return artifact;
-  }
+  case Emit::Cubin:
+    return emitNvrtc(plan, text, form);
   case Emit::HostObject: {
-    auto text = emitLocked(plan, Emit::Cuda);
-    if (!text)
-      return text.takeError();
+    auto code = emitText(plan, text, Emit::Cuda);
+    if (!code)
+      return code.takeError();
     auto host = CudaHostModule::cacheIdentity();
     if (!host)
       return host.takeError();
     cpu::Machine machine = cpu::Machine::host();
     std::string names[] = {kAttendName.str(), kAppendName.str(), kMergeName.str()};
-    return throughCache(plan, {"host", text->bytes->getBuffer(), *host, {}, machine.cpu + " " + machine.features},
-                        [&] { return CudaHostModule::compileToObject(text->bytes->getBuffer(), names); });
+    std::string architecture = machine.cpu + " " + machine.features;
+    StringRef source = code->bytes->getBuffer();
+    return throughCache(plan, own({"host", source, *host, {}, architecture}),
+                        [&] { return CudaHostModule::compileToObject(source, names); });
   }
   }
   llvm_unreachable("unknown form");
+}
+
+/// PTX and cubins.
+Expected<Artifact> Compiler::emitNvrtc(const Plan &plan, StringRef text, Emit form) {
+  auto code = emitText(plan, text, Emit::Cuda);
+  if (!code)
+    return code.takeError();
+  std::string source = (devicePrelude() + code->bytes->getBuffer()).str();
+  bool cubin = form == Emit::Cubin;
+  StringRef kind = stringify(form);
+  Request request{{kind, source, "", {}, plan.target.arch}, {}, {}, /*acceptsStandIn=*/true};
+  request.standIn = getStandInKey(request.inputs);
+  auto compiler = getNvrtc();
+  std::string version = "of another machine";
+  if (compiler) {
+    version = (*compiler)->version();
+    request.inputs.compiler = (*compiler)->identity();
+    request.key = CacheKey::create(request.inputs);
+  }
+  auto artifact = throughCache(plan, request, [&]() -> Expected<std::unique_ptr<MemoryBuffer>> {
+    if (!compiler)
+      return compiler.takeError();
+    auto kernel = (*compiler)->compile(source, "kvcc.cu", plan.target.arch, {}, cubin);
+    if (!kernel)
+      return kernel.takeError();
+    // The driver compiles PTX itself when this NVRTC is too old for the GPU.
+    return toBuffer(cubin && !kernel->cubin.empty() ? kernel->cubin : kernel->ptx);
+  });
+  if (!compiler)
+    consumeError(compiler.takeError());
+  if (!artifact)
+    return artifact.takeError();
+  if (cubin && !artifact->bytes->getBuffer().starts_with("\x7f"
+                                                         "ELF"))
+    artifact->note = "nvrtc " + version + " does not know " + plan.target.arch +
+                     "; ptx stands in for the cubin, and the driver compiles it";
+  // A load wants both.
+  artifact->records.insert(artifact->records.begin(), code->records.begin(), code->records.end());
+  return artifact;
 }

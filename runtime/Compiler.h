@@ -3,6 +3,7 @@
 #ifndef KVCC_RUNTIME_COMPILER_H
 #define KVCC_RUNTIME_COMPILER_H
 
+#include "runtime/CacheBundle.h"
 #include "runtime/KernelCache.h"
 #include "runtime/ModelSchemes.h"
 #include "runtime/Nvrtc.h"
@@ -25,9 +26,12 @@ struct Artifact {
   bool cached = false;     ///< found in the kernel cache, nothing was compiled
   double milliseconds = 0; ///< for compiling or for reading the cache
   std::string note;        ///< for the user: a fallback that was taken; empty if none
+  /// What a cache must hold so that another process finds all of this. Empty for forms that are not cached.
+  std::vector<CacheRecord> records;
 };
 
-/// An MLIR context, a kernel cache and, once it is needed, NVRTC. Thread-safe: calls take turns.
+/// An MLIR context, a kernel cache and, once it is needed, NVRTC. Thread-safe: planning takes turns, compiling does
+/// not.
 class Compiler {
 public:
   explicit Compiler(CacheOptions options = {});
@@ -46,7 +50,18 @@ public:
                             const Target &target, const ScheduleOptions &options = {});
   /// Compiles unless the cache has it. Objects, CUDA text, cubins and PTX are cached; the other forms are
   /// for people and are not.
+  ///
+  /// Bundles (see CacheBundle.h) bring kernels of which this machine cannot know the key: a cubin has that of the NVRTC
+  /// that made it, an object for target `cpu` that of the very processor. They carry a second entry for each, a
+  /// stand-in, whose key lacks what differs and whose content is the key to look up. Only bundles do: what was compiled
+  /// here for another target never changes what target `cpu` gets. The kernel's own key comes first, then the stand-in,
+  /// then the compiler.
   llvm::Expected<Artifact> emit(const Plan &plan, Emit form);
+  /// What the executors of `plans` load, compiled side by side on up to `threads` threads. `done` is called after each,
+  /// one call at a time, in the order in which they end.
+  llvm::Expected<std::vector<Artifact>>
+  emitExecutables(llvm::ArrayRef<const Plan *> plans, unsigned threads,
+                  llvm::function_ref<void(size_t, const Artifact &)> done = nullptr);
   /// The form that the plan's executor loads: Object, HostObject or Cubin.
   static Emit getExecutableForm(const Plan &plan);
 
@@ -55,18 +70,30 @@ public:
   void storeTuned(const Plan &plan, const ScheduleOptions &options);
 
 private:
+  struct Request;
+  using Produce = llvm::function_ref<llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>()>;
   llvm::Expected<Plan> planTuned(const AttentionShape &shape, llvm::StringRef dtype, const Scheme &scheme,
                                  const Target &target, const ScheduleOptions &options);
-  using Produce = llvm::function_ref<llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>()>;
-  llvm::Expected<Artifact> throughCache(const Plan &plan, const KernelInputs &inputs, Produce produce);
-  llvm::Expected<Artifact> emitLocked(const Plan &plan, Emit form);
+  llvm::Expected<Artifact> throughCache(const Plan &plan, const Request &request, Produce produce);
+  llvm::Expected<Artifact> emitText(const Plan &plan, llvm::StringRef text, Emit form);
+  llvm::Expected<Artifact> emitNvrtc(const Plan &plan, llvm::StringRef text, Emit form);
   llvm::Expected<std::shared_ptr<Nvrtc>> getNvrtc();
 
-  std::mutex mutex;
+  std::mutex mutex; // guards the context
   std::unique_ptr<mlir::MLIRContext> context;
   KernelCache cache;
+  std::mutex nvrtcMutex;
   std::shared_ptr<Nvrtc> nvrtc;
 };
+
+/// Everything that turns a plan into code, apart from the plan: the compiler's own sources and LLVM's version. A
+/// changed pass never finds what the old one made.
+std::string getCompilerIdentity();
+
+/// Calls body(0) .. body(items - 1) on up to `threads` threads and waits for all of them: for work of milliseconds and
+/// more. Of several errors the one of the first item is returned. The threads are new ones, with stacks that a compiler
+/// can use, and live as long as the call.
+llvm::Error runSideBySide(size_t items, unsigned threads, llvm::function_ref<llvm::Error(size_t)> body);
 
 /// Names of the kernels in every module.
 constexpr llvm::StringLiteral kAttendName = "attend", kAppendName = "append", kMergeName = "merge";

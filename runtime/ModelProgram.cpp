@@ -25,8 +25,7 @@ std::vector<LayerGroup> kvcc::groupLayers(const ModelConfig &model, const ModelS
   return groups;
 }
 
-Expected<std::unique_ptr<ModelProgram>> ModelProgram::load(Compiler &compiler, ModelConfig model,
-                                                           const ModelRequest &request, ThreadPool &pool) {
+Expected<ModelPlans> kvcc::planModel(Compiler &compiler, const ModelConfig &model, const ModelRequest &request) {
   if (Error error = checkServable(model))
     return std::move(error);
   auto target = parseTarget(request.target);
@@ -36,20 +35,38 @@ Expected<std::unique_ptr<ModelProgram>> ModelProgram::load(Compiler &compiler, M
   auto schemes = compiler.chooseSchemes(model, dtype, *target, request.scheme);
   if (!schemes)
     return schemes.takeError();
-  auto result = std::make_unique<ModelProgram>();
-  result->byLayer.resize(model.layers.size());
-  result->statistics = std::move(schemes->statistics);
-  for (const LayerGroup &group : groupLayers(model, *schemes)) {
+  ModelPlans result;
+  for (LayerGroup &group : groupLayers(model, *schemes)) {
     auto plan = compiler.plan(group.shape, dtype, group.scheme, *target, request.options);
     if (!plan)
       return plan.takeError();
-    auto program = Program::load(compiler, std::move(*plan), pool);
-    if (!program)
-      return program.takeError();
-    for (size_t layer : group.layers)
-      result->byLayer[layer] = program->get();
-    result->variants.push_back(std::move(*program));
+    result.variants.push_back({std::move(group.layers), std::move(*plan)});
   }
+  result.statistics = std::move(schemes->statistics);
+  return result;
+}
+
+Expected<std::unique_ptr<ModelProgram>> ModelProgram::load(Compiler &compiler, ModelConfig model,
+                                                           const ModelRequest &request, ThreadPool &pool) {
+  auto plans = planModel(compiler, model, request);
+  if (!plans)
+    return plans.takeError();
+  std::vector<ModelVariant> &planned = plans->variants;
+  auto result = std::make_unique<ModelProgram>();
+  result->variants.resize(planned.size());
+  if (Error error = runSideBySide(planned.size(), pool.size(), [&](size_t i) -> Error {
+        auto program = Program::load(compiler, std::move(planned[i].plan), pool);
+        if (!program)
+          return program.takeError();
+        result->variants[i] = std::move(*program);
+        return Error::success();
+      }))
+    return std::move(error);
+  result->byLayer.resize(model.layers.size());
+  for (size_t i = 0; i < planned.size(); ++i)
+    for (size_t layer : planned[i].layers)
+      result->byLayer[layer] = result->variants[i].get();
+  result->statistics = std::move(plans->statistics);
   result->given.resize(model.layers.size());
   for (size_t i = 0; i < result->given.size(); ++i) {
     const Program *program = result->byLayer[i];

@@ -23,8 +23,22 @@ struct LayerGroup {
 /// The groups of the layers that are served.
 std::vector<LayerGroup> groupLayers(const ModelConfig &model, const ModelSchemes &schemes);
 
+/// A kernel of a model: the layers that share it, and its plan.
+struct ModelVariant {
+  std::vector<size_t> layers;
+  Plan plan;
+};
+struct ModelPlans {
+  std::vector<ModelVariant> variants;
+  std::vector<std::vector<WriterStatistics>> statistics; ///< see ModelSchemes
+};
+/// Plans all kernels of the layers that are served; fails if there are none.
+llvm::Expected<ModelPlans> planModel(Compiler &compiler, const ModelConfig &model, const ModelRequest &request);
+
 class ModelProgram {
 public:
+  /// Compiles and loads every kernel of the model, side by side on as many threads as `pool` has: none is left for
+  /// the first step.
   static llvm::Expected<std::unique_ptr<ModelProgram>> load(Compiler &compiler, ModelConfig model,
                                                             const ModelRequest &request, ThreadPool &pool);
 

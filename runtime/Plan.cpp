@@ -7,6 +7,7 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/IR/Verifier.h"
+#include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 
 using namespace llvm;
@@ -157,6 +158,7 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
     plan.keyPlacement = *attend.getKeyScales();
     plan.valuePlacement = *attend.getValueScales();
   });
+  plan.layout.emplace(plan.cache, plan.schedule);
   return plan;
 }
 
@@ -169,9 +171,16 @@ Error kvcc::runSelection(ModuleOp module, std::vector<std::string> &remarks) {
   });
 }
 
-Expected<OwningOpRef<ModuleOp>> kvcc::lowerPlan(const Plan &plan, Level level) {
-  OwningOpRef<ModuleOp> module(plan.module.get().clone());
-  if (Error error = runPipeline(module.get(), plan.target.kind, level, {}))
+Expected<LoweredModule> kvcc::lowerPlan(StringRef text, kv::TargetKind kind, Level level) {
+  LoweredModule lowered;
+  lowered.context = createContext();
+  Diagnostics diagnostics(*lowered.context);
+  // A plan has been verified when it was made.
+  mlir::ParserConfig config(lowered.context.get(), /*verifyAfterParse=*/false);
+  lowered.module = mlir::parseSourceString<ModuleOp>(text, config);
+  if (!lowered.module)
+    return diagnostics.takeError();
+  if (Error error = runPipeline(lowered.module.get(), kind, level, {}))
     return std::move(error);
-  return module;
+  return lowered;
 }

@@ -10,6 +10,7 @@
 #include "runtime/Scheme.h"
 #include "runtime/Target.h"
 
+#include <optional>
 #include <vector>
 
 namespace kvcc {
@@ -32,6 +33,7 @@ struct Plan {
   std::string scheme; ///< its name
   kv::CacheType cache;
   kv::ScheduleAttr schedule;
+  std::optional<kv::CacheLayout> layout; ///< of the cache and the schedule
   kv::Placement keyPlacement, valuePlacement;
   std::vector<std::string> remarks; ///< why each choice was made, a line each
 
@@ -50,8 +52,15 @@ llvm::Expected<Plan> makePlan(mlir::MLIRContext &context, const AttentionShape &
 /// Runs the passes that choose how the layers of a module (kv.layer) are stored.
 llvm::Error runSelection(mlir::ModuleOp module, std::vector<std::string> &remarks);
 
-/// The module of a plan, lowered to `level`.
-llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>> lowerPlan(const Plan &plan, Level level);
+/// A module in a context that belongs to it alone.
+struct LoweredModule {
+  std::unique_ptr<mlir::MLIRContext> context; // before what lives in it
+  mlir::OwningOpRef<mlir::ModuleOp> module;
+};
+
+/// What Plan::print() wrote, lowered to `level`. Any number of threads may lower at once, and nothing that a process
+/// compiled before has a say in the result.
+llvm::Expected<LoweredModule> lowerPlan(llvm::StringRef text, kv::TargetKind kind, Level level);
 
 std::string printModule(mlir::ModuleOp module);
 

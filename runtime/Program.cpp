@@ -14,7 +14,7 @@ using namespace kvcc;
 static constexpr int64_t kMinBlocksPerSplit = 8;
 
 Program::Program(Plan plan, std::unique_ptr<Backend> backend)
-    : plan(std::move(plan)), layout(this->plan.cache, this->plan.schedule), backend(std::move(backend)) {}
+    : plan(std::move(plan)), backend(std::move(backend)) {}
 
 static Expected<std::unique_ptr<Backend>> loadBackend(const Target &target, StringRef bytes, ThreadPool &pool) {
   switch (target.executor) {

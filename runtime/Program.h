@@ -84,7 +84,7 @@ public:
   static llvm::Expected<std::unique_ptr<Program>> load(Compiler &compiler, Plan plan, ThreadPool &pool);
 
   const Plan &getPlan() const { return plan; }
-  const kv::CacheLayout &getLayout() const { return layout; }
+  const kv::CacheLayout &getLayout() const { return *plan.layout; }
   bool wasCached() const { return cached; }
   const std::string &getNote() const { return note; }
 
@@ -106,7 +106,6 @@ private:
   static bool isShort(const AttendCall &call);
   bool quantizes(const AppendCall &call) const;
   Plan plan;
-  kv::CacheLayout layout;
   std::unique_ptr<Backend> backend;
   bool cached = false;
   std::string note;

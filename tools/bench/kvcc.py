@@ -17,7 +17,8 @@ class Memory(ctypes.Structure):
 
 
 class ContextOptions(ctypes.Structure):
-    _fields_ = [("size", ctypes.c_size_t), ("cache_dir", ctypes.c_char_p), ("threads", ctypes.c_uint32)]
+    _fields_ = [("size", ctypes.c_size_t), ("cache_dir", ctypes.c_char_p), ("threads", ctypes.c_uint32),
+                ("parallel_for", ctypes.c_void_p), ("parallel_for_user", ctypes.c_void_p)]
 
 
 class CompileOptions(ctypes.Structure):

@@ -85,6 +85,9 @@ private:
   llvm::cl::opt<int> layer;
 };
 
+/// What the executors of `variants` load, compiled side by side, with a line on standard error for each.
+llvm::Expected<std::vector<Artifact>> emitWithProgress(Compiler &compiler,
+                                                       llvm::ArrayRef<const ModelVariant *> variants);
 /// Writes to a file, or to standard output for "-" and "".
 llvm::Error writeOutput(llvm::StringRef path, llvm::StringRef bytes);
 /// Fails if what was printed did not reach standard output.

@@ -6,6 +6,7 @@
 #include "llvm/Support/Format.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Threading.h"
 #include "llvm/Support/raw_ostream.h"
 
 using namespace llvm;
@@ -31,7 +32,8 @@ Error tool::requireOptions(std::initializer_list<const cl::Option *> options) {
   std::string missing;
   for (const cl::Option *option : options)
     if (!option->getNumOccurrences())
-      missing += (missing.empty() ? "--" : " and --") + option->ArgStr.str();
+      missing +=
+          (missing.empty() ? "" : " and ") + std::string(option->ArgStr.size() > 1 ? "--" : "-") + option->ArgStr.str();
   return missing.empty() ? Error::success() : usageError("expected " + missing + ", but got none");
 }
 
@@ -168,6 +170,20 @@ Expected<std::string> SchemeOptions::getText() const {
   if (text.empty())
     return usageError("expected --scheme, or --k and --v, but got none");
   return text;
+}
+
+Expected<std::vector<Artifact>> tool::emitWithProgress(Compiler &compiler, ArrayRef<const ModelVariant *> variants) {
+  std::vector<const Plan *> plans;
+  for (const ModelVariant *variant : variants)
+    plans.push_back(&variant->plan);
+  return compiler.emitExecutables(plans, hardware_concurrency().compute_thread_count(),
+                                  [&](size_t i, const Artifact &artifact) {
+                                    if (!artifact.note.empty())
+                                      errs() << "kvcc: note: " << artifact.note << "\n";
+                                    errs() << "kvcc: " << plans[i]->scheme << " for " << plans[i]->target.name
+                                           << ", layers " << formatLayerRanges(variants[i]->layers) << ": "
+                                           << describeCompile(artifact.cached, artifact.milliseconds) << "\n";
+                                  });
 }
 
 Error tool::writeOutput(StringRef path, StringRef bytes) {
