@@ -66,7 +66,9 @@ public:
     check(kvcc_workspace_bytes(get(), layer, batch, maxTokens, &bytes));
     return bytes;
   }
-  void prefill(int32_t layer, const kvcc_prefill_args &args) const { check(kvcc_prefill(get(), layer, &args)); }
+  void append(int32_t layer, const kvcc_append_args &args, void *stream = nullptr) const {
+    check(kvcc_append(get(), layer, &args, stream));
+  }
   void attend(int32_t layer, const kvcc_attend_args &args, void *stream = nullptr) const {
     check(kvcc_attend(get(), layer, &args, stream));
   }
