@@ -319,7 +319,7 @@ def Kv_TileGatherOp : Kv_TileOp<"gather", [MemoryEffects<[MemRead, MemWrite]>]> 
   let arguments = (ins Kv_F32Tile:$tile, Optional<Kv_BlockType>:$block, Kv_Numbers:$source, Index:$offset,
                        Index:$stride, Index:$from, Index:$to);
   let assemblyFormat = [{
-    $tile (`,` `window` $block^)? `,` $source `[` $offset `]` `stride` $stride `rows` $from `to` $to attr-dict `:`
+    $tile (`window` $block^)? `,` $source `[` $offset `]` `stride` $stride `rows` $from `to` $to attr-dict `:`
     type($tile) (`window` type($block)^)? `,` type($source)
   }];
   let hasVerifier = 1;

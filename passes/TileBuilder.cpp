@@ -62,8 +62,8 @@ Value kvcc::kv::getSlot(IndexBuilder &ix, const CacheLayout &layout, Value slotI
 
 Value kvcc::kv::getPageBlock(IndexBuilder &ix, const CacheLayout &layout, Value table, Value row, Value kvHead,
                              Value block) {
-  Value entry = ix.add(row, ix.div(block, layout.blocksPerPage));
-  Value inPage =
-      ix.add(ix.mul(kvHead, layout.pageHeadBytes), ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes));
-  return ix.add(ix.mul(ix.load(table, entry), layout.pageBytes), inPage);
+  Value page = ix.load(table, ix.add(row, ix.div(block, layout.blocksPerPage)));
+  Value start = ix.mul(page, layout.pageBytes);
+  Value head = ix.mul(kvHead, layout.pageHeadBytes);
+  return ix.add(start, ix.add(head, ix.mul(ix.rem(block, layout.blocksPerPage), layout.page.bytes)));
 }

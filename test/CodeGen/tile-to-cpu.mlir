@@ -420,12 +420,14 @@ func.func @score_fp4(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 // CHECK:         vector.shuffle %{{.*}} [2, 3, 0, 1,
 // CHECK:         vector.shuffle %{{.*}} [4, 5, 6, 7,
 // CHECK:         vector.shuffle %{{.*}} [8, 9, 10, 11,
-// CHECK:         arith.mulf %{{.*}}, %[[NORM]] fastmath<contract>
 // CHECK-NOT:     vector.shuffle
-// CHECK:         %[[SUM:.*]] = arith.addf
-// CHECK:         vector.store %[[SUM]]
+// CHECK:         vector.store
+// CHECK:         %[[SUM:[^ ]*]] = arith.addf
 // CHECK:         %[[DIFFERENCE:.*]] = arith.subf
-// CHECK:         vector.store %[[DIFFERENCE]]
+// CHECK:         %[[FIRST:.*]] = arith.mulf %[[SUM]], %[[NORM]] fastmath<contract>
+// CHECK:         vector.store %[[FIRST]]
+// CHECK:         %[[SECOND:.*]] = arith.mulf %[[DIFFERENCE]], %[[NORM]] fastmath<contract>
+// CHECK:         vector.store %[[SECOND]]
 // CHECK-NOT:     vector.shuffle
 // CHECK:         return
 func.func @rotate(%q: memref<?xf32>, %at: index) {

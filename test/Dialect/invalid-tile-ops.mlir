@@ -1150,7 +1150,7 @@ func.func @scratch_c1() {
 
 func.func @gather_c1_codes(%t: vector<32x64xf32>, %b: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: memref<?xf16>, %i: index) {
   // expected-error @below {{expected a block of numbers for 'vector<32x64xf32>'}}
-  kv.tile.gather %t, window %b, %s[%i] stride %i rows %i to %i : vector<32x64xf32> window !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, memref<?xf16>
+  kv.tile.gather %t window %b, %s[%i] stride %i rows %i to %i : vector<32x64xf32> window !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, memref<?xf16>
   return
 }
 
@@ -1158,7 +1158,7 @@ func.func @gather_c1_codes(%t: vector<32x64xf32>, %b: !kv.block<key, 32x64xi3, p
 
 func.func @gather_c1_shape(%t: vector<32x32xf32>, %b: !kv.block<key, 32x64xf16, packing = <16x1>>, %s: memref<?xf16>, %i: index) {
   // expected-error @below {{expected a block of numbers for 'vector<32x32xf32>'}}
-  kv.tile.gather %t, window %b, %s[%i] stride %i rows %i to %i : vector<32x32xf32> window !kv.block<key, 32x64xf16, packing = <16x1>>, memref<?xf16>
+  kv.tile.gather %t window %b, %s[%i] stride %i rows %i to %i : vector<32x32xf32> window !kv.block<key, 32x64xf16, packing = <16x1>>, memref<?xf16>
   return
 }
 

@@ -188,10 +188,10 @@ func.func @attend_decided(%q: tensor<2x32x128xf32>, %cache: !cache)
 }
 
 // CHECK-LABEL: func.func @append(
-// CHECK-SAME:    %[[K:.*]]: tensor<?x8x?x128xbf16>, %[[V:.*]]: tensor<?x8x?x128xbf16>, %[[C:.*]]: !kv.cache
-// CHECK:         kv.append %[[K]], %[[V]] into %[[C]] : tensor<?x8x?x128xbf16>, tensor<?x8x?x128xbf16> into <kv_heads = 8
-func.func @append(%k: tensor<?x8x?x128xbf16>, %v: tensor<?x8x?x128xbf16>, %cache: !cache) -> !cache {
-  %0 = kv.append %k, %v into %cache : tensor<?x8x?x128xbf16>, tensor<?x8x?x128xbf16> into !cache -> !cache
+// CHECK-SAME:    %[[K:.*]]: tensor<?x8x?x128xf16>, %[[V:.*]]: tensor<?x8x?x128xf16>, %[[C:.*]]: !kv.cache
+// CHECK:         kv.append %[[K]], %[[V]] into %[[C]] : tensor<?x8x?x128xf16>, tensor<?x8x?x128xf16> into <kv_heads = 8
+func.func @append(%k: tensor<?x8x?x128xf16>, %v: tensor<?x8x?x128xf16>, %cache: !cache) -> !cache {
+  %0 = kv.append %k, %v into %cache : tensor<?x8x?x128xf16>, tensor<?x8x?x128xf16> into !cache -> !cache
   return %0 : !cache
 }
 
@@ -358,5 +358,42 @@ func.func @results(%state: !kv.state<1x64>, %floats: memref<?xf32>, %at: index, 
     : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
   kv.tile.store_result %state, %floats[%at], %floats[%lse_at]
     : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
+  return
+}
+
+// What writers do with a tile.
+!key_window = !kv.block<key, 32x64xf16, packing = <16x1>>
+!key_codes = !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>
+!key_scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+!norms = !kv.block<value, 32x1xf16, packing = <1x1>>
+// CHECK-LABEL: func.func @writer(
+// CHECK:         %[[TILE:.*]] = kv.tile.scratch : vector<32x64xf32>
+// CHECK:         kv.tile.clear %{{.*}}[%[[I:.*]]] bytes 256 : memref<?xi8>
+// CHECK:         kv.tile.measure %{{.*}}[%[[I]]] stride %[[I]] rows %[[I]] given %{{.*}}[%[[I]]] means %[[I]] into %{{.*}} factors %[[I]] means %[[I]] channels 64 as <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.center]> : memref<?xf16>, memref<?xf32>, memref<?xi8>
+// CHECK:         kv.tile.gather %[[TILE]] window %{{.*}}, %{{.*}}[%[[I]]] stride %[[I]] rows %[[I]] to %[[I]] : vector<32x64xf32> window !kv.block<key, 32x64xf16, packing = <16x1>>, memref<?xf16>
+// CHECK:         kv.tile.gather %[[TILE]], %{{.*}}[%[[I]]] stride %[[I]] rows %[[I]] to %[[I]] : vector<32x64xf32>, memref<?xf16>
+// CHECK:         kv.tile.transform %[[TILE]] rows to %[[I]] size 64 means %{{.*}}[%[[I]]] factors %{{.*}}[%[[I]]] : vector<32x64xf32> means memref<?xi8> factors memref<?xi8>
+// CHECK:         kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[I]] to %[[I]] : vector<32x64xf32>
+// CHECK:         kv.tile.encode %[[TILE]] rows %[[I]] into %{{.*}} scales %{{.*}} weights %{{.*}}[%[[I]]] if %[[I]] as <i3, map = sym, group = 1x32, scale = f16, feedback>
+// CHECK:         kv.tile.encode %[[TILE]] into %{{.*}} as <f16> : vector<32x64xf32> into <key, 32x64xf16, packing = <16x1>>
+// CHECK:         kv.tile.write_rows %{{.*}}[%[[I]]] stride %[[I]] rows %[[I]] to %[[I]] into %{{.*}} : memref<?xf16> into <key, 32x64xf16, packing = <16x1>>
+func.func @writer(%source: memref<?xf16>, %bytes: memref<?xi8>, %given: memref<?xf32>, %window: !key_window,
+                  %codes: !key_codes, %scales: !key_scales, %norms: !norms, %i: index) {
+  %tile = kv.tile.scratch : vector<32x64xf32>
+  kv.tile.clear %bytes[%i] bytes 256 : memref<?xi8>
+  kv.tile.measure %source[%i] stride %i rows %i given %given[%i] means %i into %bytes factors %i means %i channels 64
+      as <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.center]>
+      : memref<?xf16>, memref<?xf32>, memref<?xi8>
+  kv.tile.gather %tile window %window, %source[%i] stride %i rows %i to %i
+      : vector<32x64xf32> window !key_window, memref<?xf16>
+  kv.tile.gather %tile, %source[%i] stride %i rows %i to %i : vector<32x64xf32>, memref<?xf16>
+  kv.tile.transform %tile rows to %i size 64 means %bytes[%i] factors %bytes[%i]
+      : vector<32x64xf32> means memref<?xi8> factors memref<?xi8>
+  kv.tile.normalize_tokens %tile, %norms rows %i to %i : vector<32x64xf32>, !norms
+  kv.tile.encode %tile rows %i into %codes scales %scales weights %given[%i] if %i
+      as <i3, map = sym, group = 1x32, scale = f16, feedback>
+      : vector<32x64xf32> into !key_codes scales !key_scales weights memref<?xf32>
+  kv.tile.encode %tile into %window as <f16> : vector<32x64xf32> into !key_window
+  kv.tile.write_rows %source[%i] stride %i rows %i to %i into %window : memref<?xf16> into !key_window
   return
 }

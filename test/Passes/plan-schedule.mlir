@@ -18,6 +18,7 @@
 // RUN: sed 's/avx512_vnni/generic/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
 // RUN: kvcc-opt %t/heads.mlir -kv-plan-schedule=heads=2 | FileCheck %t/heads.mlir
 // RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule | FileCheck %t/fp8.mlir
+// RUN: kvcc-opt %t/writer.mlir -kv-plan-schedule | FileCheck %t/writer.mlir
 // RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/fp8.mlir
 // RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule | FileCheck %t/fp4.mlir
 // RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
@@ -183,6 +184,25 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   func.func @group_7_wide(%q: tensor<?x14x256xf16>, %cache: !cache_256) {
     kv.attend %q, %cache {scale = 0.125}
       : tensor<?x14x256xf16>, !cache_256 -> tensor<?x14x256xf32>, tensor<?x14xf32>
+    return
+  }
+}
+
+//--- writer.mlir
+!written = !kv.cache<kv_heads = 2, head_dim = 32, dtype = f16, key = <f16>, value = <f16>,
+                     window = <sink = 0, recent = 0, flush = 32>>
+!other = !kv.cache<kv_heads = 2, head_dim = 32, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 32, flush = 32>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // A writer lays out what the reader of the same cache expects; alone it gets what any reader would.
+  // CHECK-LABEL: func.func @writer(
+  // CHECK:         kv.attend {{.*}}schedule = #kv.schedule<heads = 4, page = 128,
+  // CHECK:         kv.append {{.*}}schedule = #kv.schedule<heads = 4, page = 128,
+  // CHECK:         kv.append {{.*}}schedule = #kv.schedule<heads = 1, page = 128,
+  func.func @writer(%q: tensor<?x8x32xf16>, %k: tensor<?x2x?x32xf16>, %written: !written, %other: !other) {
+    kv.attend %q, %written {scale = 0.125} : tensor<?x8x32xf16>, !written -> tensor<?x8x32xf32>, tensor<?x8xf32>
+    kv.append %k, %k into %written : tensor<?x2x?x32xf16>, tensor<?x2x?x32xf16> into !written -> !written
+    kv.append %k, %k into %other : tensor<?x2x?x32xf16>, tensor<?x2x?x32xf16> into !other -> !other
     return
   }
 }

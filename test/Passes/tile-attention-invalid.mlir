@@ -166,7 +166,7 @@ func.func @large_head_dim(%outs: tensor<?x?x8x288xf32>, %lses: tensor<?x?x8xf32>
 
 // -----
 
-// expected-error @below {{expected a function of one kv.attend or kv.merge and the return of its results, but got kv.merge}}
+// expected-error @below {{expected a function of one kv.attend, kv.append or kv.merge and the return of its results, but got kv.merge}}
 func.func @results_dropped(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>) -> tensor<?x8x64xf32> {
   %out, %lse = kv.merge %outs, %lses
     : tensor<?x?x8x64xf32>, tensor<?x?x8xf32> -> tensor<?x8x64xf32>, tensor<?x8xf32>
@@ -175,7 +175,7 @@ func.func @results_dropped(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>
 
 // -----
 
-// expected-error @below {{expected a function of one kv.attend or kv.merge and the return of its results, but got kv.merge}}
+// expected-error @below {{expected a function of one kv.attend, kv.append or kv.merge and the return of its results, but got kv.merge}}
 func.func @results_swapped(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
     -> (tensor<?x8xf32>, tensor<?x8x64xf32>) {
   %out, %lse = kv.merge %outs, %lses
@@ -185,7 +185,7 @@ func.func @results_swapped(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>
 
 // -----
 
-// expected-error @below {{expected a function of one kv.attend or kv.merge and the return of its results, but got kv.merge}}
+// expected-error @below {{expected a function of one kv.attend, kv.append or kv.merge and the return of its results, but got kv.merge}}
 func.func @two_operations(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
     -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %0:2 = kv.merge %outs, %lses
@@ -197,18 +197,18 @@ func.func @two_operations(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
 
 // -----
 
-// Appending has no form over tiles.
+// Nobody has said where everything lies.
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
-// expected-error @below {{expected a function of one kv.attend or kv.merge and the return of its results, but got kv.append}}
 func.func @append(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !cache) -> !cache {
+  // expected-error @below {{expected a schedule (run kv-plan-schedule first), but got none}}
   %0 = kv.append %k, %v into %cache : tensor<?x2x?x64xf16>, tensor<?x2x?x64xf16> into !cache -> !cache
   return %0 : !cache
 }
 
 // -----
 
-// expected-error @below {{expected a function of one kv.attend or kv.merge and the return of its results, but got func.return}}
+// expected-error @below {{expected a function of one kv.attend, kv.append or kv.merge and the return of its results, but got func.return}}
 func.func @empty() {
   return
 }

@@ -6,7 +6,9 @@
 // to bytes without a sign, or to words where a token dominates its block. Of eight query heads two share a pass, so
 // two tiles share a KV head. A block of 32 tokens holds 768 bytes of key codes, 128 of key scales,
 // 512 of value codes and 128 of value scales, 1536 in all; a page has four blocks of each of two KV heads.
-// A slot has per KV head 256 bytes of factors, one sink block of 8192 and four recent blocks.
+// A slot has per KV head 256 bytes of factors, one sink block of 8192 and seven recent
+// blocks: 96 + 32 tokens, and as many as 96 that may be taken back. With several queries of a sequence, its queries are
+// work items that follow each other.
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                    key = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>,
                    value = <i2, map = sym, group = 32x1, scale = f16>,
@@ -15,7 +17,7 @@
 // CHECK-LABEL: func.func @codes(
 // CHECK-SAME:    %[[Q:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
 // CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>,
-// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
+// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
 // CHECK-SAME:    %[[TILE:[^:]*]]: index, %[[SPLIT:[^:]*]]: index, %[[SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
@@ -36,22 +38,30 @@
 // CHECK-DAG:     %[[WINDOW_VALUES:.*]] = arith.constant 4096 : index
 // CHECK-DAG:     %[[WINDOW_BLOCK:.*]] = arith.constant 8192 : index
 // CHECK-DAG:     %[[RECENT:.*]] = arith.constant 8448 : index
-// CHECK-DAG:     %[[SLOT_HEAD:.*]] = arith.constant 41216 : index
-// CHECK-DAG:     %[[SLOT:.*]] = arith.constant 82432 : index
+// CHECK-DAG:     %[[C7:.*]] = arith.constant 7 : index
+// CHECK-DAG:     %[[SLOT_HEAD:.*]] = arith.constant 65792 : index
+// CHECK-DAG:     %[[SLOT:.*]] = arith.constant 131584 : index
 
 // The work item: first query head, KV head, slot.
 // CHECK:         %[[FIRST_HEAD:.*]] = arith.muli %[[TILE]], %[[C2]]
 // CHECK:         %[[KV_HEAD:.*]] = arith.divui %[[TILE]], %[[C2]]
-// CHECK:         %[[SLOT_WORD:.*]] = memref.load %[[SLOT_IDS]][%[[SEQ]]]
+// CHECK:         %[[SEQUENCE:.*]] = arith.divui %[[SEQ]], %[[QUERIES]]
+// CHECK:         %[[SLOT_WORD:.*]] = memref.load %[[SLOT_IDS]][%[[SEQUENCE]]]
 // CHECK:         %[[SLOT_ID:.*]] = arith.index_cast %[[SLOT_WORD]]
 // CHECK:         %[[SLOT_BYTES:.*]] = arith.muli %[[SLOT_ID]], %[[SLOT]]
 // CHECK:         %[[HEAD_BYTES:.*]] = arith.muli %[[KV_HEAD]], %[[SLOT_HEAD]]
 // CHECK:         %[[SLOT_AT:.*]] = arith.addi %[[SLOT_BYTES]], %[[HEAD_BYTES]]
 
 // Blocks of the sequence, pages, then sinks, then the recent ones, and the share of this split.
-// CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]][%[[SEQ]]]
-// CHECK:         %[[LEN:.*]] = arith.index_cast %[[LEN_WORD]]
-// CHECK:         %[[DIFFERENCE:.*]] = arith.subi %[[LEN]], %[[C128]]
+// The query sees all tokens but the last %LATER; where tokens lie depends on all of them.
+// CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]][%[[SEQUENCE]]]
+// CHECK:         %[[ALL:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[LAST_QUERY:.*]] = arith.subi %[[QUERIES]], %[[C1]]
+// CHECK:         %[[NUMBER:.*]] = arith.remui %[[SEQ]], %[[QUERIES]]
+// CHECK:         %[[LATER:.*]] = arith.subi %[[LAST_QUERY]], %[[NUMBER]]
+// CHECK:         %[[SEEN:.*]] = arith.subi %[[ALL]], %[[LATER]]
+// CHECK:         %[[LEN:.*]] = arith.maxsi %[[SEEN]], %[[C0]]
+// CHECK:         %[[DIFFERENCE:.*]] = arith.subi %[[ALL]], %[[C128]]
 // CHECK:         %[[OUTSIDE:.*]] = arith.maxsi %[[DIFFERENCE]], %[[C0]]
 // CHECK:         %[[FLUSHES:.*]] = arith.divui %[[OUTSIDE]], %[[C32]]
 // CHECK:         %[[PAGE_TOKENS:.*]] = arith.muli %[[FLUSHES]], %[[C32]]
@@ -61,7 +71,8 @@
 // CHECK:         %[[SINK_UP:.*]] = arith.addi %[[SINK_TOKENS]], %[[C31]]
 // CHECK:         %[[SINK_BLOCKS:.*]] = arith.divui %[[SINK_UP]], %[[C32]]
 // CHECK:         %[[WITHOUT_SINK:.*]] = arith.subi %[[LEN]], %[[SINK_TOKENS]]
-// CHECK:         %[[RECENT_TOKENS:.*]] = arith.subi %[[WITHOUT_SINK]], %[[PAGE_TOKENS]]
+// CHECK:         %[[OUTSIDE_PAGES:.*]] = arith.subi %[[WITHOUT_SINK]], %[[PAGE_TOKENS]]
+// CHECK:         %[[RECENT_TOKENS:.*]] = arith.maxsi %[[OUTSIDE_PAGES]], %[[C0]]
 // CHECK:         %[[SHARE:.*]] = arith.divui %{{.*}}, %[[SPLITS]]
 // CHECK:         %[[BEFORE:.*]] = arith.muli %[[SPLIT]], %[[SHARE]]
 // CHECK:         %[[FIRST:.*]] = arith.minsi %[[BEFORE]], %[[TOTAL:.*]] :
@@ -80,7 +91,7 @@
 // Pages.
 // CHECK:         %[[PAGES_END:.*]] = arith.minsi %[[LAST]], %[[PAGE_BLOCKS]]
 // CHECK:         scf.for %[[I:.*]] = %[[FIRST]] to %[[PAGES_END]] step %[[C1]] {
-// CHECK:           %[[TABLE_ROW:.*]] = arith.muli %[[SEQ]], %[[STRIDE]]
+// CHECK:           %[[TABLE_ROW:.*]] = arith.muli %[[SEQUENCE]], %[[STRIDE]]
 // CHECK:           %[[PAGE_OF_SEQ:.*]] = arith.divui %[[I]], %[[C4]]
 // CHECK:           %[[ENTRY:.*]] = arith.addi %[[TABLE_ROW]], %[[PAGE_OF_SEQ]]
 // CHECK:           %[[PAGE_WORD:.*]] = memref.load %[[TABLE]][%[[ENTRY]]]
@@ -119,7 +130,7 @@
 // CHECK:           %[[IS_SINK:.*]] = arith.cmpi slt, %[[J]], %[[SINK_BLOCKS]]
 // CHECK:           %[[RECENT_J:.*]] = arith.subi %[[J]], %[[SINK_BLOCKS]]
 // CHECK:           %[[SINCE_SINK:.*]] = arith.addi %[[PAGE_BLOCKS]], %[[RECENT_J]]
-// CHECK:           %[[RING:.*]] = arith.remui %[[SINCE_SINK]], %[[C4]]
+// CHECK:           %[[RING:.*]] = arith.remui %[[SINCE_SINK]], %[[C7]]
 // CHECK:           %[[SINK_BYTES:.*]] = arith.muli %[[J]], %[[WINDOW_BLOCK]]
 // CHECK:           %[[SINK_AT:.*]] = arith.addi %[[SINK_BYTES]], %[[SINK]]
 // CHECK:           %[[RECENT_BYTES:.*]] = arith.muli %[[RING]], %[[WINDOW_BLOCK]]
@@ -159,7 +170,7 @@ func.func @codes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>,
 // preparation and no look at the weights. Keys have no transform.
 !mixed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = bf16,
                    key = <i4, map = sym, group = 1x64, scale = f16>, value = <f16>,
-                   window = <sink = 0, recent = 0, flush = 32>>
+                   window = <sink = 0, recent = 32, flush = 32>>
 // CHECK-LABEL: func.func @codes_f32(
 // CHECK-SAME:    %{{[^:]*}}: memref<?xbf16>,
 // CHECK-NOT:     kv.tile.scale_channels
@@ -189,7 +200,7 @@ func.func @codes_f32(%q: tensor<?x8x64xbf16>, %cache: !mixed) -> (tensor<?x8x64x
 
 // A cache of numbers: nothing is prepared, also where the schedule speaks of integers.
 !plain = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
-                   window = <sink = 0, recent = 0, flush = 32>>
+                   window = <sink = 0, recent = 32, flush = 32>>
 // CHECK-LABEL: func.func @numbers(
 // CHECK-NOT:     kv.tile.prepare
 // CHECK:         %[[QUERY:.*]] = kv.tile.load_query
@@ -234,7 +245,7 @@ func.func @bytes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>,
 !fine = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                   key = <i3, map = sym, group = 1x32, scale = f16>,
                   value = <i5, map = sym, group = 32x1, scale = f16>,
-                  window = <sink = 0, recent = 0, flush = 32>>
+                  window = <sink = 0, recent = 32, flush = 32>>
 // CHECK-LABEL: func.func @words(
 // CHECK-SAME:    attributes {kv.accumulators = 4 : i64, kv.item_args = 3 : i64}
 // CHECK-NOT:     kv.tile.is_dominated
@@ -333,7 +344,7 @@ func.func @signed(%q: tensor<?x4x64xf16>, %cache: !signed) -> (tensor<?x4x64xf32
 !hybrid = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                     key = <i4, map = asym, group = 1x32, scale = bf16>,
                     value = <i2, map = hybrid, group = 32x1, scale = f16>,
-                    window = <sink = 0, recent = 0, flush = 32>>
+                    window = <sink = 0, recent = 32, flush = 32>>
 // CHECK-LABEL: func.func @zeros(
 // CHECK-NOT:     kv.tile.fold
 // CHECK:         scf.for
@@ -403,7 +414,7 @@ func.func @transforms(%q: tensor<?x4x64xf16>, %cache: !transformed) -> (tensor<?
                         key = <i4, map = sym, group = 1x32, scale = f16,
                                transforms = [#kv.diag<given, tied, weights>]>,
                         value = <f16, transforms = [#kv.hadamard<64>]>,
-                        window = <sink = 0, recent = 0, flush = 32>>
+                        window = <sink = 0, recent = 32, flush = 32>>
 // CHECK-LABEL: func.func @in_weights(
 // CHECK-NOT:     kv.tile.scale_channels
 // CHECK-NOT:     kv.tile.shift_state
@@ -424,7 +435,7 @@ func.func @in_weights(%q: tensor<?x4x64xf16>, %cache: !in_weights) -> (tensor<?x
 !normed = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
                     key = <i4, map = sym, group = 1x64, scale = f16, transforms = [#kv.token_norm<f16>]>,
                     value = <i4, map = sym, group = 32x1, scale = f16, transforms = [#kv.token_norm<f8E8M0FNU>]>,
-                    window = <sink = 0, recent = 0, flush = 32>>
+                    window = <sink = 0, recent = 32, flush = 32>>
 // CHECK-LABEL: func.func @token_norms(
 // CHECK:         scf.for
 // CHECK:           %[[KN:.*]] = kv.tile.load {{.*}} -> <value, 32x1xf16, packing = <1x1>>
@@ -462,8 +473,11 @@ func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x6
 // CHECK-DAG:     %[[C31:.*]] = arith.constant 31 : index
 // CHECK-DAG:     %[[C32:.*]] = arith.constant 32 : index
 // CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]]
-// CHECK:         %[[LEN:.*]] = arith.index_cast %[[LEN_WORD]]
-// CHECK:         %[[PAGE_TOKENS:.*]] = arith.maxsi %[[LEN]],
+// CHECK:         %[[ALL:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[LEN:.*]] = arith.maxsi
+// CHECK:         %[[PAGE_ALL:.*]] = arith.maxsi %[[ALL]],
+// CHECK:         %[[SEEN:.*]] = arith.maxsi %[[LEN]],
+// CHECK:         %[[PAGE_TOKENS:.*]] = arith.minsi %[[PAGE_ALL]], %[[SEEN]]
 // CHECK:         %[[PAGE_UP:.*]] = arith.addi %[[PAGE_TOKENS]], %[[C31]]
 // CHECK:         arith.divui %[[PAGE_UP]], %[[C32]]
 // CHECK:         scf.for %[[I:.*]] = {{.*}} {
@@ -480,6 +494,23 @@ func.func @every_token(%q: tensor<?x4x64xf16>, %cache: !every_token) -> (tensor<
                               value = <16x32, lanes = 64>, floats = <16x1>>}
     : tensor<?x4x64xf16>, !every_token -> tensor<?x4x64xf32>, tensor<?x4xf32>
   return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
+// Where nothing is recent, a query's block may hold tokens of the queries after it: it is masked, too.
+!no_window = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                       window = <sink = 0, recent = 0, flush = 32>>
+// CHECK-LABEL: func.func @no_window(
+// CHECK:         scf.for
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score
+// CHECK:           kv.tile.mask %[[LOGITS]]
+// CHECK:         scf.for
+func.func @no_window(%q: tensor<?x?x4x64xf16>, %cache: !no_window) -> (tensor<?x?x4x64xf32>, tensor<?x?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache {
+      scale = 0.125, key_scales = #kv.placement<none>, value_scales = #kv.placement<none>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
+    : tensor<?x?x4x64xf16>, !no_window -> tensor<?x?x4x64xf32>, tensor<?x?x4xf32>
+  return %out, %lse : tensor<?x?x4x64xf32>, tensor<?x?x4xf32>
 }
 
 // One row of the result per work item, over all parts.
