@@ -5,7 +5,8 @@
 #include "dialect/Quantization.h"
 #include "dialect/SmallFloat.h"
 
-#include <cmath>
+#include <bit>
+#include <limits>
 
 using namespace mlir;
 using namespace kvcc;
@@ -85,8 +86,10 @@ GroupCodec::Parameters GroupCodec::choose(int64_t size, Numbers numbers) {
     SmallVector<Value> after;
     size_t at = 0;
     if (wantsExtreme) {
-      Value extreme = before[at++];
-      after.push_back(b.select(b.less(b.abs(extreme), b.abs(number)), number, extreme));
+      Value extreme = before[at++], magnitude = b.abs(number);
+      // Only sym_signed asks for the sign of the first largest number.
+      after.push_back(map == Map::SymSigned ? b.select(b.less(b.abs(extreme), magnitude), number, extreme)
+                                            : b.select(b.less(extreme, magnitude), magnitude, extreme));
     }
     if (wantsRange) {
       after.push_back(b.select(b.less(number, before[at]), number, before[at]));
@@ -147,21 +150,24 @@ Value GroupCodec::encode(Value number, const Parameters &group) {
     Value sign = b.bitAnd(b.shiftRight(b.bitsOf(ratio), 28), 8);
     return b.select(isZero, b.i32(0), b.bitOr(sign, code));
   }
+  // Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits. Clamped there: of NaN comes the
+  // lowest code. Divided by infinity every number gets the code of zero.
+  constexpr float shifter = 12582912.0f;
+  Value divisor = b.select(isZero, b.f32(std::numeric_limits<float>::infinity()), scale);
   auto codeOf = [&](bool asym) {
     Value from = asym ? b.sub(number, group.zero) : number;
-    Value rounded = b.round(b.div(from, scale));
-    if (!asym)
-      rounded = b.add(rounded, b.f32(float(zeroCode)));
-    return b.toInteger(clamp(rounded, float(minCode), float(maxCode)));
+    int64_t middle = asym ? 0 : zeroCode;
+    Value shifted = b.add(b.div(from, divisor), b.f32(shifter));
+    Value bits = b.bitsOf(clamp(shifted, shifter + float(minCode - middle), shifter + float(maxCode - middle)));
+    return b.sub(bits, b.i32(std::bit_cast<int32_t>(shifter) - int32_t(middle)));
   };
-  Value zero = b.i32(int32_t(zeroCode));
   switch (map) {
   case Map::Asym:
-    return b.select(isZero, b.i32(0), codeOf(true));
+    return codeOf(true);
   case Map::Hybrid:
-    return b.select(isAsym(group), b.select(isZero, b.i32(0), codeOf(true)), b.select(isZero, zero, codeOf(false)));
+    return b.select(isAsym(group), codeOf(true), codeOf(false));
   default:
-    return b.select(isZero, zero, codeOf(false));
+    return codeOf(false);
   }
 }
 

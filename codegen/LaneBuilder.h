@@ -41,7 +41,7 @@ public:
   mlir::Value abs(mlir::Value x);
   mlir::Value sqrt(mlir::Value x);
   mlir::Value pow(mlir::Value x, mlir::Value y);
-  /// x to the nearest integer, ties to even, for |x| < 2^22; larger numbers stay larger.
+  /// x to the nearest integer, ties to even, for |x| < 2^22.
   mlir::Value round(mlir::Value x);
   /// Whether x < y; false if either is NaN.
   mlir::Value less(mlir::Value x, mlir::Value y);
@@ -91,6 +91,7 @@ public:
 
   /// A 32-row tile in a form from which a column can be loaded for lanes that are rows.
   virtual mlir::Value orient(mlir::Value tile) = 0;
+  virtual void orientBack(mlir::Value oriented, mlir::Value tile) = 0;
   virtual mlir::Value loadColumn(mlir::Value oriented, mlir::Value column, mlir::Value firstRow) = 0;
   virtual void storeOriented(mlir::Value value, mlir::Value oriented, mlir::Value column, mlir::Value firstRow) = 0;
   /// Stores into a column of a matrix, for lanes that are rows.

@@ -114,12 +114,18 @@ struct TransformPattern : WriterPattern<TileTransformOp> {
     int64_t columns = columnsOf(op.getTile());
     Value factors = viewVector(b, in.getFactors(), in.getFactorsOffset(), columns);
     Value means = viewVector(b, in.getMeans(), in.getMeansOffset(), columns);
+    Value inverses = factors ? b.scratch({columns}, b.getF32Type()) : Value();
+    if (factors)
+      b.forLanes(columns, [&](Value channel) {
+        b.storeLanes(b.div(b.f32(1), b.loadLanes(factors, channel)), inverses, channel);
+      });
+    b.barrier();
     if (factors || means)
       b.loop(b.index(0), in.getTo(), [&](Value row) {
         b.forLanes(columns, [&](Value channel) {
           Value number = b.loadLanes(in.getTile(), {row, channel});
           if (factors)
-            number = b.div(number, b.loadLanes(factors, channel));
+            number = b.mul(number, b.loadLanes(inverses, channel));
           if (means)
             number = b.sub(number, b.loadLanes(means, channel));
           b.storeLanes(number, in.getTile(), {row, channel});
@@ -173,53 +179,72 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
   }
 };
 
-/// The codes of a block as bytes, [reduced][free], and how they are packed.
+/// The codes of a block before they are packed, and how. They stand as bits in a writer's tile, where numbers have been,
+/// or as bytes in memory of their own, [reduced][free].
 class CodeMatrix {
 public:
-  CodeMatrix(LaneBuilder &b, BlockType block)
+  /// `inTile`: in a tile, whose rows are tokens.
+  CodeMatrix(LaneBuilder &b, BlockType block, Value tile, bool inTile)
       : b(b), block(block), bits(block.getElement().getIntOrFloatBitWidth()), freeTile(block.getPacking().getFreeTile()),
         reduceTile(block.getPacking().getReduceTile()), lanes(block.getPacking().getLanes() / freeTile),
-        width(reduceTile / lanes),
-        codes(b.scratch({block.getReduceExtent(), block.getFreeExtent()}, b.getI8Type())) {}
+        width(reduceTile / lanes), tile(tile) {
+    if (!inTile)
+      bytes = b.scratch({block.getReduceExtent(), block.getFreeExtent()}, b.getI8Type());
+  }
 
-  /// Codes (i32) of lanes that are free indices, or reduced ones.
-  void store(Value code, bool lanesAreFree, Value lane, Value other) {
+  bool isInTile() const { return !bytes; }
+  /// Into the bytes, codes (i32) of lanes that are free indices, or reduced ones.
+  void storeByte(Value code, bool lanesAreFree, Value lane, Value other) {
     Value byte = arith::TruncIOp::create(b, b.typed(b.getI8Type()), code);
     if (lanesAreFree)
-      b.storeLanes(byte, codes, {other, lane});
+      b.storeLanes(byte, bytes, {other, lane});
     else
-      b.storeColumn(byte, codes, other, lane);
+      b.storeColumn(byte, bytes, other, lane);
+  }
+  /// The codes stand in the tile, or in an oriented one: brings them where lanes that are free indices find them.
+  void settle(Value home, bool isOriented) {
+    b.barrier();
+    oriented = block.isKey() ? (isOriented ? home : b.orient(tile)) : Value();
+    if (!block.isKey() && isOriented)
+      b.orientBack(home, tile);
   }
 
   /// Writes all codes into a block.
   void pack(Value data) {
     forEachTile([&](Value free, Value firstReduce, Value firstWord) {
-      SmallVector<Value> loaded;
-      for (int64_t r = 0; r < reduceTile; ++r)
-        loaded.push_back(arith::ExtUIOp::create(b, b.i32Type(),
-                                                b.loadLanes(codes, {b.addIndex(firstReduce, r), free})));
-      for (int64_t word = 0; word < bits; ++word) {
-        Value all;
-        for (int64_t e = 0; e < lanes; ++e) {
-          Value part;
-          for (int64_t c = 0; c < width; ++c) {
-            int64_t shift = c * bits - word * width; // of code c in the word
-            if (shift <= -bits || shift >= width)
-              continue;
-            Value code = loaded[size_t(c * lanes + e)];
-            Value moved = shift < 0 ? b.shiftRight(code, -shift) : b.shiftLeft(code, shift);
-            part = part ? b.bitOr(part, moved) : moved;
-          }
-          // What a code has beyond the word belongs to the next one.
-          if (width < 32)
-            part = b.bitAnd(part, int32_t((int64_t(1) << width) - 1));
-          part = b.shiftLeft(part, e * width);
-          all = all ? b.bitOr(all, part) : part;
-        }
-        b.storeWords(all, data, b.addIndex(firstWord, word * freeTile));
-      }
+      packTile(data, firstWord, [&](int64_t r) { return load(free, b.addIndex(firstReduce, r)); });
     });
   }
+
+  /// Writes the codes of one tile, from a word on; `code(r)` is that of a reduced index of the tile.
+  void packTile(Value data, Value firstWord, function_ref<Value(int64_t r)> code) {
+    SmallVector<Value> words;
+    words.resize(size_t(bits));
+    for (int64_t r = 0; r < reduceTile; ++r) {
+      Value number = code(r);
+      int64_t position = r / lanes * bits, word = position / width, shift = position % width, e = r % lanes * width;
+      auto put = [&](int64_t into, Value part) {
+        Value &all = words[size_t(into)];
+        all = all ? b.bitOr(all, part) : part;
+      };
+      int64_t low = std::min(bits, width - shift);
+      // What a code has beyond the word belongs to the next one.
+      Value part = low < bits && width < 32 ? b.bitAnd(number, int32_t((1 << low) - 1)) : number;
+      put(word, b.shiftLeft(part, e + shift));
+      if (low < bits)
+        put(word + 1, b.shiftLeft(b.shiftRight(number, low), e));
+    }
+    for (int64_t word = 0; word < bits; ++word)
+      b.storeWords(words[size_t(word)], data, b.addIndex(firstWord, word * freeTile));
+  }
+
+  /// The first word of the tile of a free and a reduced index.
+  Value getFirstWord(Value free, Value tile) {
+    int64_t tiles = block.getReduceExtent() / reduceTile;
+    Value number = b.addIndex(b.mulIndex(b.divIndex(free, freeTile), tiles), tile);
+    return b.addIndex(b.mulIndex(number, bits * freeTile), b.remIndex(free, freeTile));
+  }
+  int64_t getReduceTile() const { return reduceTile; }
 
   /// Takes the codes of the tokens before `from` from a block.
   void keep(Value data, Value from) {
@@ -236,26 +261,38 @@ public:
           code = b.bitOr(code, b.shiftLeft(b.bitAnd(b.shiftRight(words[size_t(word + 1)], e),
                                                     int32_t((1 << (bits - low)) - 1)),
                                            low));
-        Value byte = arith::TruncIOp::create(b, b.typed(b.getI8Type()), code), reduce = b.addIndex(firstReduce, r);
+        Value reduce = b.addIndex(firstReduce, r);
         if (block.isKey())
-          b.storeLanes(byte, codes, {reduce, free}, b.less(b.laneIndices(free), before));
+          store(b.select(b.less(b.laneIndices(free), before), code, load(free, reduce)), free, reduce);
         else
           b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, reduce, from),
-                   [&] { b.storeLanes(byte, codes, {reduce, free}); });
+                   [&] { store(code, free, reduce); });
       }
     });
     b.barrier();
   }
 
 private:
+  Value load(Value free, Value reduce) {
+    if (!isInTile())
+      return arith::ExtUIOp::create(b, b.i32Type(), b.loadLanes(bytes, {reduce, free}));
+    return b.bitsOf(oriented ? b.loadColumn(oriented, reduce, free) : b.loadLanes(tile, {reduce, free}));
+  }
+  void store(Value code, Value free, Value reduce) {
+    if (!isInTile())
+      storeByte(code, /*lanesAreFree=*/true, free, reduce);
+    else if (oriented)
+      b.storeOriented(b.numberOf(code), oriented, reduce, free);
+    else
+      b.storeLanes(b.numberOf(code), tile, {reduce, free});
+  }
+
   /// Calls `body` for the free indices of each tile.
   void forEachTile(function_ref<void(Value free, Value firstReduce, Value firstWord)> body) {
     int64_t tiles = block.getReduceExtent() / reduceTile;
     b.forLanes(block.getFreeExtent(), [&](Value free) {
       b.loop(b.index(0), b.index(tiles), [&](Value tile) {
-        Value number = b.addIndex(b.mulIndex(b.divIndex(free, freeTile), tiles), tile);
-        Value firstWord = b.addIndex(b.mulIndex(number, bits * freeTile), b.remIndex(free, freeTile));
-        body(free, b.mulIndex(tile, reduceTile), firstWord);
+        body(free, b.mulIndex(tile, reduceTile), getFirstWord(free, tile));
       });
     });
   }
@@ -263,7 +300,7 @@ private:
   LaneBuilder &b;
   BlockType block;
   int64_t bits, freeTile, reduceTile, lanes, width;
-  Value codes;
+  Value tile, bytes, oriented;
 };
 
 struct EncodePattern : WriterPattern<TileEncodeOp> {
@@ -319,11 +356,13 @@ private:
     bool lanesAreTokens = quant.getGroupTokens() == 1, lanesAreFree = lanesAreTokens == block.isKey();
     int64_t columns = columnsOf(op.getTile()), size = quant.getGroupSize();
     int64_t laneExtent = lanesAreTokens ? kBlockTokens : columns, others = lanesAreTokens ? columns : kBlockTokens;
-    CodeMatrix codes(b, block);
+    // Errors that are fed back take the place of numbers, so that codes need another one.
+    CodeMatrix codes(b, block, in.getTile(), /*inTile=*/!quant.getFeedback());
     Value from = in.getFrom();
     Value numbers = lanesAreTokens ? b.orient(in.getTile()) : in.getTile();
     GroupCodec codec(b, quant);
-    auto encodeLanes = [&](Value lane) {
+    // The group of each lane; `encodeGroup` gets its parameters.
+    auto encodeLanes = [&](Value lane, auto encodeGroup) {
       Value mask = isFrom(b, from, lane);
       auto load = [&](Value other) {
         return lanesAreTokens ? b.loadColumn(numbers, other, lane) : b.loadLanes(numbers, {other, lane});
@@ -336,9 +375,33 @@ private:
         b.storeLanes(b.encodeNumber(parameters.scale, quant.getScale()), in.getScales(), at, mask);
         if (parameters.zero)
           b.storeLanes(b.encodeNumber(parameters.zero, quant.getScale()), in.getZeros(), at, mask);
+        encodeGroup(group, [&](Value i) { return codec.encode(number(i), parameters); });
+      });
+    };
+    int64_t tile = codes.getReduceTile();
+    if (lanesAreFree && !from && !in.getGivesWeights() && size % tile == 0) {
+      // Straight into the words: no code is stored on the way.
+      b.forLanes(laneExtent, [&](Value lane) {
+        encodeLanes(lane, [&](Value group, auto code) {
+          b.loop(b.index(0), b.index(size / tile), [&](Value i) {
+            Value word = codes.getFirstWord(lane, b.addIndex(b.mulIndex(group, size / tile), i));
+            codes.packTile(in.getData(), word, [&](int64_t r) { return code(b.addIndex(b.mulIndex(i, tile), r)); });
+          });
+        });
+      });
+      return;
+    }
+    auto encodeInto = [&](Value lane) {
+      encodeLanes(lane, [&](Value group, auto code) {
         auto encodeGroup = [&] {
           b.loop(b.index(0), b.index(size), [&](Value i) {
-            codes.store(codec.encode(number(i), parameters), lanesAreFree, lane, b.addIndex(first, i));
+            Value other = b.addIndex(b.mulIndex(group, size), i), number = code(i);
+            if (!codes.isInTile())
+              codes.storeByte(number, lanesAreFree, lane, other);
+            else if (lanesAreTokens)
+              b.storeOriented(b.numberOf(number), numbers, other, lane);
+            else
+              b.storeLanes(b.numberOf(number), numbers, {other, lane});
           });
         };
         if (!in.getGivesWeights())
@@ -349,11 +412,13 @@ private:
     };
     b.forLanes(laneExtent, [&](Value lane) {
       if (!from)
-        return encodeLanes(lane);
+        return encodeInto(lane);
       Value end = b.addIndex(lane, b.getWidth());
-      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, end, from), [&] { encodeLanes(lane); });
+      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, end, from), [&] { encodeInto(lane); });
     });
     b.barrier();
+    if (codes.isInTile())
+      codes.settle(numbers, lanesAreTokens);
     if (Value gives = in.getGivesWeights())
       b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ne, gives, b.index(0)), [&] {
         feedBack(op, in, b, codec, codes);
@@ -395,7 +460,7 @@ void EncodePattern::feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, Grou
         return SmallVector<Value>{b.add(sum[0], b.mul(b.loadColumn(oriented, earlier, token), weight))};
       })[0];
       Value code = codec.encode(target, parameters);
-      codes.store(code, /*lanesAreFree=*/isKey, token, channel);
+      codes.storeByte(code, /*lanesAreFree=*/isKey, token, channel);
       // The number has been seen: its place holds its error from here on.
       b.storeOriented(b.sub(number, codec.decode(code, parameters)), oriented, channel, token);
     });
@@ -447,12 +512,12 @@ struct MeasurePattern : WriterPattern<TileMeasureOp> {
     auto channels = int64_t(op.getChannels());
     QuantAttr quant = op.getQuant();
     DiagAttr diag = quant.getDiag();
-    Value zero = b.index(0), two = b.index(2);
-    Value sums = b.scratch({3, channels}, b.getF32Type()); // maxima, squares, sums
+    Value zero = b.index(0), sum = b.index(Sum);
+    Value sums = b.scratch({3, channels}, b.getF32Type()); // by Statistic
     b.forLanes(channels, [&](Value channel) {
-      SmallVector<Value> totals = accumulate(op, in, b, channel);
-      for (auto [i, total] : llvm::enumerate(totals))
-        b.storeLanes(total, sums, {b.index(int64_t(i)), channel});
+      SmallVector<Statistic> wanted = getStatistics(quant);
+      for (auto [statistic, total] : llvm::zip_equal(wanted, accumulate(op, in, b, channel, wanted)))
+        b.storeLanes(total, sums, {b.index(statistic), channel});
     });
     b.barrier();
     Value rows = arith::IndexCastOp::create(b, b.getI32Type(), in.getRows());
@@ -469,15 +534,15 @@ struct MeasurePattern : WriterPattern<TileMeasureOp> {
       }
       if (!means)
         return;
-      Value mean = b.div(b.loadLanes(sums, {two, channel}), count(b.select(hasRows, rows, scalar(b, 1))));
+      Value mean = b.div(b.loadLanes(sums, {sum, channel}), count(b.select(hasRows, rows, scalar(b, 1))));
       // A choice between loads: a null pointer is given where nothing is.
       Value gives = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, in.getGivesMeans(), zero);
-      b.storeLanes(mean, sums, {two, channel});
+      b.storeLanes(mean, sums, {sum, channel});
       b.branch(gives, [&] {
         Value at = b.addIndex(b.addIndex(in.getGivenOffset(), channels), channel);
-        b.storeLanes(b.loadLanes(in.getGiven(), at), sums, {two, channel});
+        b.storeLanes(b.loadLanes(in.getGiven(), at), sums, {sum, channel});
       });
-      mean = b.loadLanes(sums, {two, channel});
+      mean = b.loadLanes(sums, {sum, channel});
       // Means are of what the diagonal leaves.
       if (factor)
         mean = b.div(mean, factor);
@@ -492,28 +557,47 @@ private:
     return arith::ConstantOp::create(b, b.getI32IntegerAttr(value));
   }
 
-  /// The largest magnitude, the sum of squares and the sum of some channels over all rows.
-  static SmallVector<Value> accumulate(TileMeasureOp op, OpAdaptor in, LaneBuilder &b, Value channel) {
-    Value nothing = b.f32(0);
+  /// The largest magnitude of a channel, the sum of its squares, its sum.
+  enum Statistic { Maximum, Squares, Sum };
+  static SmallVector<Statistic> getStatistics(QuantAttr quant) {
+    SmallVector<Statistic> wanted;
+    if (DiagAttr diag = quant.getDiag(); diag && diag.getStat() != DiagStat::Given)
+      wanted.push_back(diag.getStat() == DiagStat::Rms ? Squares : Maximum);
+    if (quant.getTransform<CenterAttr>())
+      wanted.push_back(Sum);
+    return wanted;
+  }
+
+  /// Statistics of some channels over all rows.
+  static SmallVector<Value> accumulate(TileMeasureOp op, OpAdaptor in, LaneBuilder &b, Value channel,
+                                       ArrayRef<Statistic> wanted) {
+    SmallVector<Value> nothing(wanted.size(), b.f32(0));
     Value blocks = b.divIndex(b.addIndex(in.getRows(), kBlockTokens - 1), kBlockTokens);
-    return b.loop(b.index(0), blocks, {nothing, nothing, nothing}, [&](Value block, ValueRange totals) {
+    return b.loop(b.index(0), blocks, nothing, [&](Value block, ValueRange totals) {
       Value first = b.mulIndex(block, kBlockTokens);
       Value end = arith::MinSIOp::create(b, b.addIndex(first, kBlockTokens), in.getRows());
-      auto part = b.loop(first, end, {totals[0], nothing, nothing}, [&](Value row, ValueRange sums) {
+      auto part = b.loop(first, end, nothing, [&](Value row, ValueRange before) {
         Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
         Value number = b.decodeNumber(b.loadLanes(in.getSource(), b.addIndex(start, channel)),
                                       op.getSource().getType().getElementType());
-        Value magnitude = b.abs(number);
-        return SmallVector<Value>{b.select(b.less(sums[0], magnitude), magnitude, sums[0]),
-                                  b.fma(number, number, sums[1]), b.add(sums[2], number)};
+        SmallVector<Value> after;
+        for (auto [statistic, sum] : llvm::zip_equal(wanted, before))
+          after.push_back(statistic == Maximum   ? larger(b, sum, b.abs(number))
+                          : statistic == Squares ? b.fma(number, number, sum)
+                                                 : b.add(sum, number));
+        return after;
       });
-      return SmallVector<Value>{part[0], b.add(totals[1], part[1]), b.add(totals[2], part[2])};
+      SmallVector<Value> after;
+      for (auto [statistic, total, sum] : llvm::zip_equal(wanted, totals, part))
+        after.push_back(statistic == Maximum ? larger(b, total, sum) : b.add(total, sum));
+      return after;
     });
   }
+  static Value larger(LaneBuilder &b, Value x, Value y) { return b.select(b.less(x, y), y, x); }
 
   static Value computeFactor(DiagAttr diag, QuantAttr quant, OpAdaptor in, LaneBuilder &b, Value sums, Value channel,
                              int64_t channels, Value rows) {
-    Value zero = b.index(0), one = b.index(1), other;
+    Value zero = b.index(Maximum), squaresRow = b.index(Squares), other;
     if (diag.getTied()) {
       Value half = b.index(channels / 2);
       Value isLower = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, channel, half);
@@ -527,14 +611,14 @@ private:
       Value max = b.loadLanes(sums, {zero, channel});
       if (other) {
         Value paired = b.loadLanes(sums, {zero, other});
-        max = b.select(b.less(max, paired), paired, max);
+        max = larger(b, max, paired);
       }
       return b.sqrt(max);
     }
     case DiagStat::Rms: {
-      Value squares = b.loadLanes(sums, {one, channel});
+      Value squares = b.loadLanes(sums, {squaresRow, channel});
       if (other)
-        squares = b.mul(b.add(squares, b.loadLanes(sums, {one, other})), b.f32(0.5f));
+        squares = b.mul(b.add(squares, b.loadLanes(sums, {squaresRow, other})), b.f32(0.5f));
       Value rms = b.sqrt(b.div(squares, rows));
       auto strength = float(diag.getStrength().convertToDouble());
       return strength == 1 ? rms : b.pow(rms, b.f32(strength));
@@ -542,7 +626,7 @@ private:
     case DiagStat::Tensor: {
       Value max = b.loop(zero, b.index(channels), b.f32(0), [&](Value c, ValueRange before) {
         Value paired = b.splat(memref::LoadOp::create(b, sums, ValueRange{zero, c}));
-        return SmallVector<Value>{b.select(b.less(before[0], paired), paired, before[0])};
+        return SmallVector<Value>{larger(b, before[0], paired)};
       })[0];
       return b.div(max, b.f32(float(getLargest(quant))));
     }

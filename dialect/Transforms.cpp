@@ -114,7 +114,7 @@ SideTransform::SideTransform(QuantAttr quant, int64_t headDim, const float *numb
 uint16_t SideTransform::apply(float *token) const {
   if (!vectors.factors.empty())
     for (int64_t c = 0; c < headDim; ++c)
-      token[c] /= vectors.factors[size_t(c)];
+      token[c] *= 1 / vectors.factors[size_t(c)];
   if (!vectors.means.empty())
     for (int64_t c = 0; c < headDim; ++c)
       token[c] -= vectors.means[size_t(c)];

@@ -57,24 +57,10 @@ public:
   Value orient(Value tile) override {
     auto shape = cast<MemRefType>(tile.getType()).getShape();
     Value columns = scratch({shape[1], shape[0]}, getF32Type());
-    loop(
-        index(0), index(shape[0]),
-        [&](Value row) {
-          loop(
-              index(0), index(shape[1]),
-              [&](Value column) {
-                SmallVector<Value> vectors;
-                for (int64_t i = 0; i < kLanes; ++i)
-                  vectors.push_back(loadLanes(tile, {addIndex(row, i), column}));
-                transpose(vectors);
-                for (int64_t i = 0; i < kLanes; ++i)
-                  storeLanes(vectors[size_t(i)], columns, {addIndex(column, i), row}, {});
-              },
-              kLanes);
-        },
-        kLanes);
+    transpose(tile, columns);
     return columns;
   }
+  void orientBack(Value oriented, Value tile) override { transpose(oriented, tile); }
   Value loadColumn(Value oriented, Value column, Value firstRow) override {
     return loadLanes(oriented, {column, firstRow});
   }
@@ -101,6 +87,21 @@ protected:
   }
 
 private:
+  /// Writes the rows of a matrix into the columns of another.
+  void transpose(Value from, Value to) {
+    auto shape = cast<MemRefType>(from.getType()).getShape();
+    forLanes(shape[0], [&](Value row) {
+      forLanes(shape[1], [&](Value column) {
+        SmallVector<Value> vectors;
+        for (int64_t i = 0; i < kLanes; ++i)
+          vectors.push_back(loadLanes(from, {addIndex(row, i), column}));
+        transpose(vectors);
+        for (int64_t i = 0; i < kLanes; ++i)
+          storeLanes(vectors[size_t(i)], to, {addIndex(column, i), row}, {});
+      });
+    });
+  }
+
   /// Transposes a square of vectors: exchanges, for each bit of an index, what has it in the row only with what has it in
   /// the column only.
   void transpose(MutableArrayRef<Value> vectors) {

@@ -36,6 +36,7 @@ public:
   void barrier() override { gpu::BarrierOp::create(*this); }
 
   Value orient(Value tile) override { return tile; }
+  void orientBack(Value, Value) override {}
   Value loadColumn(Value oriented, Value column, Value firstRow) override {
     return loadLanes(oriented, {firstRow, column});
   }
