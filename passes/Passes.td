@@ -128,7 +128,8 @@ def PlaceScalesPass : Pass<"kv-place-scales", "::mlir::ModuleOp"> {
 def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
   let summary = "decides query heads per pass, page size, arithmetic and packings for the target";
   let description = [{
-    Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none. Packing and page size
+    Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none, and on each `kv.append` that of the
+    kv.attend over the same cache. Packing and page size
     change nothing that is computed; what arithmetic rounds is said at `#kv.schedule`. `auto` is `int16` on a CPU level
     with products of bytes, and `f32` elsewhere.
 
@@ -151,8 +152,10 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
 def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {
   let summary = "level 1 to level 2: a function per kernel that walks over blocks of 32 tokens";
   let description = [{
-    A function that returns the results of one `kv.attend` or `kv.merge` becomes a function over one work
-    item, its last arguments. Follows `key_scales`, `value_scales` and `schedule`; bit-exact.
+    A function that returns the results of one `kv.attend`, `kv.append` or `kv.merge` becomes a function over one work
+    item, its last arguments. Follows `key_scales`, `value_scales` and `schedule`; bit-exact. Of kv.attend an item is a tile
+    of query heads, a split of the tokens and a query (`queries` of a sequence follow each other); of kv.append a part of
+    the blocks, a KV head and a sequence.
 
     ```mlir
     func.func @attend(%q: tensor<?x4x64xf16>, %cache: !kv.cache<...>) -> (...)
@@ -160,7 +163,7 @@ def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {
     func.func @attend(%q: memref<?xf16>, %pages: memref<?xi8>, %table: memref<?xi32>,
                       %slots: memref<?xi8>, %slot_ids: memref<?xi32>, %lens: memref<?xi32>,
                       %out: memref<?xf32>, %lse: memref<?xf32>, %table_stride: index, %batch: index,
-                      %splits: index, %tile: index, %split: index, %seq: index)
+                      %queries: index, %splits: index, %tile: index, %split: index, %seq: index)
         attributes {kv.item_args = 3 : i64}
     ```
   }];

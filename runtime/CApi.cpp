@@ -236,6 +236,36 @@ kvcc_status kvcc_program_get_layer(const kvcc_program *handle, int32_t layer, kv
   }());
 }
 
+/// The offsets of a side, of what its format has.
+static kvcc_side_layout describe(kv::QuantAttr quant, const kv::SideLayout &side) {
+  return {side.data, quant.isQuantized() ? side.scales : -1, quant.hasZeros() ? side.zeros : -1,
+          quant.getTransform<kv::TokenNormAttr>() ? side.norms : -1};
+}
+
+kvcc_status kvcc_program_get_page_layout(const kvcc_program *handle, int32_t layer, kvcc_page_layout *layout) {
+  return report([&]() -> Error {
+    kvcc_page_layout result;
+    if (Error error = readStruct(layout, "layout", result))
+      return error;
+    auto program = getLayer(handle, layer);
+    if (!program)
+      return program.takeError();
+    const kv::CacheLayout &in = (*program)->getLayout();
+    const Plan &plan = (*program)->getPlan();
+    result.block_tokens = kv::kBlockTokens;
+    result.block_bytes = in.page.bytes;
+    result.head_bytes = in.pageHeadBytes;
+    result.page_bytes = in.pageBytes;
+    result.keys = describe(plan.cache.getKey(), in.page.key);
+    result.values = describe(plan.cache.getValue(), in.page.value);
+    result.key_packing = (*program)->getPackings().key.c_str();
+    result.value_packing = (*program)->getPackings().value.c_str();
+    result.number_packing = (*program)->getPackings().floats.c_str();
+    *layout = result;
+    return Error::success();
+  }());
+}
+
 kvcc_status kvcc_pages_for(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *pages) {
   return report([&]() -> Error {
     auto program = getLayer(handle, layer);

@@ -4,6 +4,7 @@
 
 #include "runtime/ErrorKind.h"
 #include "llvm/Support/MathExtras.h"
+#include "llvm/Support/raw_ostream.h"
 
 #include <cstring>
 
@@ -14,7 +15,15 @@ using namespace kvcc;
 static constexpr int64_t kMinBlocksPerSplit = 8;
 
 Program::Program(Plan plan, std::unique_ptr<Backend> backend)
-    : plan(std::move(plan)), backend(std::move(backend)) {}
+    : plan(std::move(plan)), backend(std::move(backend)) {
+  kv::ScheduleAttr schedule = this->plan.schedule;
+  for (auto [packing, text] : {std::pair(schedule.getKey(), &packings.key),
+                               {schedule.getValue(), &packings.value},
+                               {schedule.getFloats(), &packings.floats}}) {
+    raw_string_ostream stream(*text);
+    stream << packing;
+  }
+}
 
 static Expected<std::unique_ptr<Backend>> loadBackend(const Target &target, StringRef bytes, ThreadPool &pool) {
   switch (target.executor) {

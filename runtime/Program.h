@@ -85,6 +85,11 @@ public:
 
   const Plan &getPlan() const { return plan; }
   const kv::CacheLayout &getLayout() const { return *plan.layout; }
+  /// The packings of the schedule, as text.
+  struct Packings {
+    std::string key, value, floats;
+  };
+  const Packings &getPackings() const { return packings; }
   bool wasCached() const { return cached; }
   const std::string &getNote() const { return note; }
 
@@ -106,6 +111,7 @@ private:
   static bool isShort(const AttendCall &call);
   bool quantizes(const AppendCall &call) const;
   Plan plan;
+  Packings packings;
   std::unique_ptr<Backend> backend;
   bool cached = false;
   std::string note;

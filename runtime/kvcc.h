@@ -124,6 +124,32 @@ typedef struct kvcc_layer_info {
 } kvcc_layer_info;
 KVCC_API kvcc_status kvcc_program_get_layer(const kvcc_program *program, int32_t layer, kvcc_layer_info *info);
 
+/* Where one side (keys or values) lies in a block of 32 tokens of one KV head, in bytes from the start of the block; -1
+ * where the format has no such thing. */
+typedef struct kvcc_side_layout {
+  int64_t codes;  /* codes, or numbers of a format that has none */
+  int64_t scales; /* one for each group */
+  int64_t zeros;  /* zero points, one for each group */
+  int64_t norms;  /* token norms, one for each token */
+} kvcc_side_layout;
+
+/* Where everything lies in a page: [kv_heads] of head_bytes, each [page_tokens / 32] blocks of block_bytes; page_bytes are
+ * all of it. The order of the elements inside a part is the packing, IR text of #kv.packing, which dialect/KvAttrs.td
+ * describes with an example; it depends on the kind of the target. With innerq-small and head_dim 128 on a CPU a block is
+ *   keys:   codes at 0 (32 * 128 * 3 bits = 1536 bytes), scales at 1536 (32 * 4 of f16 = 256 bytes)
+ *   values: codes at 1792 (32 * 128 * 2 bits = 1024 bytes), scales at 2816 (128 of f16 = 256 bytes)
+ * so block_bytes are 3072, and with pages of 128 tokens head_bytes are 12288. Block b of KV head h of page p begins at
+ * p * page_bytes + h * head_bytes + b * block_bytes; it holds quantized tokens 32 * b to 32 * b + 31 of the page. */
+typedef struct kvcc_page_layout {
+  size_t size;
+  int64_t block_tokens; /* 32 */
+  int64_t block_bytes, head_bytes, page_bytes;
+  kvcc_side_layout keys, values;
+  const char *key_packing, *value_packing, *number_packing; /* of codes, and of formats without; live as the program */
+} kvcc_page_layout;
+KVCC_API kvcc_status kvcc_program_get_page_layout(const kvcc_program *program, int32_t layer,
+                                                  kvcc_page_layout *layout);
+
 /* Pages that a sequence of `tokens` tokens occupies in a layer. */
 KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 

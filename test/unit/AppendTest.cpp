@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The append kernel against the scalar writer: the same numbers stand in the cache, bit for bit, however tokens come.
 #include "dialect/Quantization.h"
+#include "runtime/Reference.h"
 #include "test/unit/KernelTestSupport.h"
 #include "gtest/gtest.h"
 
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -75,6 +77,39 @@ public:
     }
   }
 
+  /// The last `queries` tokens' queries see what they may of the cache as stored.
+  void expectAttends(int64_t queries, double bound) {
+    const Plan &plan = program.getPlan();
+    auto [qHeads, kvHeads, headDim, scale] = plan.shape;
+    std::vector<uint8_t> query(size_t(queries * qHeads * headDim * elementBytes));
+    for (int64_t i = 0; i < queries * qHeads * headDim; ++i)
+      put(query, i);
+    std::vector<float> out, lse;
+    Error error = decodeStep(cache, query.data(), out, lse, 0, 0, 3, queries);
+    ASSERT_FALSE(bool(error)) << toString(std::move(error));
+    int64_t tokens = getTokens();
+    std::vector<float> storedKeys(size_t(tokens * headDim)), storedValues(storedKeys);
+    for (int64_t head = 0; head < qHeads; ++head) {
+      readSequence(plan.cache, plan.schedule, cache.getSequence(0), head / (qHeads / kvHeads), tokens,
+                   storedKeys.data(), storedValues.data());
+      for (int64_t i = 0; i < queries; ++i) {
+        size_t row = size_t(i * qHeads + head), at = row * size_t(headDim);
+        std::vector<float> numbers;
+        for (int64_t c = 0; c < headDim; ++c) {
+          uint32_t bits = 0;
+          std::memcpy(&bits, query.data() + (at + size_t(c)) * size_t(elementBytes), size_t(elementBytes));
+          numbers.push_back(kv::decodeFloat(plan.cache.getDtype(), bits));
+        }
+        std::vector<double> exact(size_t(headDim), 0.0);
+        double exactLse = 0;
+        computeReference(numbers.data(), storedKeys.data(), storedValues.data(), tokens - (queries - 1 - i), headDim,
+                         scale, exact.data(), exactLse);
+        EXPECT_LE(relativeError(ArrayRef(out).slice(at, size_t(headDim)), exact), bound) << "query " << i;
+        EXPECT_LE(std::fabs(double(lse[row]) - exactLse) / std::max(1.0, std::fabs(exactLse)), bound) << "query " << i;
+      }
+    }
+  }
+
   std::vector<WriterStatistics> statistics;
   GivenVectors given;
 
@@ -130,6 +165,8 @@ public:
 TEST_P(AppendTest, WritesWhatTheScalarWriterWrites) {
   ASSERT_NO_FATAL_FAILURE(load());
   Replay replay(*program, problem, 400, 7);
+  if (auto diag = program->getPlan().cache.getKey().getDiag(); diag && diag.getStat() == kv::DiagStat::Given)
+    return; // see TakesWhatItIsGiven
   std::mt19937 random(3);
   // A prefill, a chunk of one, tokens one by one over several flushes, more than fits the windows at once.
   ASSERT_NO_FATAL_FAILURE(replay.append(90));
@@ -151,6 +188,43 @@ TEST_P(AppendTest, WritesWhatTheScalarWriterWrites) {
       ASSERT_NO_FATAL_FAILURE(replay.append(std::min<int64_t>(11, count - i)));
     ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
   }
+  for (int64_t queries : {1, 4, 16})
+    ASSERT_NO_FATAL_FAILURE(replay.expectAttends(queries, getBound(program->getPlan())));
+}
+
+TEST_P(AppendTest, TakesWhatItIsGiven) {
+  ASSERT_NO_FATAL_FAILURE(load());
+  const Plan &plan = program->getPlan();
+  // Only formats that can be given something.
+  if (!plan.cache.getKey().getFeedback() && !plan.cache.getKey().getTransform<kv::CenterAttr>() &&
+      !plan.cache.getValue().getTransform<kv::CenterAttr>())
+    return;
+  Replay replay(*program, problem, 300, 5);
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  auto size = size_t(plan.shape.headDim);
+  WriterStatistics &head = replay.statistics.emplace_back();
+  for (auto *vectors : {&head.keys, &head.values})
+    for (size_t c = 0; c < size; ++c) {
+      vectors->means.push_back(normal(random));
+      vectors->factors.push_back(std::fabs(normal(random)) + 0.5f);
+    }
+  // The second moment of a few random queries.
+  head.queryMoment.assign(size * size, 0.0);
+  for (int sample = 0; sample < 200; ++sample) {
+    std::vector<double> query;
+    for (size_t c = 0; c < size; ++c)
+      query.push_back(double(normal(random)) + (c ? 0.5 * query.back() : 0.0));
+    for (size_t i = 0; i < size * size; ++i)
+      head.queryMoment[i] += query[i / size] * query[i % size] / 200;
+  }
+  auto given = makeGivenVectors(plan.cache, replay.statistics);
+  ASSERT_TRUE(bool(given)) << toString(given.takeError());
+  replay.given = std::move(*given);
+  EXPECT_EQ(bool(replay.given.gives & kGivesWeights), plan.cache.getKey().getFeedback());
+  for (int64_t count : {120, 1, 40, 100})
+    ASSERT_NO_FATAL_FAILURE(replay.append(count));
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
 }
 
 std::vector<Case> getCases() {
@@ -171,6 +245,10 @@ std::vector<Case> getCases() {
     cases.push_back({"k = <i6, map = asym, group = 1x32, scale = f16, search = 2>; v = <i8, map = sym_full, group = 1x32, "
                      "scale = f8E8M0FNU>; window = <sink = 5, recent = 0, flush = 1>",
                      target, "f16", 256});
+    cases.push_back({"k = <i4, map = sym_signed, group = 32x1, scale = f16, transforms = [#kv.diag<given>, "
+                     "#kv.hadamard<32>], feedback>; v = <i3, map = asym, group = 1x32, scale = bf16, transforms = "
+                     "[#kv.diag<rms>, #kv.center]>; window = <sink = 40, recent = 64, flush = 64>",
+                     target, "bf16", 32});
   }
   return cases;
 }

@@ -326,6 +326,28 @@ TEST_F(CApiTest, RefusesWrongAppends) {
   EXPECT_EQ(kvcc_append(program, 0, nullptr, nullptr), KVCC_INVALID_ARGUMENT);
 }
 
+TEST_F(CApiTest, TellsWhereEverythingLies) {
+  compile();
+  kvcc_page_layout layout = {};
+  EXPECT_EQ(kvcc_program_get_page_layout(program, 0, &layout), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("layout.size"));
+  layout.size = sizeof(layout);
+  ASSERT_EQ(kvcc_program_get_page_layout(program, 0, &layout), KVCC_OK) << kvcc_last_message();
+  EXPECT_EQ(layout.block_tokens, 32);
+  // Keys: 32 * 64 * 3 bits, 32 * 2 scales; values: 32 * 64 * 2 bits, 64 scales.
+  EXPECT_EQ(layout.keys.codes, 0);
+  EXPECT_EQ(layout.keys.scales, 768);
+  EXPECT_EQ(layout.keys.zeros, -1);
+  EXPECT_EQ(layout.keys.norms, -1);
+  EXPECT_EQ(layout.values.codes, 896);
+  EXPECT_EQ(layout.values.scales, 1408);
+  EXPECT_EQ(layout.block_bytes, 1536);
+  EXPECT_EQ(layout.head_bytes, info.page_tokens / 32 * 1536);
+  EXPECT_EQ(layout.page_bytes, info.page_bytes);
+  EXPECT_STREQ(layout.key_packing, "#kv.packing<16x32, lanes = 64>");
+  EXPECT_STREQ(layout.number_packing, "#kv.packing<16x1>");
+}
+
 TEST_F(CApiTest, ForksShareTheirBeginning) {
   compile();
   fill(600);

@@ -350,7 +350,6 @@ TEST_F(LayoutTest, SizesOfACache) {
   EXPECT_EQ(layout.page.bytes, 3072);
   EXPECT_EQ(layout.pageBytes, 8 * 4 * 3072);
   EXPECT_EQ(layout.window.bytes, 2 * 32 * 128 * 2);
-  // One sink block, (96 + 32) / 32 recent ones.
   // One block of sinks; 96 + 32 recent tokens, and as many as 96 that may be taken back.
   EXPECT_EQ(layout.slotHeadBytes, (1 + 7) * layout.window.bytes);
 }
