@@ -275,6 +275,7 @@ Error fork(const kvcc_program *handle, int32_t layer, const kvcc_fork_args *give
       return error;
     if (Error error = scope.begin(slotOf(program, args.memory, args.fork_slot), 0, 0, args.tokens))
       return error;
+    handle->ledger->copy(slotOf(program, args.memory, args.slot), slotOf(program, args.memory, args.fork_slot));
   }
   const Backend &backend = program.getBackend();
   for (int64_t i = shared; i < pages; ++i)

@@ -40,6 +40,12 @@ void SequenceLedger::endWrite(Slot slot, int64_t tokens) {
   sequence.isWritten = false;
 }
 
+void SequenceLedger::copy(Slot slot, Slot fork) {
+  std::lock_guard lock(mutex);
+  if (auto found = sequences.find(slot); found != sequences.end())
+    sequences[fork].most = found->second.most;
+}
+
 Error SequenceLedger::checkRead(Slot slot, int64_t tokens) {
   std::lock_guard lock(mutex);
   auto found = sequences.find(slot);

@@ -19,6 +19,8 @@ public:
   /// `endWrite`. 0 begins it.
   llvm::Error beginWrite(Slot slot, int64_t before, int64_t rollback);
   void endWrite(Slot slot, int64_t tokens);
+  /// `fork`, which is being written, becomes a copy of `slot`: it may take back no more than that.
+  void copy(Slot slot, Slot fork);
   /// A call reads `tokens` tokens of the sequence.
   llvm::Error checkRead(Slot slot, int64_t tokens);
 

@@ -253,9 +253,11 @@ typedef struct kvcc_attend_args {
   int64_t queries; /* 1 to 16, 0 is 1: of the last tokens; query i sees all but the last queries - 1 - i tokens */
 } kvcc_attend_args;
 
-/* One decode step. CPU targets: done on return. CUDA targets: asynchronous on `stream` (a cudaStream_t or
- * CUstream), legal during stream capture; tables, slots and lengths are device memory and cannot be checked.
- * Allocates nothing. */
+/* One decode step. All queries see the same cache: a block that leaves the window with one of the last tokens is
+ * quantized for the queries before it, too. How a step is split among processors depends on the batch and changes results
+ * by rounding, within kernel_error_bound; with one thread a CPU target splits nothing, and they do not depend on it.
+ * CPU targets: done on return. CUDA targets: asynchronous on `stream` (a cudaStream_t or CUstream), legal during stream
+ * capture; tables, slots and lengths are device memory and cannot be checked. Allocates nothing. */
 KVCC_API kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_attend_args *args,
                                  void *stream);
 

@@ -32,6 +32,13 @@ inline void check(kvcc_status status) {
     throw Error(status, kvcc_last_message());
 }
 
+/// The tokens of a snapshot, whatever its scheme.
+inline int64_t snapshotTokens(const void *bytes, size_t length) {
+  int64_t tokens = 0;
+  check(kvcc_snapshot_tokens(bytes, length, &tokens));
+  return tokens;
+}
+
 /// A structure of kvcc.h: zeros, and `size` as it has to be.
 template <typename T> T sized() {
   T structure = {};
@@ -66,8 +73,35 @@ public:
     check(kvcc_workspace_bytes(get(), layer, batch, maxTokens, &bytes));
     return bytes;
   }
+  int64_t sharedPages(int32_t layer, int64_t tokens) const {
+    int64_t pages = 0;
+    check(kvcc_shared_pages(get(), layer, tokens, &pages));
+    return pages;
+  }
+  size_t snapshotBytes(int32_t layer, int64_t tokens) const {
+    size_t bytes = 0;
+    check(kvcc_snapshot_bytes(get(), layer, tokens, &bytes));
+    return bytes;
+  }
   void append(int32_t layer, const kvcc_append_args &args, void *stream = nullptr) const {
     check(kvcc_append(get(), layer, &args, stream));
+  }
+  /// Returns the length that is left.
+  int64_t rollback(int32_t layer, int64_t tokens, int64_t count) const {
+    int64_t left = 0;
+    check(kvcc_rollback(get(), layer, tokens, count, &left));
+    return left;
+  }
+  void fork(int32_t layer, const kvcc_fork_args &args, void *stream = nullptr) const {
+    check(kvcc_fork(get(), layer, &args, stream));
+  }
+  void snapshot(int32_t layer, const kvcc_snapshot_args &args, void *stream = nullptr) const {
+    check(kvcc_snapshot(get(), layer, &args, stream));
+  }
+  /// Returns the length of the sequence.
+  int64_t restore(int32_t layer, kvcc_snapshot_args args, bool requantize = false, void *stream = nullptr) const {
+    check(kvcc_restore(get(), layer, &args, requantize, stream));
+    return args.tokens;
   }
   void attend(int32_t layer, const kvcc_attend_args &args, void *stream = nullptr) const {
     check(kvcc_attend(get(), layer, &args, stream));

@@ -385,6 +385,25 @@ TEST_F(CApiTest, ForksShareTheirBeginning) {
   EXPECT_NE(std::vector<float>(out.begin() + 9 * 64, out.end()), before);
 }
 
+TEST_F(CApiTest, ForksOfWhatWasTakenBackTakeBackNoMore) {
+  compile();
+  fill(600);
+  int64_t shared = 0;
+  ASSERT_EQ(kvcc_shared_pages(program, 0, 510, &shared), KVCC_OK);
+  for (int64_t i = 0; i < shared; ++i)
+    table[size_t(tableStride + i)] = table[size_t(i)];
+  kvcc_fork_args args = {sizeof(args), memory, table.data(), 0, table.data() + tableStride, 1, tableStride, 510};
+  ASSERT_EQ(kvcc_fork(program, 0, &args, nullptr), KVCC_OK) << kvcc_last_message();
+  // The slot holds the latest of 600 tokens, not of 510.
+  newLens = {0, 10};
+  lens = {600, 513};
+  kvcc_append_args append = appendArgs(600);
+  EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("at most 96 tokens taken back, but got 503 tokens of a sequence that had 600"));
+  lens[1] = 514;
+  EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_OK) << kvcc_last_message();
+}
+
 TEST_F(CApiTest, SnapshotsComeBack) {
   compile();
   fill(600);

@@ -36,11 +36,12 @@ class LayerInfo(ctypes.Structure):
                 ("kernel_error_bound", ctypes.c_double)]
 
 
-class PrefillArgs(ctypes.Structure):
+class AppendArgs(ctypes.Structure):
     _fields_ = [("size", ctypes.c_size_t), ("memory", Memory), ("table", ctypes.c_void_p),
-                ("table_length", ctypes.c_int64), ("slot", ctypes.c_int32), ("keys", ctypes.c_void_p),
-                ("values", ctypes.c_void_p), ("key_head_stride", ctypes.c_int64),
-                ("value_head_stride", ctypes.c_int64), ("tokens", ctypes.c_int64)]
+                ("table_stride", ctypes.c_int64), ("slots", ctypes.c_void_p), ("seq_lens", ctypes.c_void_p),
+                ("new_lens", ctypes.c_void_p), ("batch", ctypes.c_int64), ("max_new", ctypes.c_int64),
+                ("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("sequence_stride", ctypes.c_int64),
+                ("token_stride", ctypes.c_int64), ("head_stride", ctypes.c_int64)]
 
 
 class AttendArgs(ctypes.Structure):
@@ -131,11 +132,12 @@ class Kvcc(Subject):
         return Memory(arrays[0].ctypes.data, self.batch * self.pages, arrays[1].ctypes.data, self.batch)
 
     def prefill(self, arrays, tensors):
-        for sequence in range(self.batch):
-            table = self.table[sequence * self.pages:]
-            args = PrefillArgs(ctypes.sizeof(PrefillArgs), self.memory_of(arrays), table.ctypes.data, self.pages,
-                               sequence, tensors.k.ctypes.data, tensors.v.ctypes.data, 0, 0, self.ctx)
-            self.program.call("kvcc_prefill", ctypes.byref(args))
+        # The same tokens in every sequence.
+        args = AppendArgs(ctypes.sizeof(AppendArgs), self.memory_of(arrays), self.table.ctypes.data, self.pages,
+                          self.slots.ctypes.data, self.lengths.ctypes.data, self.lengths.ctypes.data, self.batch,
+                          self.ctx, tensors.k.ctypes.data, tensors.v.ctypes.data, 0, self.layer.head_dim,
+                          self.ctx * self.layer.head_dim)
+        self.program.call("kvcc_append", ctypes.byref(args), None)
 
     def arguments(self, arrays):
         return AttendArgs(ctypes.sizeof(AttendArgs), self.memory_of(arrays), self.table.ctypes.data, self.pages,

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <utility>
+#include <vector>
 
 static_assert(!std::is_copy_constructible_v<kvcc::Program> && !std::is_copy_assignable_v<kvcc::Context>);
 static_assert(std::is_nothrow_move_constructible_v<kvcc::Program> && std::is_nothrow_move_assignable_v<kvcc::Context>);
@@ -27,6 +28,34 @@ int main(int, char **argv) {
   std::printf("head_dim: %d\n", int(program.layer(0).head_dim));
   std::printf("pages for 0 and 1000 tokens: %d %d\n", int(program.pagesFor(0, 0)), program.pagesFor(0, 1000) > 0);
   std::printf("workspace: %d\n", program.workspaceBytes(0, 1, 100000) > 0);
+  std::printf("rollback: %d\n", int(program.rollback(0, 1000, 10)));
+  std::printf("shared pages: %d\n", program.sharedPages(0, 100000) > program.sharedPages(0, 0));
+  const std::vector<char> nothing(program.snapshotBytes(0, 0));
+  std::printf("snapshot of nothing: %d\n", nothing.size() > size_t(program.layer(0).slot_bytes));
+  try {
+    kvcc::snapshotTokens(nothing.data(), nothing.size());
+    std::printf("no error\n");
+  } catch (const kvcc::Error &error) {
+    std::printf("tokens: %s\n", error.what());
+  }
+  try {
+    program.fork(0, kvcc::sized<kvcc_fork_args>());
+    std::printf("no error\n");
+  } catch (const kvcc::Error &error) {
+    std::printf("fork: %s\n", error.what());
+  }
+  try {
+    program.snapshot(0, kvcc::sized<kvcc_snapshot_args>());
+    std::printf("no error\n");
+  } catch (const kvcc::Error &error) {
+    std::printf("snapshot: %s\n", error.what());
+  }
+  try {
+    program.restore(0, kvcc::sized<kvcc_snapshot_args>());
+    std::printf("no error\n");
+  } catch (const kvcc::Error &error) {
+    std::printf("restore: %s\n", error.what());
+  }
   try {
     program.layer(1000);
     std::printf("no error\n");
@@ -41,10 +70,12 @@ int main(int, char **argv) {
     std::printf("compile: %s\n", error.what());
   }
   try {
-    program.prefill(0, kvcc::sized<kvcc_prefill_args>());
+    auto tokens = kvcc::sized<kvcc_append_args>();
+    tokens.batch = 1;
+    program.append(0, tokens);
     std::printf("no error\n");
   } catch (const kvcc::Error &error) {
-    std::printf("prefill: %s\n", error.what());
+    std::printf("append: %s\n", error.what());
   }
   try {
     auto step = kvcc::sized<kvcc_attend_args>();
