@@ -150,8 +150,8 @@ Value GroupCodec::encode(Value number, const Parameters &group) {
     Value sign = b.bitAnd(b.shiftRight(b.bitsOf(ratio), 28), 8);
     return b.select(isZero, b.i32(0), b.bitOr(sign, code));
   }
-  // Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits. Clamped there: of NaN comes the
-  // lowest code. Divided by infinity every number gets the code of zero.
+  // Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits. Clamped there: of NaN comes
+  // the lowest code. Divided by infinity every number gets the code of zero.
   constexpr float shifter = 12582912.0f;
   Value divisor = b.select(isZero, b.f32(std::numeric_limits<float>::infinity()), scale);
   auto codeOf = [&](bool asym) {

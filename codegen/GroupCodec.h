@@ -12,8 +12,8 @@ class GroupCodec {
 public:
   GroupCodec(LaneBuilder &b, kv::QuantAttr quant);
 
-  /// A scale and a zero (null without zeros) as their types hold them, in f32. The sign of a hybrid scale says whether the
-  /// zero counts.
+  /// A scale and a zero (null without zeros) as their types hold them, in f32. The sign of a hybrid scale says whether
+  /// the zero counts.
   struct Parameters {
     mlir::Value scale, zero;
   };

@@ -109,8 +109,8 @@ Value LaneBuilder::encodeE4m3(Value number) {
   // Numbers from 2^-6 on keep three bits of their fraction; smaller ones are multiples of 2^-9.
   Value odd = bitAnd(shiftRight(magnitude, 20), 1);
   Value normal = sub(shiftRight(add(add(magnitude, i32(0x7ffff)), odd), 20), i32(120 << 3));
-  Value subnormal = toInteger(round(mul(numberOf(select(less(magnitude, i32(0x3c800000)), magnitude, i32(0))),
-                                        f32(0x1p9f))));
+  Value subnormal =
+      toInteger(round(mul(numberOf(select(less(magnitude, i32(0x3c800000)), magnitude, i32(0))), f32(0x1p9f))));
   Value code = select(less(magnitude, i32(0x3c800000)), subnormal, normal);
   // 464 is where rounding reaches what stands for NaN.
   Value fits = less(magnitude, i32(0x43e80000));

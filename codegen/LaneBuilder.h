@@ -114,8 +114,7 @@ private:
 };
 
 /// Makes a builder for the code that replaces an operation.
-using MakeLaneBuilder =
-    std::function<std::unique_ptr<LaneBuilder>(mlir::Location, mlir::ConversionPatternRewriter &)>;
+using MakeLaneBuilder = std::function<std::unique_ptr<LaneBuilder>(mlir::Location, mlir::ConversionPatternRewriter &)>;
 
 /// The patterns of the writers' operations, for the builder of a target.
 void populateWriterPatterns(mlir::RewritePatternSet &patterns, const mlir::TypeConverter &converter,

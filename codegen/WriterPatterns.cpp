@@ -101,8 +101,7 @@ private:
       });
     else
       b.loop(b.index(0), in.getFrom(), [&](Value token) {
-        b.forLanes(columns,
-                   [&](Value channel) { b.storeLanes(load(token, channel), in.getTile(), {token, channel}); });
+        b.forLanes(columns, [&](Value channel) { b.storeLanes(load(token, channel), in.getTile(), {token, channel}); });
       });
     b.barrier();
   }
@@ -179,15 +178,15 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
   }
 };
 
-/// The codes of a block before they are packed, and how. They stand as bits in a writer's tile, where numbers have been,
-/// or as bytes in memory of their own, [reduced][free].
+/// The codes of a block before they are packed, and how. They stand as bits in a writer's tile, where numbers have
+/// been, or as bytes in memory of their own, [reduced][free].
 class CodeMatrix {
 public:
   /// `inTile`: in a tile, whose rows are tokens.
   CodeMatrix(LaneBuilder &b, BlockType block, Value tile, bool inTile)
-      : b(b), block(block), bits(block.getElement().getIntOrFloatBitWidth()), freeTile(block.getPacking().getFreeTile()),
-        reduceTile(block.getPacking().getReduceTile()), lanes(block.getPacking().getLanes() / freeTile),
-        width(reduceTile / lanes), tile(tile) {
+      : b(b), block(block), bits(block.getElement().getIntOrFloatBitWidth()),
+        freeTile(block.getPacking().getFreeTile()), reduceTile(block.getPacking().getReduceTile()),
+        lanes(block.getPacking().getLanes() / freeTile), width(reduceTile / lanes), tile(tile) {
     if (!inTile)
       bytes = b.scratch({block.getReduceExtent(), block.getFreeExtent()}, b.getI8Type());
   }
@@ -210,8 +209,8 @@ public:
   }
 
   /// Writes all codes into a block.
-  void pack(Value data) {
-    forEachTile([&](Value free, Value firstReduce, Value firstWord) {
+  void pack(Value data, Value from) {
+    forEachTile(from, [&](Value free, Value firstReduce, Value firstWord) {
       packTile(data, firstWord, [&](int64_t r) { return load(free, b.addIndex(firstReduce, r)); });
     });
   }
@@ -249,7 +248,7 @@ public:
   /// Takes the codes of the tokens before `from` from a block.
   void keep(Value data, Value from) {
     Value before = b.splat(arith::IndexCastOp::create(b, b.getI32Type(), from));
-    forEachTile([&](Value free, Value firstReduce, Value firstWord) {
+    forEachTile(from, [&](Value free, Value firstReduce, Value firstWord) {
       SmallVector<Value> words;
       for (int64_t word = 0; word < bits; ++word)
         words.push_back(b.loadWords(data, b.addIndex(firstWord, word * freeTile)));
@@ -258,9 +257,9 @@ public:
         int64_t low = std::min(bits, width - shift);
         Value code = b.bitAnd(b.shiftRight(words[size_t(word)], e + shift), int32_t((1 << low) - 1));
         if (low < bits)
-          code = b.bitOr(code, b.shiftLeft(b.bitAnd(b.shiftRight(words[size_t(word + 1)], e),
-                                                    int32_t((1 << (bits - low)) - 1)),
-                                           low));
+          code = b.bitOr(
+              code,
+              b.shiftLeft(b.bitAnd(b.shiftRight(words[size_t(word + 1)], e), int32_t((1 << (bits - low)) - 1)), low));
         Value reduce = b.addIndex(firstReduce, r);
         if (block.isKey())
           store(b.select(b.less(b.laneIndices(free), before), code, load(free, reduce)), free, reduce);
@@ -287,13 +286,18 @@ private:
       b.storeLanes(b.numberOf(code), tile, {reduce, free});
   }
 
-  /// Calls `body` for the free indices of each tile.
-  void forEachTile(function_ref<void(Value free, Value firstReduce, Value firstWord)> body) {
+  /// Calls `body` for the free indices of each tile that has tokens from `from` on.
+  void forEachTile(Value from, function_ref<void(Value free, Value firstReduce, Value firstWord)> body) {
     int64_t tiles = block.getReduceExtent() / reduceTile;
     b.forLanes(block.getFreeExtent(), [&](Value free) {
-      b.loop(b.index(0), b.index(tiles), [&](Value tile) {
-        body(free, b.mulIndex(tile, reduceTile), getFirstWord(free, tile));
-      });
+      auto visit = [&] {
+        b.loop(b.index(0), b.index(tiles),
+               [&](Value tile) { body(free, b.mulIndex(tile, reduceTile), getFirstWord(free, tile)); });
+      };
+      // Tokens that all stay have words of their own.
+      if (!from || !block.isKey())
+        return visit();
+      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, b.addIndex(free, b.getWidth()), from), visit);
     });
   }
 
@@ -427,7 +431,7 @@ private:
     if (from)
       b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ne, from, b.index(0)),
                [&] { codes.keep(in.getData(), from); });
-    codes.pack(in.getData());
+    codes.pack(in.getData(), from);
   }
 };
 
@@ -528,7 +532,8 @@ struct MeasurePattern : WriterPattern<TileMeasureOp> {
     b.forLanes(channels, [&](Value channel) {
       Value factor;
       if (diag) {
-        factor = computeFactor(diag, quant, in, b, sums, channel, channels, count(b.select(hasRows, rows, scalar(b, 1))));
+        factor =
+            computeFactor(diag, quant, in, b, sums, channel, channels, count(b.select(hasRows, rows, scalar(b, 1))));
         factor = b.select(b.less(b.f32(0), factor), factor, b.f32(1));
         b.storeLanes(factor, factors, channel);
       }
@@ -601,8 +606,7 @@ private:
     if (diag.getTied()) {
       Value half = b.index(channels / 2);
       Value isLower = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, channel, half);
-      other = arith::SelectOp::create(b, isLower, b.addIndex(channel, half),
-                                      arith::SubIOp::create(b, channel, half));
+      other = arith::SelectOp::create(b, isLower, b.addIndex(channel, half), arith::SubIOp::create(b, channel, half));
     }
     switch (diag.getStat()) {
     case DiagStat::Given:
@@ -639,6 +643,6 @@ private:
 
 void kvcc::populateWriterPatterns(RewritePatternSet &patterns, const TypeConverter &converter,
                                   const MakeLaneBuilder &makeBuilder) {
-  patterns.add<ScratchPattern, GatherPattern, TransformPattern, NormalizeTokensPattern, EncodePattern,
-               WriteRowsPattern, ClearPattern, MeasurePattern>(converter, patterns.getContext(), makeBuilder);
+  patterns.add<ScratchPattern, GatherPattern, TransformPattern, NormalizeTokensPattern, EncodePattern, WriteRowsPattern,
+               ClearPattern, MeasurePattern>(converter, patterns.getContext(), makeBuilder);
 }

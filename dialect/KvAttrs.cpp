@@ -489,7 +489,7 @@ LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
 //===-- #kv.schedule ------------------------------------------------------------------------===//
 
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads, int64_t page, Compute,
-                                   PackingAttr, PackingAttr, PackingAttr, int64_t accumulators) {
+                                   PackingAttr, PackingAttr, PackingAttr, int64_t accumulators, int64_t pageBytes) {
   // schedule_c1
   if (heads < 1 || heads > 16)
     return emitError() << "expected heads from 1 to 16, but got " << heads;
@@ -500,5 +500,8 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   // schedule_c3
   if (accumulators < 0 || accumulators > 32)
     return emitError() << "expected accumulators from 0 to 32, but got " << accumulators;
+  // schedule_c4
+  if (pageBytes < 0 || pageBytes % 64)
+    return emitError() << "expected page_bytes of 0 or a positive multiple of 64, but got " << pageBytes;
   return success();
 }

@@ -226,17 +226,22 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     block), words; `int8` rounds the query to bytes, and weights to words only where a token dominates; `key`, `value`,
     `floats`: the packing of key codes, of value codes, and of tiles that are stored as numbers (windows and
     fp16 pages); `accumulators`: vector registers that sums of a product with codes take, 0 for what the
-    target's level says.
+    target's level says; `page_bytes`: bytes of a page, 0 for as many as it needs, so that layers that are stored
+    differently may share a pool.
 
     Constraints:
     - (C1) heads is 1 to 16;
     - (C2) page is a multiple of 32 from 32 to 65536;
-    - (C3) accumulators is 0 to 32.
+    - (C3) accumulators is 0 to 32;
+    - (C4) page_bytes is 0 or a positive multiple of 64.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,
-                        "::kvcc::kv::PackingAttr":$floats, DefaultValuedParameter<"int64_t", "0">:$accumulators);
-  let assemblyFormat = "`<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators) `>`";
+                        "::kvcc::kv::PackingAttr":$floats, DefaultValuedParameter<"int64_t", "0">:$accumulators,
+                        DefaultValuedParameter<"int64_t", "0">:$page_bytes);
+  let assemblyFormat = [{
+    `<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators, $page_bytes) `>`
+  }];
   let genVerifyDecl = 1;
 }
 

@@ -93,8 +93,7 @@ LogicalResult AttendOp::verify() {
   // attend_c2
   int64_t heads = getQueryHeads();
   if (heads < 1 || heads % cache.getKvHeads())
-    return emitOpError("expected query heads a multiple of kv_heads = ")
-           << cache.getKvHeads() << ", but got " << heads;
+    return emitOpError("expected query heads a multiple of kv_heads = ") << cache.getKvHeads() << ", but got " << heads;
   // attend_c3
   if (query.getShape().back() != cache.getHeadDim())
     return emitOpError("expected query head_dim ") << cache.getHeadDim() << ", but got " << query.getShape().back();

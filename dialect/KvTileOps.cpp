@@ -238,9 +238,7 @@ LogicalResult TileScratchOp::verify() {
 }
 
 /// Whether a block holds the elements of a tile.
-static bool holds(BlockType block, Type tile) {
-  return hasShape(tile, {block.getTokens(), block.getChannels()});
-}
+static bool holds(BlockType block, Type tile) { return hasShape(tile, {block.getTokens(), block.getChannels()}); }
 
 LogicalResult TileGatherOp::verify() {
   // gather_c1

@@ -32,9 +32,9 @@ double kv::getLargest(QuantAttr quant) {
 }
 
 Quantizer::Quantizer(QuantAttr quant, bool saturates)
-    : map(quant.getMap()), saturates(saturates), element(quant.getElement()), scaleType(quant.getScale()), search(quant.getSearch()),
-      zeroCode(isa<mlir::IntegerType>(element) ? int(quant.getZeroCode()) : 0), minCode(map == Map::Sym ? 1 : 0),
-      maxCode(2 * zeroCode - 1) {}
+    : map(quant.getMap()), saturates(saturates), element(quant.getElement()), scaleType(quant.getScale()),
+      search(quant.getSearch()), zeroCode(isa<mlir::IntegerType>(element) ? int(quant.getZeroCode()) : 0),
+      minCode(map == Map::Sym ? 1 : 0), maxCode(2 * zeroCode - 1) {}
 
 uint16_t Quantizer::store(float value) const {
   float largest = getLargestScale(scaleType);

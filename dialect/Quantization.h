@@ -17,8 +17,8 @@ struct GroupParameters {
 /// Encodes and decodes groups of a quantized format. Cheap to copy; thread-safe.
 class Quantizer {
 public:
-  /// `quant` must be a quantized format (QuantAttr::isQuantized). `saturates`: parameters that do not fit their type become
-  /// its largest number.
+  /// `quant` must be a quantized format (QuantAttr::isQuantized). `saturates`: parameters that do not fit their type
+  /// become its largest number.
   explicit Quantizer(QuantAttr quant, bool saturates = false);
 
   /// The parameters of a group. `values` are finite. They are not finite (see isFinite) if the group's

@@ -68,8 +68,8 @@ inline uint8_t floatToE2m1(float value) {
 
 /// f8E8M0FNU, powers of two from 2^-127 to 2^127; 0xff is NaN. Zero becomes the smallest.
 inline float e8m0ToFloat(uint8_t bits) { return bits == 0xff ? NAN : std::ldexp(1.0f, int(bits) - 127); }
-/// Fractions of an f32 beyond which the next power of two is nearer by ratio: that of the root of two; and below 2^-126,
-/// where an f32 has no exponent, of 2^-126.5 and of 2^-127.
+/// Fractions of an f32 beyond which the next power of two is nearer by ratio: that of the root of two; and below
+/// 2^-126, where an f32 has no exponent, of 2^-126.5 and of 2^-127.
 constexpr int32_t kRootOfTwo = 0x3504f3, kRootOfHalf = 0x5a8279, kHalfStep = 0x400000;
 /// `up`: the next power of two that is not smaller; else the nearest by ratio.
 inline uint8_t floatToE8m0(float value, bool up) {

@@ -49,6 +49,7 @@ struct ScheduleOptions {
   std::string compute = "auto"; ///< "auto", "f32", "int16" or "int8"
   int64_t page = 0;
   int64_t heads = 0, accumulators = 0;
+  int64_t pageBytes = 0; ///< of every layer, so that one pool serves all; at least what the largest needs
   bool tuned = true; ///< of a host: take what `kvcc tune` has found, where the user says nothing else
 };
 

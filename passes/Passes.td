@@ -146,7 +146,8 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
     Option<"page", "page", "int64_t", "0", "quantized tokens per page; 0 lets the pass choose">,
     Option<"heads", "heads", "int64_t", "0", "query heads that share a pass over the codes; 0 lets the pass choose">,
     Option<"accumulators", "accumulators", "int64_t", "0",
-           "vector registers for sums of products with codes; 0 is what the level says">];
+           "vector registers for sums of products with codes; 0 is what the level says">,
+    Option<"page_bytes", "page-bytes", "int64_t", "0", "bytes of a page; 0: as many as it needs">];
 }
 
 def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {

@@ -21,6 +21,7 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
   schedule.page = options.page;
   schedule.heads = options.heads;
   schedule.accumulators = options.accumulators;
+  schedule.page_bytes = options.pageBytes;
   manager.addPass(createPlanSchedulePass(schedule));
   if (level == Level::Plan)
     return;

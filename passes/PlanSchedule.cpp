@@ -2,6 +2,7 @@
 // kv-plan-schedule: how a target computes attention.
 #include "passes/Passes.h"
 
+#include "dialect/Layout.h"
 #include "mlir/IR/Remarks.h"
 
 using namespace mlir;
@@ -86,8 +87,16 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   };
   PackingAttr codes = cpu ? packing(16, 32, 64) : packing(32, 32, 32);
   PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
-  return ScheduleAttr::getChecked(emitError, context, heads, options.page ? options.page : 128, *compute, codes, codes,
-                                  floats, options.accumulators);
+  auto schedule = ScheduleAttr::getChecked(emitError, context, heads, options.page ? options.page : 128, *compute, codes,
+                                           codes, floats, options.accumulators, options.pageBytes);
+  if (!schedule || !options.pageBytes)
+    return schedule;
+  if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {
+    emitError() << "expected page_bytes of at least the " << needed << " that a page of " << schedule.getPage()
+                << " tokens needs, but got " << options.pageBytes;
+    return {};
+  }
+  return schedule;
 }
 
 static StringRef explain(Compute compute) {
@@ -111,7 +120,7 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     FailureOr<TargetAttr> target = kvcc::getTarget(getOperation());
     if (failed(target))
       return signalPassFailure();
-    kvcc::ScheduleOptions options{compute, page, heads, accumulators};
+    kvcc::ScheduleOptions options{compute, page, heads, accumulators, page_bytes};
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();

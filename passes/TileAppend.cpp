@@ -77,7 +77,8 @@ private:
         continue;
       Value given = ix.add(ix.mul(args[Head], givenLayout.headExtent), isKey ? givenLayout.key : givenLayout.value);
       TileMeasureOp::create(b, args[isKey ? Keys : Values], source, args[TokenStride], tokens, args[Given], given,
-                            gives(isKey ? kvcc::kGivesKeyMeans : kvcc::kGivesValueMeans), args[Slots], at(factors), at(means), cache.getHeadDim(), getQuant(isKey));
+                            gives(isKey ? kvcc::kGivesKeyMeans : kvcc::kGivesValueMeans), args[Slots], at(factors),
+                            at(means), cache.getHeadDim(), getQuant(isKey));
     }
   }
 

@@ -43,8 +43,7 @@ class AttendBuilder {
 public:
   AttendBuilder(AttendOp attend, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
       : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()), layout(cache, schedule),
-        blocks(blocks), b(b), ix{b}, args(args),
-        queryHeads(attend.getQueryHeads()), heads(schedule.getHeads()) {}
+        blocks(blocks), b(b), ix{b}, args(args), queryHeads(attend.getQueryHeads()), heads(schedule.getHeads()) {}
 
   void build() {
     Value firstHead = ix.mul(args[Tile], heads);
@@ -316,10 +315,10 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   Type query = cast<RankedTensorType>(attend.getQuery().getType()).getElementType();
   Type bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()), floats = memory(builder.getF32Type()),
        index = builder.getIndexType();
-  func::FuncOp tiled = replaceFunction(
-      func,
-      {memory(query), bytes, words, bytes, words, words, floats, floats, index, index, index, index, index, index, index},
-      3);
+  func::FuncOp tiled = replaceFunction(func,
+                                       {memory(query), bytes, words, bytes, words, words, floats, floats, index, index,
+                                        index, index, index, index, index},
+                                       3);
   if (int64_t accumulators = attend.getSchedule()->getAccumulators())
     tiled->setAttr(kvcc::kAccumulatorsAttrName, builder.getI64IntegerAttr(accumulators));
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(attend.getLoc(), &tiled.front());

@@ -28,7 +28,9 @@ struct IndexBuilder {
   mlir::Value add(mlir::Value x, int64_t y) { return add(x, constant(y)); }
   mlir::Value div(mlir::Value x, int64_t y) { return div(x, constant(y)); }
   mlir::Value rem(mlir::Value x, int64_t y) { return rem(x, constant(y)); }
-  mlir::Value select(mlir::Value condition, mlir::Value x, mlir::Value y) { return mlir::arith::SelectOp::create(b, condition, x, y); }
+  mlir::Value select(mlir::Value condition, mlir::Value x, mlir::Value y) {
+    return mlir::arith::SelectOp::create(b, condition, x, y);
+  }
   /// ceil(x / y).
   mlir::Value ceilDiv(mlir::Value x, int64_t y) { return div(add(x, y - 1), y); }
   /// max(x - y, 0).

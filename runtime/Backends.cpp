@@ -23,8 +23,7 @@ struct MemRef {
 
 template <typename T, size_t> using Repeated = T;
 /// Calls a kernel of `memories` memrefs, and indices up to `total` arguments.
-template <size_t memories, size_t total>
-void call(void *function, MemRef *memrefs, const int64_t *indices) {
+template <size_t memories, size_t total> void call(void *function, MemRef *memrefs, const int64_t *indices) {
   [&]<size_t... m, size_t... i>(std::index_sequence<m...>, std::index_sequence<i...>) {
     using Function = void(Repeated<MemRef *, m>..., Repeated<int64_t, i>...);
     reinterpret_cast<Function *>(function)(memrefs + m..., indices[i]...);
@@ -39,9 +38,8 @@ struct KernelShape {
   void (*call)(void *function, MemRef *memrefs, const int64_t *indices);
 };
 /// By Kernel.
-constexpr KernelShape kKernels[] = {{kAttendName, 8, 15, 3, call<8, 15>},
-                                    {kAppendName, 9, 19, 3, call<9, 19>},
-                                    {kMergeName, 4, 7, 1, call<4, 7>}};
+constexpr KernelShape kKernels[] = {
+    {kAttendName, 8, 15, 3, call<8, 15>}, {kAppendName, 9, 19, 3, call<9, 19>}, {kMergeName, 4, 7, 1, call<4, 7>}};
 const KernelShape &shapeOf(Kernel kernel) { return kKernels[size_t(kernel)]; }
 
 class CpuBackend : public Backend {

@@ -113,8 +113,9 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   if (Error error = notNull(context, "context"))
     return error;
   kvcc_compile_options full;
-  if (Error error = readStruct(options, "options", full))
+  if (Error error = readStruct(options, "options", full, offsetof(kvcc_compile_options, page_bytes)))
     return error;
+  options = &full;
   for (auto [text, name] :
        {std::pair(options->model, "model"), std::pair(options->scheme, "scheme"), std::pair(options->target, "target")})
     if (Error error = notNull(text, name))
@@ -126,15 +127,15 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   ModelRequest request{options->scheme, options->target, options->dtype ? options->dtype : "", {}};
   request.options.compute = options->compute ? options->compute : "auto";
   request.options.page = options->page_tokens;
+  request.options.pageBytes = options->page_bytes;
   auto result = std::make_unique<kvcc_program>();
   result->context = context->shared_from_this();
   auto loaded = ModelProgram::load(context->compiler, std::move(*model), request, context->pool);
   if (!loaded)
     return loaded.takeError();
   result->model = std::move(*loaded);
-  bool onHost = any_of(result->model->getVariants(), [](const auto &variant) {
-    return variant->getPlan().target.executor != Executor::CudaDevice;
-  });
+  bool onHost = any_of(result->model->getVariants(),
+                       [](const auto &variant) { return variant->getPlan().target.executor != Executor::CudaDevice; });
   if (context->validates && onHost)
     result->ledger = std::make_unique<SequenceLedger>();
   result->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
@@ -276,6 +277,20 @@ kvcc_status kvcc_pages_for(const kvcc_program *handle, int32_t layer, int64_t to
     if (Error error = notNegative(tokens, "tokens"))
       return error;
     *pages = (*program)->getPages(tokens);
+    return Error::success();
+  }());
+}
+
+kvcc_status kvcc_quantized_tokens(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *quantized) {
+  return report([&]() -> Error {
+    auto program = getLayer(handle, layer);
+    if (!program)
+      return program.takeError();
+    if (Error error = notNull(quantized, "quantized"))
+      return error;
+    if (Error error = notNegative(tokens, "tokens"))
+      return error;
+    *quantized = (*program)->getPlan().cache.getWindow().getQuantizedTokens(tokens);
     return Error::success();
   }());
 }

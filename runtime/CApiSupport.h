@@ -39,8 +39,8 @@ llvm::Error expected(const llvm::Twine &what, const llvm::Twine &got);
 llvm::Error notNull(const void *pointer, llvm::StringRef name);
 llvm::Error notNegative(int64_t value, llvm::StringRef name);
 
-/// The structure of a caller, who may have been built with an older version of it, from `oldest` bytes on: what that lacks
-/// is zero in `full`.
+/// The structure of a caller, who may have been built with an older version of it, from `oldest` bytes on: what that
+/// lacks is zero in `full`.
 template <typename T>
 llvm::Error readStruct(const T *structure, llvm::StringRef name, T &full, size_t oldest = sizeof(T)) {
   if (llvm::Error error = notNull(structure, name))

@@ -256,8 +256,7 @@ std::optional<Feedback> makeFeedback(QuantAttr quant, ArrayRef<float> factors, c
 }
 
 std::string factorsMissing(bool isKey) {
-  return "expected given factors for " + std::string(isKey ? "keys" : "values") +
-         " with #kv.diag<given>, but got none";
+  return "expected given factors for " + std::string(isKey ? "keys" : "values") + " with #kv.diag<given>, but got none";
 }
 
 class HeadWriter {
@@ -290,9 +289,8 @@ public:
         llvm::copy(transform.getVectors().factors, factors);
       if (means)
         llvm::copy(transform.getVectors().means, means);
-      std::optional<Feedback> feedback =
-          makeFeedback(quant, statistics ? ArrayRef<float>(statistics->keys.factors) : ArrayRef<float>(), statistics,
-                       headDim);
+      std::optional<Feedback> feedback = makeFeedback(
+          quant, statistics ? ArrayRef<float>(statistics->keys.factors) : ArrayRef<float>(), statistics, headDim);
       if (Error error = writeSide(memory, isKey, source, transform, feedback ? &*feedback : nullptr))
         return error;
     }
@@ -348,8 +346,8 @@ private:
 } // namespace
 
 Error kvcc::writePrefill(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, PrefillTensor keys,
-                         PrefillTensor values, int64_t tokens, ThreadPool &pool,
-                         ArrayRef<WriterStatistics> statistics, int64_t measured) {
+                         PrefillTensor values, int64_t tokens, ThreadPool &pool, ArrayRef<WriterStatistics> statistics,
+                         int64_t measured) {
   // The first head's error, whichever thread finds one first: the same input, the same message.
   std::vector<std::string> messages(size_t(cache.getKvHeads()));
   pool.run(cache.getKvHeads(), 0, [&](int64_t head) {

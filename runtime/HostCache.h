@@ -23,8 +23,8 @@ private:
   size_t count;
 };
 
-/// New tokens of all sequences: token t of KV head h of sequence b is at element b * sequenceStride + t * tokenStride + h *
-/// headStride of keys and of values.
+/// New tokens of all sequences: token t of KV head h of sequence b is at element b * sequenceStride + t * tokenStride +
+/// h * headStride of keys and of values.
 struct NewTokens {
   const void *keys, *values;
   int64_t sequenceStride, tokenStride, headStride;
@@ -39,8 +39,8 @@ public:
   /// The same contents in other memory.
   std::unique_ptr<HostCache> clone() const;
 
-  /// Fills one sequence, which begins with these tokens. Numbers that are not finite, or do not fit the formats, fail with
-  /// their place. Keys and values have the same stride.
+  /// Fills one sequence, which begins with these tokens. Numbers that are not finite, or do not fit the formats, fail
+  /// with their place. Keys and values have the same stride.
   llvm::Error prefill(int64_t sequence, PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
                       llvm::ArrayRef<WriterStatistics> statistics = {});
   /// Appends counts[b] tokens to sequence b.

@@ -2,13 +2,13 @@
 // Builds level 1 modules and runs the pipelines over them, with MLIR diagnostics turned into errors.
 #include "runtime/Plan.h"
 
-#include "runtime/Compiler.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/Remarks.h"
 #include "mlir/IR/Verifier.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
+#include "runtime/Compiler.h"
 
 using namespace llvm;
 using namespace kvcc;
@@ -141,11 +141,10 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   });
   out = tensor({any, shape.qHeads, shape.headDim}, f32);
   lse = tensor({any, shape.qHeads}, f32);
-  addFunction(b, kMergeName,
-              {tensor({any, any, shape.qHeads, shape.headDim}, f32), tensor({any, any, shape.qHeads}, f32)}, {out, lse},
-              [&](mlir::ValueRange args) {
-                return kv::MergeOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1]);
-              });
+  addFunction(
+      b, kMergeName, {tensor({any, any, shape.qHeads, shape.headDim}, f32), tensor({any, any, shape.qHeads}, f32)},
+      {out, lse},
+      [&](mlir::ValueRange args) { return kv::MergeOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1]); });
   if (failed(mlir::verify(plan.module.get())))
     return diagnostics.takeError();
 

@@ -14,8 +14,7 @@ using namespace kvcc;
 /// A split of fewer blocks than this costs more in merging than it wins.
 static constexpr int64_t kMinBlocksPerSplit = 8;
 
-Program::Program(Plan plan, std::unique_ptr<Backend> backend)
-    : plan(std::move(plan)), backend(std::move(backend)) {
+Program::Program(Plan plan, std::unique_ptr<Backend> backend) : plan(std::move(plan)), backend(std::move(backend)) {
   kv::ScheduleAttr schedule = this->plan.schedule;
   for (auto [packing, text] : {std::pair(schedule.getKey(), &packings.key),
                                {schedule.getValue(), &packings.value},
@@ -107,10 +106,10 @@ Error Program::append(const AppendCall &call) const {
   if (call.batch == 0)
     return Error::success();
   auto launch = [&](int64_t phases, int64_t parts, const LaunchOptions &options) {
-    KernelArg args[] = {call.keys,        call.values,         call.pages,       call.table,
-                        call.slots,       call.slotIds,        call.lens,        call.newLens,
-                        call.given,       call.tableStride,    call.sequenceStride, call.tokenStride,
-                        call.headStride,  call.gives, phases,      parts};
+    KernelArg args[] = {
+        call.keys,    call.values, call.pages,       call.table,          call.slots,       call.slotIds,    call.lens,
+        call.newLens, call.given,  call.tableStride, call.sequenceStride, call.tokenStride, call.headStride, call.gives,
+        phases,       parts};
     return backend->launch(Kernel::Append, args, {parts, plan.shape.kvHeads, call.batch}, options);
   };
   if (call.maxNew <= kFusedTokens) {

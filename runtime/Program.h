@@ -66,8 +66,8 @@ public:
   virtual int64_t getParallelism(unsigned threads) const = 0;
   /// Numbers where kernels can read them.
   virtual llvm::Expected<std::shared_ptr<const float>> upload(llvm::ArrayRef<float> numbers) const;
-  /// Between memory of the kernels and the host's, done on return; and within memory of the kernels, in the order of the
-  /// stream.
+  /// Between memory of the kernels and the host's, done on return; and within memory of the kernels, in the order of
+  /// the stream.
   virtual llvm::Error read(void *host, const void *memory, size_t bytes, void *stream) const;
   virtual llvm::Error write(void *memory, const void *host, size_t bytes, void *stream) const;
   virtual llvm::Error copy(void *target, const void *source, size_t bytes, void *stream) const;

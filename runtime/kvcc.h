@@ -93,6 +93,8 @@ typedef struct kvcc_compile_options {
   const char *dtype;   /* of queries, keys and values: "f16", "bf16", "f32"; NULL: the model's */
   const char *compute; /* "auto", "f32", "int16", "int8": arithmetic of products with codes; NULL: "auto" */
   int64_t page_tokens; /* a multiple of 32; 0: chosen */
+  int64_t page_bytes;  /* of every layer, a multiple of 64, so that one pool of pages serves layers that are stored
+                        * differently; 0: as many as each layer's page needs */
 } kvcc_compile_options;
 
 /* Compiles, or finds in the kernel cache, the kernels of all layers that can be served; a model without any
@@ -133,13 +135,13 @@ typedef struct kvcc_side_layout {
   int64_t norms;  /* token norms, one for each token */
 } kvcc_side_layout;
 
-/* Where everything lies in a page: [kv_heads] of head_bytes, each [page_tokens / 32] blocks of block_bytes; page_bytes are
- * all of it. The order of the elements inside a part is the packing, IR text of #kv.packing, which dialect/KvAttrs.td
- * describes with an example; it depends on the kind of the target. With innerq-small and head_dim 128 on a CPU a block is
- *   keys:   codes at 0 (32 * 128 * 3 bits = 1536 bytes), scales at 1536 (32 * 4 of f16 = 256 bytes)
- *   values: codes at 1792 (32 * 128 * 2 bits = 1024 bytes), scales at 2816 (128 of f16 = 256 bytes)
- * so block_bytes are 3072, and with pages of 128 tokens head_bytes are 12288. Block b of KV head h of page p begins at
- * p * page_bytes + h * head_bytes + b * block_bytes; it holds quantized tokens 32 * b to 32 * b + 31 of the page. */
+/* Where everything lies in a page: [kv_heads] of head_bytes, each [page_tokens / 32] blocks of block_bytes; page_bytes
+ * are all of it. The order of the elements inside a part is the packing, IR text of #kv.packing, which
+ * dialect/KvAttrs.td describes with an example; it depends on the kind of the target. With innerq-small and head_dim
+ * 128 on a CPU a block is keys:   codes at 0 (32 * 128 * 3 bits = 1536 bytes), scales at 1536 (32 * 4 of f16 = 256
+ * bytes) values: codes at 1792 (32 * 128 * 2 bits = 1024 bytes), scales at 2816 (128 of f16 = 256 bytes) so block_bytes
+ * are 3072, and with pages of 128 tokens head_bytes are 12288. Block b of KV head h of page p begins at p * page_bytes
+ * + h * head_bytes + b * block_bytes; it holds quantized tokens 32 * b to 32 * b + 31 of the page. */
 typedef struct kvcc_page_layout {
   size_t size;
   int64_t block_tokens; /* 32 */
@@ -147,11 +149,16 @@ typedef struct kvcc_page_layout {
   kvcc_side_layout keys, values;
   const char *key_packing, *value_packing, *number_packing; /* of codes, and of formats without; live as the program */
 } kvcc_page_layout;
-KVCC_API kvcc_status kvcc_program_get_page_layout(const kvcc_program *program, int32_t layer,
-                                                  kvcc_page_layout *layout);
+KVCC_API kvcc_status kvcc_program_get_page_layout(const kvcc_program *program, int32_t layer, kvcc_page_layout *layout);
 
 /* Pages that a sequence of `tokens` tokens occupies in a layer. */
 KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
+
+/* How many of `tokens` tokens are quantized; those from token `sink` on. A step whose queries are on both sides of a flush
+ * sees the same for all of them: a block that is quantized at the last query's length. An engine that wants drafts to
+ * be decoded as single steps would ends them where this number grows. */
+KVCC_API kvcc_status kvcc_quantized_tokens(const kvcc_program *program, int32_t layer, int64_t tokens,
+                                           int64_t *quantized);
 
 /* Bytes of workspace that kvcc_attend needs for up to `batch` sequences of up to `max_tokens` tokens; with several
  * queries per sequence, `batch` is sequences times queries. */
@@ -183,14 +190,14 @@ typedef struct kvcc_append_args {
   int64_t sequence_stride, token_stride, head_stride;
 } kvcc_append_args;
 
-/* Adds tokens at the ends of sequences, and quantizes what leaves their recent windows. Finite numbers that are too large
- * for a format become its largest; what is not finite spoils its own sequence only. CPU targets: done on return. CUDA
- * targets: asynchronous on `stream`, legal during stream capture. Allocates nothing. */
+/* Adds tokens at the ends of sequences, and quantizes what leaves their recent windows. Finite numbers that are too
+ * large for a format become its largest; what is not finite spoils its own sequence only. CPU targets: done on return.
+ * CUDA targets: asynchronous on `stream`, legal during stream capture. Allocates nothing. */
 KVCC_API kvcc_status kvcc_append(const kvcc_program *program, int32_t layer, const kvcc_append_args *args,
                                  void *stream);
 
-/* The length of a sequence of `tokens` tokens without its last `count`; 0 to max_rollback of them, and not more than that
- * below the greatest length it has had. Changes nothing else. */
+/* The length of a sequence of `tokens` tokens without its last `count`; 0 to max_rollback of them, and not more than
+ * that below the greatest length it has had. Changes nothing else. */
 KVCC_API kvcc_status kvcc_rollback(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t count,
                                    int64_t *result);
 
@@ -209,8 +216,8 @@ typedef struct kvcc_fork_args {
   int64_t tokens; /* of the sequence, and of the fork */
 } kvcc_fork_args;
 
-/* Makes a sequence with the same tokens: copies the slot and the pages that are not shared. Asynchronous on `stream` for
- * CUDA targets. */
+/* Makes a sequence with the same tokens: copies the slot and the pages that are not shared. Asynchronous on `stream`
+ * for CUDA targets. */
 KVCC_API kvcc_status kvcc_fork(const kvcc_program *program, int32_t layer, const kvcc_fork_args *args, void *stream);
 
 typedef struct kvcc_snapshot_args {
@@ -254,10 +261,10 @@ typedef struct kvcc_attend_args {
 } kvcc_attend_args;
 
 /* One decode step. All queries see the same cache: a block that leaves the window with one of the last tokens is
- * quantized for the queries before it, too. How a step is split among processors depends on the batch and changes results
- * by rounding, within kernel_error_bound; with one thread a CPU target splits nothing, and they do not depend on it.
- * CPU targets: done on return. CUDA targets: asynchronous on `stream` (a cudaStream_t or CUstream), legal during stream
- * capture; tables, slots and lengths are device memory and cannot be checked. Allocates nothing. */
+ * quantized for the queries before it, too. How a step is split among processors depends on the batch and changes
+ * results by rounding, within kernel_error_bound; with one thread a CPU target splits nothing, and they do not depend
+ * on it. CPU targets: done on return. CUDA targets: asynchronous on `stream` (a cudaStream_t or CUstream), legal during
+ * stream capture; tables, slots and lengths are device memory and cannot be checked. Allocates nothing. */
 KVCC_API kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_attend_args *args,
                                  void *stream);
 

@@ -63,10 +63,20 @@ public:
     check(kvcc_program_get_layer(get(), index, &result));
     return result;
   }
+  kvcc_page_layout pageLayout(int32_t index) const {
+    auto result = sized<kvcc_page_layout>();
+    check(kvcc_program_get_page_layout(get(), index, &result));
+    return result;
+  }
   int64_t pagesFor(int32_t layer, int64_t tokens) const {
     int64_t pages = 0;
     check(kvcc_pages_for(get(), layer, tokens, &pages));
     return pages;
+  }
+  int64_t quantizedTokens(int32_t layer, int64_t tokens) const {
+    int64_t quantized = 0;
+    check(kvcc_quantized_tokens(get(), layer, tokens, &quantized));
+    return quantized;
   }
   size_t workspaceBytes(int32_t layer, int64_t batch, int64_t maxTokens) const {
     size_t bytes = 0;

@@ -102,8 +102,8 @@ private:
     });
   }
 
-  /// Transposes a square of vectors: exchanges, for each bit of an index, what has it in the row only with what has it in
-  /// the column only.
+  /// Transposes a square of vectors: exchanges, for each bit of an index, what has it in the row only with what has it
+  /// in the column only.
   void transpose(MutableArrayRef<Value> vectors) {
     for (int64_t bit = 1; bit < kLanes; bit *= 2)
       for (int64_t i = 0; i < kLanes; ++i) {

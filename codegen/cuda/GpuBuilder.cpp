@@ -36,15 +36,14 @@ static Value allocate(GpuBuilder &b, ArrayRef<int64_t> shape, Type element, gpu:
   auto func = isa<func::FuncOp>(parent) ? cast<func::FuncOp>(parent) : parent->getParentOfType<func::FuncOp>();
   b.setInsertionPointToStart(&func.front());
   auto spaceAttr = gpu::AddressSpaceAttr::get(b.getContext(), space);
-  return memref::AllocaOp::create(b, MemRefType::get(shape, element ? element : b.getF32Type(), MemRefLayoutAttrInterface(), spaceAttr));
+  return memref::AllocaOp::create(
+      b, MemRefType::get(shape, element ? element : b.getF32Type(), MemRefLayoutAttrInterface(), spaceAttr));
 }
 
 Value GpuBuilder::shared(ArrayRef<int64_t> shape, Type element) {
   return allocate(*this, shape, element, gpu::AddressSpace::Workgroup);
 }
-Value GpuBuilder::registers(ArrayRef<int64_t> shape) {
-  return allocate(*this, shape, {}, gpu::AddressSpace::Private);
-}
+Value GpuBuilder::registers(ArrayRef<int64_t> shape) { return allocate(*this, shape, {}, gpu::AddressSpace::Private); }
 
 Value GpuBuilder::loadF32(Value memory, ValueRange at, Type element) {
   Value value = load(memory, at);

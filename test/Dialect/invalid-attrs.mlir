@@ -392,6 +392,20 @@ func.func private @schedule_c3_large() attributes {
 
 // -----
 
+func.func private @schedule_c4_negative() attributes {
+  // expected-error @below {{expected page_bytes of 0 or a positive multiple of 64, but got -64}}
+  a = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>,
+                   page_bytes = -64>}
+
+// -----
+
+func.func private @schedule_c4_odd() attributes {
+  // expected-error @below {{expected page_bytes of 0 or a positive multiple of 64, but got 100}}
+  a = #kv.schedule<heads = 4, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>,
+                   page_bytes = 100>}
+
+// -----
+
 func.func private @schedule_compute() attributes {
   // expected-error @below {{expected f32, int16 or int8, but got int4}}
   a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}

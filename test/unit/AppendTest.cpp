@@ -48,8 +48,8 @@ public:
     int64_t at = getTokens() * shape.headDim * elementBytes;
     LaunchOptions options;
     options.seed = seed;
-    Error error = cache.append({count}, {keys.data() + at, values.data() + at, 0, shape.headDim, capacity * shape.headDim},
-                               given, options);
+    Error error = cache.append(
+        {count}, {keys.data() + at, values.data() + at, 0, shape.headDim, capacity * shape.headDim}, given, options);
     ASSERT_FALSE(bool(error)) << toString(std::move(error));
   }
 
@@ -235,16 +235,18 @@ std::vector<Case> getCases() {
   for (const char *target : {"cpu", "cpu:generic", "cuda-host"}) {
     cases.push_back({"innerq-base", target, "bf16", 128});
     cases.push_back({"innerq-small", target, "f32", 32});
-    cases.push_back({"k = <i5, map = sym_signed, group = 1x64, scale = bf16, transforms = [#kv.diag<rms, strength = 0.4, "
-                     "tied>, #kv.center, #kv.hadamard<64>, #kv.token_norm<f16>], search = 5>; v = <i7, map = hybrid, "
-                     "group = 16x1, scale = f16, transforms = [#kv.center, #kv.token_norm<f8E8M0FNU>], search = 3>",
-                     target, "f16", 64});
+    cases.push_back(
+        {"k = <i5, map = sym_signed, group = 1x64, scale = bf16, transforms = [#kv.diag<rms, strength = 0.4, "
+         "tied>, #kv.center, #kv.hadamard<64>, #kv.token_norm<f16>], search = 5>; v = <i7, map = hybrid, "
+         "group = 16x1, scale = f16, transforms = [#kv.center, #kv.token_norm<f8E8M0FNU>], search = 3>",
+         target, "f16", 64});
     cases.push_back({"k = <f4E2M1FN, map = sym, group = 1x16, scale = f8E4M3FN, transforms = [#kv.diag<tensor>]>; v = "
                      "<f4E2M1FN, map = sym, group = 32x1, scale = f8E8M0FNU>",
                      target, "bf16", 96});
-    cases.push_back({"k = <i6, map = asym, group = 1x32, scale = f16, search = 2>; v = <i8, map = sym_full, group = 1x32, "
-                     "scale = f8E8M0FNU>; window = <sink = 5, recent = 0, flush = 1>",
-                     target, "f16", 256});
+    cases.push_back(
+        {"k = <i6, map = asym, group = 1x32, scale = f16, search = 2>; v = <i8, map = sym_full, group = 1x32, "
+         "scale = f8E8M0FNU>; window = <sink = 5, recent = 0, flush = 1>",
+         target, "f16", 256});
     cases.push_back({"k = <i4, map = sym_signed, group = 32x1, scale = f16, transforms = [#kv.diag<given>, "
                      "#kv.hadamard<32>], feedback>; v = <i3, map = asym, group = 1x32, scale = bf16, transforms = "
                      "[#kv.diag<rms>, #kv.center]>; window = <sink = 40, recent = 64, flush = 64>",

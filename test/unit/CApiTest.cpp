@@ -33,7 +33,7 @@ public:
     kvcc_context_destroy(context);
   }
   kvcc_compile_options compileOptions() {
-    return {sizeof(kvcc_compile_options), smollm.c_str(), "innerq-small", "cpu", "f16", "f32", 0};
+    return {sizeof(kvcc_compile_options), smollm.c_str(), "innerq-small", "cpu", "f16", "f32", 0, 0};
   }
   void compile() {
     kvcc_compile_options options = compileOptions();
@@ -70,13 +70,25 @@ public:
     workspace = kvcc::AlignedBytes(workspaceBytes);
     out.resize(2 * 9 * 64);
     lse.resize(2 * 9);
-    step = {sizeof(step), memory,       table.data(), perSequence, slots.data(),     lens.data(),   2,
+    step = {sizeof(step), memory,       table.data(), perSequence, slots.data(),     lens.data(),    2,
             tokens,       query.data(), out.data(),   lse.data(),  workspace.data(), workspaceBytes, 0};
   }
   /// The prefill of both sequences with the same `tokens` tokens.
   kvcc_append_args appendArgs(int64_t tokens) {
-    return {sizeof(kvcc_append_args), memory, table.data(), tableStride, slots.data(), lens.data(), newLens.data(), 2,
-            tokens, keys.data(), values.data(), 0, 64, tokens * 64};
+    return {sizeof(kvcc_append_args),
+            memory,
+            table.data(),
+            tableStride,
+            slots.data(),
+            lens.data(),
+            newLens.data(),
+            2,
+            tokens,
+            keys.data(),
+            values.data(),
+            0,
+            64,
+            tokens * 64};
   }
 
   const std::string models = testDir() + "/models/", smollm = models + "smollm2-135m-instruct.json",
@@ -102,7 +114,9 @@ TEST_F(CApiTest, RunsOnTheThreadsOfTheHost) {
   kvcc_program_destroy(program);
   kvcc_context_destroy(context);
   std::atomic<int64_t> items{0};
-  kvcc_context_options options = {sizeof(options), nullptr, 4,
+  kvcc_context_options options = {sizeof(options),
+                                  nullptr,
+                                  4,
                                   [](void *user, int64_t count, void (*body)(void *, int64_t), void *data) {
                                     *static_cast<std::atomic<int64_t> *>(user) += count;
                                     std::vector<std::thread> threads;
@@ -114,7 +128,8 @@ TEST_F(CApiTest, RunsOnTheThreadsOfTheHost) {
                                     for (std::thread &thread : threads)
                                       thread.join();
                                   },
-                                  &items, 0};
+                                  &items,
+                                  0};
   ASSERT_EQ(kvcc_context_create(&options, &context), KVCC_OK) << kvcc_last_message();
   compile();
   ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
@@ -184,6 +199,30 @@ TEST_F(CApiTest, SchemesAreText) {
   }
 }
 
+TEST_F(CApiTest, PagesOfOneSizeServeAllLayers) {
+  kvcc_compile_options options = compileOptions();
+  options.page_bytes = 20480;
+  ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
+  info.size = sizeof(info);
+  ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK);
+  EXPECT_EQ(info.page_bytes, 20480);
+  fill(600);
+  ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+  std::vector<float> padded = out;
+  kvcc_program_destroy(program);
+  program = nullptr;
+  table.clear();
+  lens.clear();
+  slots.clear();
+  query.clear();
+  keys.clear();
+  values.clear();
+  compile();
+  fill(600);
+  ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK);
+  EXPECT_EQ(out, padded);
+}
+
 TEST_F(CApiTest, InfoCountsVariants) {
   compile();
   kvcc_program_info all = {};
@@ -219,6 +258,8 @@ TEST_F(CApiTest, RefusesWrongCompileOptions) {
       {[](auto &o) { o.target = "tpu"; }, KVCC_INVALID_ARGUMENT, "but got 'tpu'"},
       {[](auto &o) { o.dtype = "f8"; }, KVCC_INVALID_ARGUMENT, "f16, bf16 or f32, but got 'f8'"},
       {[](auto &o) { o.compute = "int3"; }, KVCC_INVALID_ARGUMENT, "but got int3"},
+      {[](auto &o) { o.page_bytes = 100; }, KVCC_INVALID_ARGUMENT, "page_bytes of 0 or a positive multiple of 64"},
+      {[](auto &o) { o.page_bytes = 640; }, KVCC_INVALID_ARGUMENT, "page_bytes of at least the 18432 that a page of 128"},
       {[](auto &o) { o.page_tokens = 48; }, KVCC_INVALID_ARGUMENT, "from 32 to 65536, but got 48"},
       {[&](auto &o) { o.model = deepseek.c_str(); }, KVCC_UNSUPPORTED, "MLA"},
   };
@@ -305,7 +346,8 @@ TEST_F(CApiTest, RefusesWrongAppends) {
       {[](auto &t, auto &) { t.table[4] = -2; }, "but got -2 at entry 0"},
       {[](auto &t, auto &) { t.slots[0] = 7; }, "but got 7"},
       {[](auto &t, auto &) { t.slots[1] = 0; }, "one call at a time that writes a sequence"},
-      {[](auto &t, auto &) { t.newLens[1] = 200; }, "at most 96 tokens taken back, but got 400 tokens of a sequence that had 600"},
+      {[](auto &t, auto &) { t.newLens[1] = 200; },
+       "at most 96 tokens taken back, but got 400 tokens of a sequence that had 600"},
   };
   for (const Case &c : cases) {
     std::vector<int32_t> keptTable = table, keptSlots = slots, keptNew = newLens;
@@ -346,6 +388,12 @@ TEST_F(CApiTest, TellsWhereEverythingLies) {
   EXPECT_EQ(layout.page_bytes, info.page_bytes);
   EXPECT_STREQ(layout.key_packing, "#kv.packing<16x32, lanes = 64>");
   EXPECT_STREQ(layout.number_packing, "#kv.packing<16x1>");
+  int64_t quantized = -1;
+  for (auto [tokens, expected] : {std::pair(0, 0), {159, 0}, {160, 32}, {191, 32}, {600, 448}}) {
+    ASSERT_EQ(kvcc_quantized_tokens(program, 0, tokens, &quantized), KVCC_OK);
+    EXPECT_EQ(quantized, expected) << tokens;
+  }
+  EXPECT_EQ(kvcc_quantized_tokens(program, 0, -1, &quantized), KVCC_INVALID_ARGUMENT);
 }
 
 TEST_F(CApiTest, ForksShareTheirBeginning) {
@@ -399,7 +447,8 @@ TEST_F(CApiTest, ForksOfWhatWasTakenBackTakeBackNoMore) {
   lens = {600, 513};
   kvcc_append_args append = appendArgs(600);
   EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_INVALID_ARGUMENT);
-  EXPECT_THAT(kvcc_last_message(), HasSubstr("at most 96 tokens taken back, but got 503 tokens of a sequence that had 600"));
+  EXPECT_THAT(kvcc_last_message(),
+              HasSubstr("at most 96 tokens taken back, but got 503 tokens of a sequence that had 600"));
   lens[1] = 514;
   EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_OK) << kvcc_last_message();
 }
@@ -455,8 +504,8 @@ TEST_F(CApiTest, SnapshotsComeBack) {
   std::vector<int32_t> numbers;
   for (int32_t i = 0; i < otherPages; ++i)
     numbers.push_back(int32_t(otherPages) - 1 - i);
-  kvcc_snapshot_args there = {sizeof(there), {pool.data(), otherPages, slot.data(), 1}, numbers.data(), otherPages, 0, 0,
-                              taken.data(), bytes};
+  kvcc_snapshot_args there = {
+      sizeof(there), {pool.data(), otherPages, slot.data(), 1}, numbers.data(), otherPages, 0, 0, taken.data(), bytes};
   EXPECT_EQ(kvcc_restore(other, 0, &there, 0, nullptr), KVCC_INVALID_ARGUMENT);
   EXPECT_THAT(kvcc_last_message(), HasSubstr("or requantize = 1"));
   ASSERT_EQ(kvcc_restore(other, 0, &there, 1, nullptr), KVCC_OK) << kvcc_last_message();
@@ -464,8 +513,8 @@ TEST_F(CApiTest, SnapshotsComeBack) {
   ASSERT_EQ(kvcc_workspace_bytes(other, 0, 1, 600, &needed), KVCC_OK);
   workspace = kvcc::AlignedBytes(needed);
   int32_t length = 600, zero = 0;
-  kvcc_attend_args attend = {sizeof(attend), there.memory, numbers.data(), otherPages, &zero, &length, 1, 600,
-                             query.data(), out.data(), lse.data(), workspace.data(), needed, 1};
+  kvcc_attend_args attend = {sizeof(attend), there.memory, numbers.data(), otherPages,       &zero,  &length, 1, 600,
+                             query.data(),   out.data(),   lse.data(),     workspace.data(), needed, 1};
   ASSERT_EQ(kvcc_attend(other, 0, &attend, nullptr), KVCC_OK) << kvcc_last_message();
   std::vector<double> exact(before.begin(), before.begin() + 9 * 64);
   EXPECT_LE(kvcc::relativeError(llvm::ArrayRef(out).take_front(9 * 64), exact), 2e-2);

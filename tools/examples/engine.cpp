@@ -304,11 +304,10 @@ private:
     int64_t count = std::min(1 + maxDraft, request.generate - int64_t(sequence.outputs.size()));
     // All queries of a step see the same cache. Where a block leaves the window with one of the tokens, those before it
     // would find it quantized too soon: so drafts end before that, and outputs do not depend on speculation.
-    const int64_t window = cache.layer.sink + cache.layer.recent, flush = cache.layer.flush;
-    if (flush > 1) {
-      int64_t blocks = std::max<int64_t>(sequence.tokens + 1 - window, 0) / flush;
-      count = std::min(count, window + (blocks + 1) * flush - 1 - sequence.tokens);
-    }
+    auto quantized = [&](int64_t tokens) { return cache.program.quantizedTokens(layerIndex, tokens); };
+    while (cache.layer.flush > 1 && count > 1 &&
+           quantized(sequence.tokens + count) != quantized(sequence.tokens + 1))
+      --count;
     return count;
   }
 

@@ -90,12 +90,12 @@ double measureCopy(ThreadPool &pool, unsigned threads) {
   return double(kBytes) / std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
 }
 
-constexpr StringLiteral kWriterColumns[] = {"scheme",  "target",       "ctx",         "batch",       "threads",
-                                            "step_us", "append_us",    "append_part", "prefill_us",  "prefill_gbps",
-                                            "copy_gbps", "prefill_part"};
+constexpr StringLiteral kWriterColumns[] = {"scheme",     "target",       "ctx",       "batch",
+                                            "threads",    "step_us",      "append_us", "append_part",
+                                            "prefill_us", "prefill_gbps", "copy_gbps", "prefill_part"};
 
-/// Rows of writers: an append per token (flushes included) as a part of the step, a prefill as a part of copying its keys and
-/// values.
+/// Rows of writers: an append per token (flushes included) as a part of the step, a prefill as a part of copying its
+/// keys and values.
 Error measureWriters(Compiler &compiler, const ModelLayer &layer, ThreadPool &pool, int64_t ctx, int64_t batch,
                      Table &table) {
   auto subjects = makeSubjects(compiler, layer, pool, ctx, batch);

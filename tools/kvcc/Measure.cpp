@@ -80,8 +80,8 @@ Expected<double> Subject::prefill(unsigned threads) {
   LaunchOptions options;
   options.threads = threads;
   auto start = std::chrono::steady_clock::now();
-  if (Error error = cache.append(counts, {keys.data(), values.data(), 0, shape.headDim, tokens * shape.headDim}, {},
-                                 options))
+  if (Error error =
+          cache.append(counts, {keys.data(), values.data(), 0, shape.headDim, tokens * shape.headDim}, {}, options))
     return std::move(error);
   return microsecondsSince(start);
 }

@@ -16,8 +16,8 @@ public:
   static llvm::Expected<std::unique_ptr<Subject>> create(Compiler &compiler, Plan plan, int64_t tokens, int64_t batch,
                                                          ThreadPool &pool, bool warm = false);
 
-  /// Microseconds of appending tokens to every sequence of the next copy, on average: of one token, all flushes of as many as
-  /// the flush block (or 64) included; and of one step between them.
+  /// Microseconds of appending tokens to every sequence of the next copy, on average: of one token, all flushes of as
+  /// many as the flush block (or 64) included; and of one step between them.
   struct AppendTimes {
     double append = 0, step = 0;
   };

@@ -30,8 +30,9 @@ static cl::opt<int> threads("threads", cl::desc("threads of a cpu target; 0: one
 static cl::opt<int64_t> splits("splits", cl::desc("parts of each sequence; 0 chooses"), cl::init(0),
                                cl::sub(runCommand));
 
-static cl::opt<int64_t> steps("steps", cl::desc("append the last N tokens one by one, each followed by a step; q is [batch, N, "
-                                                "q_heads, head_dim]; 0: all tokens are prefilled"),
+static cl::opt<int64_t> steps("steps",
+                              cl::desc("append the last N tokens one by one, each followed by a step; q is [batch, N, "
+                                       "q_heads, head_dim]; 0: all tokens are prefilled"),
                               cl::value_desc("N"), cl::init(0), cl::sub(runCommand));
 
 namespace {
@@ -105,8 +106,8 @@ public:
                     shapeText(tensor->shape));
     int64_t count = std::max<int64_t>(steps, 1);
     std::vector<int64_t> queryShape = captured ? std::vector<int64_t>{layer.qHeads, (*q)->shape[1], layer.headDim}
-                                      : steps ? std::vector<int64_t>{in.batch, count, layer.qHeads, layer.headDim}
-                                              : std::vector<int64_t>{in.batch, layer.qHeads, layer.headDim};
+                                      : steps  ? std::vector<int64_t>{in.batch, count, layer.qHeads, layer.headDim}
+                                               : std::vector<int64_t>{in.batch, layer.qHeads, layer.headDim};
     if ((*q)->shape != queryShape)
       return fail(**q, "shape " + shapeText(queryShape) + " (from the model)", shapeText((*q)->shape));
     if (captured && queryShape[1] < count)
@@ -262,8 +263,8 @@ Error tool::runRun() {
     for (int64_t b = 0; steps && b < in->batch; ++b) {
       size_t at = size_t(b) * sequenceBytes +
                   size_t((in->lens[size_t(b)] - steps + int64_t(step)) * shape.headDim) * elementBytes;
-      if (Error error = cache.append(b, 1, {in->keys.data() + at, in->values.data() + at, 0, shape.headDim, headElements},
-                                     *given))
+      if (Error error = cache.append(
+              b, 1, {in->keys.data() + at, in->values.data() + at, 0, shape.headDim, headElements}, *given))
         return error;
     }
     if (Error error = decodeStep(cache, in->query.data() + step * stepNumbers * elementBytes, stepOut, stepLse, splits,
