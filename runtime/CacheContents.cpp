@@ -232,6 +232,15 @@ public:
     }
   }
 
+  /// The blocks of the ring whose tokens are quantized already: they are recent again when the last ones are taken back.
+  template <typename Visit> void forEachKeptBlock(Visit visit) const {
+    int64_t sink = window.getSink(), blocks = divideCeil(std::max<int64_t>(tokens - sink, 0), kBlockTokens);
+    int64_t end = window.getQuantizedTokens(tokens) / kBlockTokens;
+    for (int64_t b = std::max<int64_t>(blocks - layout.recentBlocks, 0); layout.recentBlocks && b < end; ++b)
+      visit(Block{slot + layout.recentOffset + b % layout.recentBlocks * layout.window.bytes, layout.window, windowSides,
+                  sink + b * kBlockTokens, kBlockTokens, false});
+  }
+
 private:
   CacheLayout layout;
   WindowAttr window;
@@ -320,7 +329,7 @@ private:
                   const Feedback *feedback) const {
     Error failure = Error::success();
     std::vector<float> block(size_t(kBlockTokens * headDim));
-    memory.forEachBlock([&](HeadMemory::Block at) {
+    auto writeBlock = [&](HeadMemory::Block at) {
       if (failure)
         return;
       auto first = source.begin() + at.first * headDim;
@@ -333,7 +342,9 @@ private:
       failure = createStringError("expected numbers that fit the cache's formats, but got " +
                                   std::to_string(source[size_t(token * headDim + channel)]) + " at " +
                                   place(isKey ? "k" : "v", token, channel));
-    });
+    };
+    memory.forEachBlock(writeBlock);
+    memory.forEachKeptBlock(writeBlock);
     return failure;
   }
 
