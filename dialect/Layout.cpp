@@ -49,9 +49,9 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   WindowAttr tokens = cache.getWindow();
   sinkBlocks = llvm::divideCeil(tokens.getSink(), kBlockTokens);
   // Tokens that are quantized one by one never wait.
-  recentBlocks = tokens.getFlush() == 1 ? 0
-                                        : llvm::divideCeil(tokens.getRecent() + tokens.getFlush() + tokens.getRollback(),
-                                                           kBlockTokens);
+  recentBlocks = tokens.getFlush() == 1
+                     ? 0
+                     : llvm::divideCeil(tokens.getRecent() + tokens.getFlush() + tokens.getRollback(), kBlockTokens);
   sinkOffset = 0;
   auto place = [&](bool wanted, int64_t &offset) {
     if (!wanted)

@@ -28,8 +28,8 @@ struct VectorLayout {
 /// `sink` is the first), as [kv_heads][page/32] blocks. A slot holds what a sequence has outside its
 /// pages, as [kv_heads] of: key factors | key means | value factors | value means | sink blocks | recent
 /// blocks, the latter two in the cache's dtype. The recent blocks are a ring over quantized-token indices: the block
-/// that starts at token sink + 32*j is recent block j % recentBlocks. The ring holds as many tokens as may be taken back
-/// besides the window: after that, the tokens that are recent again are still there.
+/// that starts at token sink + 32*j is recent block j % recentBlocks. The ring holds as many tokens as may be taken
+/// back besides the window: after that, the tokens that are recent again are still there.
 struct CacheLayout {
   /// Creates nothing in the context of its arguments, as all functions below: any thread may call them.
   CacheLayout(CacheType cache, ScheduleAttr schedule);
@@ -41,8 +41,8 @@ struct CacheLayout {
   int64_t sinkOffset, recentOffset, slotHeadBytes, slotBytes;
 };
 
-/// What writers may be given, f32: [kv_heads] of head_dim key factors | key means | value factors | value means, and with
-/// feedback head_dim x head_dim weights. Offsets in elements from the start of a head.
+/// What writers may be given, f32: [kv_heads] of head_dim key factors | key means | value factors | value means, and
+/// with feedback head_dim x head_dim weights. Offsets in elements from the start of a head.
 struct GivenLayout {
   explicit GivenLayout(CacheType cache)
       : value(2 * cache.getHeadDim()), weights(2 * value),
@@ -54,8 +54,7 @@ struct GivenLayout {
 struct Packing {
   int64_t freeTile = 1, reduceTile = 1, lanes = 1;
   Packing() = default;
-  Packing(PackingAttr attr)
-      : freeTile(attr.getFreeTile()), reduceTile(attr.getReduceTile()), lanes(attr.getLanes()) {}
+  Packing(PackingAttr attr) : freeTile(attr.getFreeTile()), reduceTile(attr.getReduceTile()), lanes(attr.getLanes()) {}
 };
 
 /// The packing of a quantized format's scales (and zeros), given that of its codes: the free index in tiles

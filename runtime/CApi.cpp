@@ -132,9 +132,8 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   if (!loaded)
     return loaded.takeError();
   result->model = std::move(*loaded);
-  bool onHost = any_of(result->model->getVariants(), [](const auto &variant) {
-    return variant->getPlan().target.executor != Executor::CudaDevice;
-  });
+  bool onHost = any_of(result->model->getVariants(),
+                       [](const auto &variant) { return variant->getPlan().target.executor != Executor::CudaDevice; });
   if (context->validates && onHost)
     result->ledger = std::make_unique<SequenceLedger>();
   result->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();

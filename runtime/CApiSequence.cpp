@@ -28,12 +28,14 @@ struct Batch {
 };
 
 /// What is not trusted: sizes and pointers.
-Error checkBatch(const Batch &batch, int64_t rows, std::initializer_list<std::pair<const void *, const char *>> pointers) {
+Error checkBatch(const Batch &batch, int64_t rows,
+                 std::initializer_list<std::pair<const void *, const char *>> pointers) {
   if (rows > UINT16_MAX)
     return expected("at most " + Twine(UINT16_MAX) + " sequences (times queries)", Twine(rows));
   if (Error error = checkMemory(batch.memory))
     return error;
-  for (auto [pointer, name] : {std::pair<const void *, const char *>(batch.slots, "slots"), {batch.seq_lens, "seq_lens"}})
+  for (auto [pointer, name] :
+       {std::pair<const void *, const char *>(batch.slots, "slots"), {batch.seq_lens, "seq_lens"}})
     if (Error error = notNull(pointer, name))
       return error;
   for (auto [pointer, name] : pointers)
@@ -71,9 +73,12 @@ Error validateNumbers(const Program &program, const kvcc_append_args &args) {
             std::memcpy(&bits, static_cast<const uint8_t *>(data) + (at + c) * bytes, bytes);
             float number = kv::decodeFloat(plan.cache.getDtype(), bits);
             if (!std::isfinite(number))
-              return expected("finite numbers", Twine(std::isnan(number) ? "nan" : number > 0 ? "inf" : "-inf") + " at " +
-                                                    name + "[sequence " + Twine(b) + ", token " + Twine(token) +
-                                                    ", kv head " + Twine(head) + ", channel " + Twine(c) + "]");
+              return expected("finite numbers", Twine(std::isnan(number) ? "nan"
+                                                      : number > 0       ? "inf"
+                                                                         : "-inf") +
+                                                    " at " + name + "[sequence " + Twine(b) + ", token " +
+                                                    Twine(token) + ", kv head " + Twine(head) + ", channel " +
+                                                    Twine(c) + "]");
           }
         }
   return Error::success();
@@ -141,9 +146,8 @@ Error append(const kvcc_program *handle, int32_t layer, const kvcc_append_args *
     int64_t headDim = program.getPlan().shape.headDim;
     if (Error error = notNegative(args.sequence_stride, "sequence_stride"))
       return error;
-    for (auto [stride, name, matters] :
-         {std::tuple(args.token_stride, "token_stride", args.max_new > 1),
-          {args.head_stride, "head_stride", program.getPlan().shape.kvHeads > 1}})
+    for (auto [stride, name, matters] : {std::tuple(args.token_stride, "token_stride", args.max_new > 1),
+                                         {args.head_stride, "head_stride", program.getPlan().shape.kvHeads > 1}})
       if (matters && stride < headDim)
         return expected(Twine(name) + " of at least head_dim = " + Twine(headDim), Twine(stride));
   }
@@ -247,7 +251,8 @@ Error checkTokens(int64_t tokens) {
   return Error::success();
 }
 
-/// That no page of `table` from entry `first` on stands there twice, or in `others`: what is copied to one would be overwritten there.
+/// That no page of `table` from entry `first` on stands there twice, or in `others`: what is copied to one would be
+/// overwritten there.
 Error checkDistinct(ArrayRef<int32_t> table, int64_t first, ArrayRef<int32_t> others, const char *what) {
   DenseSet<int64_t> seen(others.begin(), others.end());
   for (auto [i, page] : enumerate(table.drop_front(size_t(first))))
@@ -256,7 +261,8 @@ Error checkDistinct(ArrayRef<int32_t> table, int64_t first, ArrayRef<int32_t> ot
   return Error::success();
 }
 
-/// Pages that no append or rollback changes any more: their tokens stay quantized even if as many as may be are taken back.
+/// Pages that no append or rollback changes any more: their tokens stay quantized even if as many as may be are taken
+/// back.
 int64_t getSharedPages(const Program &program, int64_t tokens) {
   kv::WindowAttr window = program.getPlan().cache.getWindow();
   int64_t least = std::max<int64_t>(tokens - window.getRollback(), 0);
@@ -306,9 +312,8 @@ Error fork(const kvcc_program *handle, int32_t layer, const kvcc_fork_args *give
             backend.copy(pageOf(program, args.memory, args.fork_table[i]), pageOf(program, args.memory, args.table[i]),
                          size_t(program.getLayout().pageBytes), stream))
       return withKind(ErrorKind::Failed, std::move(error));
-  if (Error error =
-          backend.copy(slotOf(program, args.memory, args.fork_slot), slotOf(program, args.memory, args.slot),
-                       size_t(program.getLayout().slotBytes), stream))
+  if (Error error = backend.copy(slotOf(program, args.memory, args.fork_slot), slotOf(program, args.memory, args.slot),
+                                 size_t(program.getLayout().slotBytes), stream))
     return withKind(ErrorKind::Failed, std::move(error));
   scope.succeed();
   return Error::success();
@@ -355,8 +360,8 @@ Error snapshot(const kvcc_program *handle, int32_t layer, const kvcc_snapshot_ar
     if (Error error = program.getBackend().read(at, pageOf(program, args.memory, args.table[i]),
                                                 size_t(header.pageBytes), stream))
       return withKind(ErrorKind::Failed, std::move(error));
-  if (Error error = program.getBackend().read(at, slotOf(program, args.memory, args.slot), size_t(header.slotBytes),
-                                              stream))
+  if (Error error =
+          program.getBackend().read(at, slotOf(program, args.memory, args.slot), size_t(header.slotBytes), stream))
     return withKind(ErrorKind::Failed, std::move(error));
   sealSnapshot(header, {target, bytes});
   return Error::success();
@@ -440,8 +445,7 @@ Error restore(const kvcc_program *handle, int32_t layer, kvcc_snapshot_args *giv
   if (!opened)
     return opened.takeError();
   SnapshotHeader header = getHeader(program, opened->header.tokens);
-  if (Error error =
-          checkTable(program, args.table, args.table_length, header.tokens, args.memory, /*entries=*/true))
+  if (Error error = checkTable(program, args.table, args.table_length, header.tokens, args.memory, /*entries=*/true))
     return error;
   if (header.pages)
     if (Error error = checkDistinct({args.table, size_t(header.pages)}, 0, {}, "a page once in a table"))
@@ -460,8 +464,7 @@ Error restore(const kvcc_program *handle, int32_t layer, kvcc_snapshot_args *giv
     slot = {image.slot.data(), image.slot.size()};
   } else if (opened->header.pages != header.pages || opened->header.pageBytes != header.pageBytes ||
              opened->header.slotBytes != header.slotBytes) {
-    return expected("a snapshot with pages of " + Twine(header.pageBytes) + " bytes",
-                    Twine(opened->header.pageBytes));
+    return expected("a snapshot with pages of " + Twine(header.pageBytes) + " bytes", Twine(opened->header.pageBytes));
   }
   WriteScope scope(handle->ledger.get());
   if (handle->ledger && isOnHost(program))
@@ -469,8 +472,7 @@ Error restore(const kvcc_program *handle, int32_t layer, kvcc_snapshot_args *giv
       return error;
   for (int64_t i = 0; i < header.pages; ++i)
     if (Error error = program.getBackend().write(pageOf(program, args.memory, args.table[i]),
-                                                 pages.data() + i * header.pageBytes, size_t(header.pageBytes),
-                                                 stream))
+                                                 pages.data() + i * header.pageBytes, size_t(header.pageBytes), stream))
       return withKind(ErrorKind::Failed, std::move(error));
   if (Error error = program.getBackend().write(slotOf(program, args.memory, args.slot), slot.data(),
                                                size_t(header.slotBytes), stream))

@@ -243,13 +243,14 @@ public:
     }
   }
 
-  /// The blocks of the ring whose tokens are quantized already: they are recent again when the last ones are taken back.
+  /// The blocks of the ring whose tokens are quantized already: they are recent again when the last ones are taken
+  /// back.
   template <typename Visit> void forEachKeptBlock(Visit visit) const {
     int64_t sink = window.getSink(), blocks = divideCeil(std::max<int64_t>(tokens - sink, 0), kBlockTokens);
     int64_t end = window.getQuantizedTokens(tokens) / kBlockTokens;
     for (int64_t b = std::max<int64_t>(blocks - layout.recentBlocks, 0); layout.recentBlocks && b < end; ++b)
-      visit(Block{slot + layout.recentOffset + b % layout.recentBlocks * layout.window.bytes, layout.window, windowSides,
-                  sink + b * kBlockTokens, kBlockTokens, false});
+      visit(Block{slot + layout.recentOffset + b % layout.recentBlocks * layout.window.bytes, layout.window,
+                  windowSides, sink + b * kBlockTokens, kBlockTokens, false});
   }
 
 private:
@@ -276,8 +277,7 @@ std::optional<Feedback> makeFeedback(QuantAttr quant, ArrayRef<float> factors, c
 }
 
 std::string factorsMissing(bool isKey) {
-  return "expected given factors for " + std::string(isKey ? "keys" : "values") +
-         " with #kv.diag<given>, but got none";
+  return "expected given factors for " + std::string(isKey ? "keys" : "values") + " with #kv.diag<given>, but got none";
 }
 
 class HeadWriter {
@@ -310,9 +310,8 @@ public:
         llvm::copy(transform.getVectors().factors, factors);
       if (means)
         llvm::copy(transform.getVectors().means, means);
-      std::optional<Feedback> feedback =
-          makeFeedback(quant, statistics ? ArrayRef<float>(statistics->keys.factors) : ArrayRef<float>(), statistics,
-                       headDim);
+      std::optional<Feedback> feedback = makeFeedback(
+          quant, statistics ? ArrayRef<float>(statistics->keys.factors) : ArrayRef<float>(), statistics, headDim);
       if (Error error = writeSide(memory, isKey, source, transform, feedback ? &*feedback : nullptr))
         return error;
     }
@@ -370,8 +369,8 @@ private:
 } // namespace
 
 Error kvcc::writePrefill(CacheType cache, ScheduleAttr schedule, const SequenceMemory &memory, PrefillTensor keys,
-                         PrefillTensor values, int64_t tokens, ThreadPool &pool,
-                         ArrayRef<WriterStatistics> statistics, int64_t measured) {
+                         PrefillTensor values, int64_t tokens, ThreadPool &pool, ArrayRef<WriterStatistics> statistics,
+                         int64_t measured) {
   // The first head's error, whichever thread finds one first: the same input, the same message.
   std::vector<std::string> messages(size_t(cache.getKvHeads()));
   pool.run(cache.getKvHeads(), 0, [&](int64_t head) {

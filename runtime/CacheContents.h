@@ -33,8 +33,8 @@ struct WriterStatistics {
   std::vector<double> queryMoment; ///< mean of q q^T over the queries of the KV head, [head_dim][head_dim]
 };
 
-/// What the append kernel is given of a layer: kv::GivenLayout and the bits kGivesKeyMeans, kGivesValueMeans, kGivesWeights. Nothing without
-/// statistics. Fails if the format wants factors that are not there.
+/// What the append kernel is given of a layer: kv::GivenLayout and the bits kGivesKeyMeans, kGivesValueMeans,
+/// kGivesWeights. Nothing without statistics. Fails if the format wants factors that are not there.
 struct GivenVectors {
   std::vector<float> numbers;
   int64_t gives = 0;
@@ -42,9 +42,10 @@ struct GivenVectors {
 llvm::Expected<GivenVectors> makeGivenVectors(kv::CacheType cache, llvm::ArrayRef<WriterStatistics> statistics);
 
 /// The scalar writer, which the append kernel is compared with. Writes `tokens` tokens: transforms, quantized pages,
-/// windows. `statistics` are of each KV head, or none at all. Fails, naming the place, on a number that is not finite, and
-/// on one that does not fit the formats; the sequence then holds nothing of use. With `measured`, only so many tokens were
-/// there when the sequence began, and what does not fit becomes the largest number that does, as the kernel has it.
+/// windows. `statistics` are of each KV head, or none at all. Fails, naming the place, on a number that is not finite,
+/// and on one that does not fit the formats; the sequence then holds nothing of use. With `measured`, only so many
+/// tokens were there when the sequence began, and what does not fit becomes the largest number that does, as the kernel
+/// has it.
 llvm::Error writePrefill(kv::CacheType cache, kv::ScheduleAttr schedule, const SequenceMemory &memory,
                          PrefillTensor keys, PrefillTensor values, int64_t tokens, ThreadPool &pool,
                          llvm::ArrayRef<WriterStatistics> statistics = {}, int64_t measured = -1);

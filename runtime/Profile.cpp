@@ -99,8 +99,8 @@ Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig 
 class LayerMeter {
 public:
   LayerMeter(WindowAttr window, const LayerConfig &layer, const LayerTensors &tensors, int64_t queries)
-      : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads), window(window), first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)),
-        used(queries) {
+      : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads), window(window),
+        first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)), used(queries) {
     // Neighbouring queries are alike: the statistics come from the first half, the damage from the second.
     for (int64_t i = used / 2; i < used; ++i)
       tests.push_back(i);

@@ -2,9 +2,9 @@
 // Snapshots: written, and checked before anything is believed.
 #include "runtime/Snapshot.h"
 
-#include "runtime/JsonText.h"
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/IR/MLIRContext.h"
+#include "runtime/JsonText.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -36,16 +36,15 @@ SnapshotHeader SnapshotHeader::of(kv::CacheType cache, kv::ScheduleAttr schedule
   // Heads, arithmetic and accumulators leave no mark in a cache.
   std::string layoutOnly = "#kv.schedule<heads = 1, page = " + std::to_string(schedule.getPage()) +
                            ", compute = f32, key = " + printed(schedule.getKey()) +
-                           ", value = " + printed(schedule.getValue()) +
-                           ", floats = " + printed(schedule.getFloats()) + ">";
+                           ", value = " + printed(schedule.getValue()) + ", floats = " + printed(schedule.getFloats()) +
+                           ">";
   int64_t pages = divideCeil(cache.getWindow().getQuantizedTokens(tokens), schedule.getPage());
   return {printed(cache), layoutOnly, tokens, pages, layout.pageBytes, layout.slotBytes};
 }
 
 static std::string toText(const SnapshotHeader &header) {
-  json::Object object{{"cache", header.cache},           {"schedule", header.schedule},
-                      {"tokens", header.tokens},         {"pages", header.pages},
-                      {"page_bytes", header.pageBytes}, {"slot_bytes", header.slotBytes}};
+  json::Object object{{"cache", header.cache}, {"schedule", header.schedule},    {"tokens", header.tokens},
+                      {"pages", header.pages}, {"page_bytes", header.pageBytes}, {"slot_bytes", header.slotBytes}};
   return formatv("{0}", json::Value(std::move(object)));
 }
 
@@ -69,9 +68,9 @@ void kvcc::sealSnapshot(const SnapshotHeader &header, MutableArrayRef<uint8_t> b
 
 Expected<Snapshot> kvcc::openSnapshot(ArrayRef<uint8_t> bytes) {
   if (bytes.size() < kFixedBytes || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()))
-    return createStringError("expected a snapshot that begins with " + kMagic + ", but got " +
-                             (bytes.size() < kFixedBytes ? std::to_string(bytes.size()) + " bytes"
-                                                         : std::string("other bytes")));
+    return createStringError(
+        "expected a snapshot that begins with " + kMagic + ", but got " +
+        (bytes.size() < kFixedBytes ? std::to_string(bytes.size()) + " bytes" : std::string("other bytes")));
   uint32_t version = support::endian::read32le(bytes.data() + 8), length = support::endian::read32le(bytes.data() + 12);
   if (version != kVersion)
     return createStringError("expected a snapshot of version " + std::to_string(kVersion) + ", but got " +
@@ -81,9 +80,7 @@ Expected<Snapshot> kvcc::openSnapshot(ArrayRef<uint8_t> bytes) {
   StringRef text(reinterpret_cast<const char *>(bytes.data()) + kFixedBytes, length);
   Snapshot snapshot;
   SnapshotHeader &header = snapshot.header;
-  auto damaged = [](const Twine &what) {
-    return createStringError("expected an undamaged snapshot, but got " + what);
-  };
+  auto damaged = [](const Twine &what) { return createStringError("expected an undamaged snapshot, but got " + what); };
   // The length comes first: it says whether there is a checksum to be looked at.
   if (length > kMaxHeaderBytes)
     return damaged("a header of " + Twine(length) + " bytes");

@@ -11,9 +11,9 @@
 
 namespace kvcc {
 
-/// What a snapshot says of itself. The bytes are: "KVCCSNAP", version and length of the text below as uint32, the text in
-/// JSON, zeros up to a multiple of 64, the pages in the order of their tokens, the slot, and the SHA-256 of all of it.
-/// Numbers are little-endian.
+/// What a snapshot says of itself. The bytes are: "KVCCSNAP", version and length of the text below as uint32, the text
+/// in JSON, zeros up to a multiple of 64, the pages in the order of their tokens, the slot, and the SHA-256 of all of
+/// it. Numbers are little-endian.
 struct SnapshotHeader {
   std::string cache, schedule; ///< IR text of the type, and of a schedule with its packings and page
   int64_t tokens = 0, pages = 0, pageBytes = 0, slotBytes = 0;

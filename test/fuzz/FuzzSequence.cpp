@@ -115,9 +115,9 @@ std::vector<uint16_t> makeNumbers(size_t count) {
 
 // snapshot: a byte of choices, then the bytes of a snapshot.
 
-constexpr uint8_t kExtends = 1,  ///< what follows the header is repeated to the length that it announces
-    kRepairs = 2,                ///< the checksum is made right
-    kRequantizes = 4;            ///< and from 8 on: the program
+constexpr uint8_t kExtends = 1, ///< what follows the header is repeated to the length that it announces
+    kRepairs = 2,               ///< the checksum is made right
+    kRequantizes = 4;           ///< and from 8 on: the program
 
 std::string repair(StringRef bytes, bool extends) {
   std::string whole = bytes.str();
@@ -127,9 +127,9 @@ std::string repair(StringRef bytes, bool extends) {
     if (auto header = parseJsonText(bytes.substr(16, length), "fuzz"); !header)
       consumeError(header.takeError());
     else if (const json::Object *object = header->getAsObject())
-      payload = uint64_t(object->getInteger("pages").value_or(0)) *
-                    uint64_t(object->getInteger("page_bytes").value_or(0)) +
-                uint64_t(object->getInteger("slot_bytes").value_or(0));
+      payload =
+          uint64_t(object->getInteger("pages").value_or(0)) * uint64_t(object->getInteger("page_bytes").value_or(0)) +
+          uint64_t(object->getInteger("slot_bytes").value_or(0));
     if (prefix < (1 << 16) && payload < (1 << 20)) {
       std::string filler = bytes.size() > prefix ? bytes.substr(prefix).str() : std::string(1, '\0');
       whole.resize(prefix);
@@ -140,8 +140,7 @@ std::string repair(StringRef bytes, bool extends) {
   }
   if (whole.size() < 32)
     return whole;
-  auto digest = SHA256::hash(
-      ArrayRef(reinterpret_cast<const uint8_t *>(whole.data()), whole.size()).drop_back(32));
+  auto digest = SHA256::hash(ArrayRef(reinterpret_cast<const uint8_t *>(whole.data()), whole.size()).drop_back(32));
   std::memcpy(whole.data() + whole.size() - 32, digest.data(), 32);
   return whole;
 }
@@ -174,8 +173,8 @@ void runSnapshot(StringRef bytes) {
     size_t needed = 0;
     fuzz::require(kvcc_workspace_bytes(served.program, 0, 1, length, &needed) == KVCC_OK, "there is a workspace");
     AlignedBytes workspace(needed);
-    kvcc_attend_args step = {sizeof(step), pools.memory, table.data(), kPages, &slot, &length, 1, length, query.data(),
-                             out.data(), lse.data(), workspace.data(), needed, 0};
+    kvcc_attend_args step = {sizeof(step), pools.memory, table.data(), kPages,           &slot,  &length, 1, length,
+                             query.data(), out.data(),   lse.data(),   workspace.data(), needed, 0};
     pools.keep();
     fuzz::require(kvcc_attend(served.program, 0, &step, nullptr) == KVCC_OK, "a restored sequence can be read");
     pools.expectUnchanged();
@@ -194,8 +193,9 @@ void runSnapshot(StringRef bytes) {
   constexpr int64_t kNew = 70;
   int32_t slot = 1, length = int32_t(args.tokens + kNew), count = kNew;
   std::vector<uint16_t> numbers = makeNumbers(size_t(kNew * kHeadDim));
-  kvcc_append_args append = {sizeof(append), pools.memory, table.data(), kPages, &slot, &length, &count, 1, kNew,
-                             numbers.data(), numbers.data(), 0, kHeadDim, kNew * kHeadDim};
+  kvcc_append_args append = {
+      sizeof(append), pools.memory,   table.data(),   kPages, &slot,    &length,        &count, 1,
+      kNew,           numbers.data(), numbers.data(), 0,      kHeadDim, kNew * kHeadDim};
   fuzz::require(kvcc_append(served.program, 0, &append, nullptr) == KVCC_OK, "a restored sequence can grow");
   pools.expectGuards();
   args.tokens = length;
@@ -210,8 +210,9 @@ std::string takeSnapshot(const Served &served, int32_t tokens) {
     table.push_back(i);
   int32_t slot = 3;
   std::vector<uint16_t> numbers = makeNumbers(size_t(tokens * kHeadDim));
-  kvcc_append_args append = {sizeof(append), pools.memory, table.data(), kPages, &slot, &tokens, &tokens, 1, tokens,
-                             numbers.data(), numbers.data(), 0, kHeadDim, tokens * kHeadDim};
+  kvcc_append_args append = {
+      sizeof(append), pools.memory,   table.data(),   kPages, &slot,    &tokens,          &tokens, 1,
+      tokens,         numbers.data(), numbers.data(), 0,      kHeadDim, tokens * kHeadDim};
   size_t needed = 0;
   fuzz::require(kvcc_append(served.program, 0, &append, nullptr) == KVCC_OK &&
                     kvcc_snapshot_bytes(served.program, 0, tokens, &needed) == KVCC_OK,
@@ -254,8 +255,26 @@ public:
   }
   /// A number that may be wrong, near `right` more often than not.
   int64_t number(int64_t right) {
-    static constexpr int64_t kEdges[] = {0, 1, -1, 2, 15, 16, 17, 31, 32, 33, 64, 65535, 65536, INT32_MAX, INT32_MIN,
-                                         int64_t(1) << 31, int64_t(1) << 32, int64_t(1) << 62, INT64_MAX, INT64_MIN};
+    static constexpr int64_t kEdges[] = {0,
+                                         1,
+                                         -1,
+                                         2,
+                                         15,
+                                         16,
+                                         17,
+                                         31,
+                                         32,
+                                         33,
+                                         64,
+                                         65535,
+                                         65536,
+                                         INT32_MAX,
+                                         INT32_MIN,
+                                         int64_t(1) << 31,
+                                         int64_t(1) << 32,
+                                         int64_t(1) << 62,
+                                         INT64_MAX,
+                                         INT64_MIN};
     switch (uint8_t kind = byte(); kind % 4) {
     case 0:
       return right + int8_t(byte());
@@ -298,30 +317,48 @@ struct Arguments {
         one(numbers[decisions.byte() % numbers.size()]);
     };
     switch (decisions.byte() % 15) {
-    case 0: return one(batch);
-    case 1: return one(tableStride);
-    case 2: return one(most);
-    case 3: return one(queries);
-    case 4: return one(sequenceStride);
-    case 5: return one(tokenStride);
-    case 6: return one(headStride);
-    case 7: return any(table);
-    case 8: return any(slots);
-    case 9: return any(lens);
-    case 10: return any(newLens);
+    case 0:
+      return one(batch);
+    case 1:
+      return one(tableStride);
+    case 2:
+      return one(most);
+    case 3:
+      return one(queries);
+    case 4:
+      return one(sequenceStride);
+    case 5:
+      return one(tokenStride);
+    case 6:
+      return one(headStride);
+    case 7:
+      return any(table);
+    case 8:
+      return any(slots);
+    case 9:
+      return any(lens);
+    case 10:
+      return any(newLens);
     // There is not more memory than this.
-    case 11: numPages = std::min(decisions.number(numPages), kPages); return;
-    case 12: numSlots = std::min(decisions.number(numSlots), kSlots); return;
-    case 13: shift = decisions.byte() % 64; return;
-    default: return one(size);
+    case 11:
+      numPages = std::min(decisions.number(numPages), kPages);
+      return;
+    case 12:
+      numSlots = std::min(decisions.number(numSlots), kSlots);
+      return;
+    case 13:
+      shift = decisions.byte() % 64;
+      return;
+    default:
+      return one(size);
     }
   }
   kvcc_memory getMemory(const Pools &pools) const {
     return {static_cast<uint8_t *>(pools.memory.pages) + shift, numPages,
             static_cast<uint8_t *>(pools.memory.slots) + shift, numSlots};
   }
-  /// What strides and batch say that arrays are is trusted, so that is what they are; false: too much for a test. A batch
-  /// that is refused reads no arrays.
+  /// What strides and batch say that arrays are is trusted, so that is what they are; false: too much for a test. A
+  /// batch that is refused reads no arrays.
   bool makeArrays() {
     if (batch <= 0 || batch > UINT16_MAX)
       return true;
@@ -376,9 +413,20 @@ void append(const Served &served, Pools &pools, Owner &owner, Decisions &decisio
   std::vector<uint16_t> numbers = makeNumbers(*elements);
   if (decisions.byte() % 8 == 1 && !numbers.empty())
     numbers[decisions.byte() % numbers.size()] = 0x7c00;
-  kvcc_append_args args = {a.size ? a.size : sizeof(args), a.getMemory(pools), a.table.data(), a.tableStride,
-                           a.slots.data(), a.lens.data(), a.newLens.data(), a.batch, a.most, numbers.data(),
-                           numbers.data(), a.sequenceStride, a.tokenStride, a.headStride};
+  kvcc_append_args args = {a.size ? a.size : sizeof(args),
+                           a.getMemory(pools),
+                           a.table.data(),
+                           a.tableStride,
+                           a.slots.data(),
+                           a.lens.data(),
+                           a.newLens.data(),
+                           a.batch,
+                           a.most,
+                           numbers.data(),
+                           numbers.data(),
+                           a.sequenceStride,
+                           a.tokenStride,
+                           a.headStride};
   pools.keep();
   kvcc_status status = kvcc_append(served.program, 0, &args, nullptr);
   pools.check(status);
@@ -415,9 +463,20 @@ void attend(const Served &served, Pools &pools, Owner &owner, Decisions &decisio
   needed -= std::min<size_t>(needed, decisions.byte() % 8 == 1 ? decisions.byte() : 0);
   AlignedBytes workspace(needed + 64);
   std::memset(workspace.data() + needed, kGuardByte, 64);
-  kvcc_attend_args args = {a.size ? a.size : sizeof(args), a.getMemory(pools), a.table.data(), a.tableStride,
-                           a.slots.data(), a.lens.data(), a.batch, a.most, query.data(), out.data(), lse.data(),
-                           workspace.data(), needed, a.queries};
+  kvcc_attend_args args = {a.size ? a.size : sizeof(args),
+                           a.getMemory(pools),
+                           a.table.data(),
+                           a.tableStride,
+                           a.slots.data(),
+                           a.lens.data(),
+                           a.batch,
+                           a.most,
+                           query.data(),
+                           out.data(),
+                           lse.data(),
+                           workspace.data(),
+                           needed,
+                           a.queries};
   pools.keep();
   kvcc_status status = kvcc_attend(served.program, 0, &args, nullptr);
   pools.check(status);
@@ -444,17 +503,28 @@ void fork(const Served &served, Pools &pools, Owner &owner, Decisions &decisions
     forkTable.push_back(i < shared ? a.table[size_t(i)] : int32_t(to * Owner::kEach + i));
   for (int changes = decisions.byte() % 3; changes > 0; --changes)
     switch (decisions.byte() % 6) {
-    case 0: from = int32_t(decisions.number(from)); break;
-    case 1: to = int32_t(decisions.number(to)); break;
-    case 2: tokens = decisions.number(tokens); break;
-    case 3: length = std::min(decisions.number(length), Owner::kEach); break;
-    case 4: forkTable[decisions.byte() % forkTable.size()] = int32_t(decisions.number(0)); break;
-    default: a.change(decisions);
+    case 0:
+      from = int32_t(decisions.number(from));
+      break;
+    case 1:
+      to = int32_t(decisions.number(to));
+      break;
+    case 2:
+      tokens = decisions.number(tokens);
+      break;
+    case 3:
+      length = std::min(decisions.number(length), Owner::kEach);
+      break;
+    case 4:
+      forkTable[decisions.byte() % forkTable.size()] = int32_t(decisions.number(0));
+      break;
+    default:
+      a.change(decisions);
     }
   if (int64_t(a.table.size()) < length)
     return;
-  kvcc_fork_args args = {a.size ? a.size : sizeof(args), a.getMemory(pools), a.table.data(), from, forkTable.data(), to,
-                         length, tokens};
+  kvcc_fork_args args = {
+      a.size ? a.size : sizeof(args), a.getMemory(pools), a.table.data(), from, forkTable.data(), to, length, tokens};
   pools.keep();
   kvcc_status status = kvcc_fork(served.program, 0, &args, nullptr);
   pools.check(status);

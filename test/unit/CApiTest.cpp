@@ -70,13 +70,25 @@ public:
     workspace = kvcc::AlignedBytes(workspaceBytes);
     out.resize(2 * 9 * 64);
     lse.resize(2 * 9);
-    step = {sizeof(step), memory,       table.data(), perSequence, slots.data(),     lens.data(),   2,
+    step = {sizeof(step), memory,       table.data(), perSequence, slots.data(),     lens.data(),    2,
             tokens,       query.data(), out.data(),   lse.data(),  workspace.data(), workspaceBytes, 0};
   }
   /// The prefill of both sequences with the same `tokens` tokens.
   kvcc_append_args appendArgs(int64_t tokens) {
-    return {sizeof(kvcc_append_args), memory, table.data(), tableStride, slots.data(), lens.data(), newLens.data(), 2,
-            tokens, keys.data(), values.data(), 0, 64, tokens * 64};
+    return {sizeof(kvcc_append_args),
+            memory,
+            table.data(),
+            tableStride,
+            slots.data(),
+            lens.data(),
+            newLens.data(),
+            2,
+            tokens,
+            keys.data(),
+            values.data(),
+            0,
+            64,
+            tokens * 64};
   }
 
   const std::string models = testDir() + "/models/", smollm = models + "smollm2-135m-instruct.json",
@@ -102,7 +114,9 @@ TEST_F(CApiTest, RunsOnTheThreadsOfTheHost) {
   kvcc_program_destroy(program);
   kvcc_context_destroy(context);
   std::atomic<int64_t> items{0};
-  kvcc_context_options options = {sizeof(options), nullptr, 4,
+  kvcc_context_options options = {sizeof(options),
+                                  nullptr,
+                                  4,
                                   [](void *user, int64_t count, void (*body)(void *, int64_t), void *data) {
                                     *static_cast<std::atomic<int64_t> *>(user) += count;
                                     std::vector<std::thread> threads;
@@ -114,7 +128,8 @@ TEST_F(CApiTest, RunsOnTheThreadsOfTheHost) {
                                     for (std::thread &thread : threads)
                                       thread.join();
                                   },
-                                  &items, 0};
+                                  &items,
+                                  0};
   ASSERT_EQ(kvcc_context_create(&options, &context), KVCC_OK) << kvcc_last_message();
   compile();
   ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
@@ -305,7 +320,8 @@ TEST_F(CApiTest, RefusesWrongAppends) {
       {[](auto &t, auto &) { t.table[4] = -2; }, "but got -2 at entry 0"},
       {[](auto &t, auto &) { t.slots[0] = 7; }, "but got 7"},
       {[](auto &t, auto &) { t.slots[1] = 0; }, "one call at a time that writes a sequence"},
-      {[](auto &t, auto &) { t.newLens[1] = 200; }, "at most 96 tokens taken back, but got 400 tokens of a sequence that had 600"},
+      {[](auto &t, auto &) { t.newLens[1] = 200; },
+       "at most 96 tokens taken back, but got 400 tokens of a sequence that had 600"},
   };
   for (const Case &c : cases) {
     std::vector<int32_t> keptTable = table, keptSlots = slots, keptNew = newLens;
@@ -360,7 +376,8 @@ TEST_F(CApiTest, ForksHaveWhatIsLeftToTakeBack) {
     append.batch = 1;
     EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), tokens == 504 ? KVCC_OK : KVCC_INVALID_ARGUMENT);
   }
-  EXPECT_THAT(kvcc_last_message(), HasSubstr("at most 96 tokens taken back, but got 503 tokens of a sequence that had 600"));
+  EXPECT_THAT(kvcc_last_message(),
+              HasSubstr("at most 96 tokens taken back, but got 503 tokens of a sequence that had 600"));
 }
 
 TEST_F(CApiTest, ForksShareTheirBeginning) {
@@ -468,8 +485,8 @@ TEST_F(CApiTest, SnapshotsComeBack) {
   std::vector<int32_t> numbers;
   for (int32_t i = 0; i < otherPages; ++i)
     numbers.push_back(int32_t(otherPages) - 1 - i);
-  kvcc_snapshot_args there = {sizeof(there), {pool.data(), otherPages, slot.data(), 1}, numbers.data(), otherPages, 0, 0,
-                              taken.data(), bytes};
+  kvcc_snapshot_args there = {
+      sizeof(there), {pool.data(), otherPages, slot.data(), 1}, numbers.data(), otherPages, 0, 0, taken.data(), bytes};
   EXPECT_EQ(kvcc_restore(other, 0, &there, 0, nullptr), KVCC_INVALID_ARGUMENT);
   EXPECT_THAT(kvcc_last_message(), HasSubstr("or requantize = 1"));
   ASSERT_EQ(kvcc_restore(other, 0, &there, 1, nullptr), KVCC_OK) << kvcc_last_message();
@@ -477,8 +494,8 @@ TEST_F(CApiTest, SnapshotsComeBack) {
   ASSERT_EQ(kvcc_workspace_bytes(other, 0, 1, 600, &needed), KVCC_OK);
   workspace = kvcc::AlignedBytes(needed);
   int32_t length = 600, zero = 0;
-  kvcc_attend_args attend = {sizeof(attend), there.memory, numbers.data(), otherPages, &zero, &length, 1, 600,
-                             query.data(), out.data(), lse.data(), workspace.data(), needed, 1};
+  kvcc_attend_args attend = {sizeof(attend), there.memory, numbers.data(), otherPages,       &zero,  &length, 1, 600,
+                             query.data(),   out.data(),   lse.data(),     workspace.data(), needed, 1};
   ASSERT_EQ(kvcc_attend(other, 0, &attend, nullptr), KVCC_OK) << kvcc_last_message();
   std::vector<double> exact(before.begin(), before.begin() + 9 * 64);
   EXPECT_LE(kvcc::relativeError(llvm::ArrayRef(out).take_front(9 * 64), exact), 2e-2);
