@@ -32,10 +32,15 @@ static BlockLayout layOutBlock(int64_t headDim, QuantAttr key, QuantAttr value) 
   return block;
 }
 
+/// A block of numbers as they are.
+static BlockLayout layOutBlock(int64_t headDim, unsigned bits) {
+  int64_t side = align(kBlockTokens * headDim * bits / 8);
+  return {{0, side, side, side}, {side, 2 * side, 2 * side, 2 * side}, 2 * side};
+}
+
 CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   page = layOutBlock(cache.getHeadDim(), cache.getKey(), cache.getValue());
-  QuantAttr plain = QuantAttr::getPlain(cache.getDtype());
-  window = layOutBlock(cache.getHeadDim(), plain, plain);
+  window = layOutBlock(cache.getHeadDim(), cache.getDtype().getIntOrFloatBitWidth());
 
   blocksPerPage = schedule.getPage() / kBlockTokens;
   pageHeadBytes = blocksPerPage * page.bytes;
@@ -63,29 +68,30 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   slotBytes = std::max(cache.getKvHeads() * slotHeadBytes, kAlignment);
 }
 
-PackingAttr kvcc::kv::getScalePacking(QuantAttr quant, Role role, PackingAttr codes) {
-  int64_t freeTile = quant.getReducedExtent(role) == 1 ? 1 : codes.getFreeTile();
-  return PackingAttr::get(codes.getContext(), freeTile, 1, 1);
+Packing kvcc::kv::getScalePacking(QuantAttr quant, Role role, Packing codes) {
+  Packing scales;
+  scales.freeTile = quant.getReducedExtent(role) == 1 ? 1 : codes.freeTile;
+  return scales;
 }
 
-int64_t kvcc::kv::getElementIndex(PackingAttr packing, int64_t free, int64_t reduce, int64_t reduceExtent) {
-  int64_t freeTile = packing.getFreeTile(), reduceTile = packing.getReduceTile();
+int64_t kvcc::kv::getElementIndex(Packing packing, int64_t free, int64_t reduce, int64_t reduceExtent) {
+  int64_t freeTile = packing.freeTile, reduceTile = packing.reduceTile;
   int64_t tile = (free / freeTile) * (reduceExtent / reduceTile) + reduce / reduceTile;
   int64_t row = free % freeTile, column = reduce % reduceTile;
   // The lanes of a free index take the reduction indices in turn.
-  int64_t lanes = std::max<int64_t>(packing.getLanes() / freeTile, 1);
+  int64_t lanes = std::max<int64_t>(packing.lanes / freeTile, 1);
   return tile * freeTile * reduceTile + row * reduceTile + column % lanes * (reduceTile / lanes) + column / lanes;
 }
 
 /// Calls `visit(bit position in data, first bit of the code, how many bits)` for the pieces of a code.
-template <typename Visit> static void visitPieces(PackingAttr packing, int64_t index, unsigned bits, Visit visit) {
-  int64_t lanes = packing.getLanes();
+template <typename Visit> static void visitPieces(Packing packing, int64_t index, unsigned bits, Visit visit) {
+  int64_t lanes = packing.lanes;
   if (lanes == 1) {
     visit(index * bits, 0u, bits);
     return;
   }
   // Code i of a lane: bits i*b.. of its b words; word k of all lanes of a tile stands together.
-  int64_t width = packing.getFreeTile() * packing.getReduceTile() / lanes;
+  int64_t width = packing.freeTile * packing.reduceTile / lanes;
   int64_t lane = index / width, first = index % width * bits, word = first / width, shift = first % width;
   auto bitOfWord = [&](int64_t k) { return ((lane / lanes * bits + k) * lanes + lane % lanes) * width; };
   unsigned low = unsigned(std::min<int64_t>(bits, width - shift));
@@ -94,7 +100,7 @@ template <typename Visit> static void visitPieces(PackingAttr packing, int64_t i
     visit(bitOfWord(word + 1), low, bits - low);
 }
 
-void kvcc::kv::storeCode(uint8_t *data, PackingAttr packing, int64_t index, unsigned bits, uint8_t code) {
+void kvcc::kv::storeCode(uint8_t *data, Packing packing, int64_t index, unsigned bits, uint8_t code) {
   visitPieces(packing, index, bits, [&](int64_t at, unsigned first, unsigned count) {
     unsigned piece = ((code >> first) & ((1u << count) - 1)) << (at % 8);
     data[at / 8] |= uint8_t(piece);
@@ -103,7 +109,7 @@ void kvcc::kv::storeCode(uint8_t *data, PackingAttr packing, int64_t index, unsi
   });
 }
 
-uint8_t kvcc::kv::loadCode(const uint8_t *data, PackingAttr packing, int64_t index, unsigned bits) {
+uint8_t kvcc::kv::loadCode(const uint8_t *data, Packing packing, int64_t index, unsigned bits) {
   unsigned code = 0;
   visitPieces(packing, index, bits, [&](int64_t at, unsigned first, unsigned count) {
     unsigned raw = data[at / 8];

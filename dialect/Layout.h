@@ -31,6 +31,7 @@ struct VectorLayout {
 /// that starts at token sink + 32*j is recent block j % recentBlocks. The ring holds as many tokens as may be taken
 /// back besides the window: after that, the tokens that are recent again are still there.
 struct CacheLayout {
+  /// Creates nothing in the context of its arguments, as all functions below: any thread may call them.
   CacheLayout(CacheType cache, ScheduleAttr schedule);
 
   BlockLayout page, window;
@@ -49,18 +50,25 @@ struct GivenLayout {
   int64_t key = 0, value, weights, headExtent;
 };
 
+/// What a #kv.packing says. Unlike the attribute it can be made in any thread, whoever uses the context.
+struct Packing {
+  int64_t freeTile = 1, reduceTile = 1, lanes = 1;
+  Packing() = default;
+  Packing(PackingAttr attr) : freeTile(attr.getFreeTile()), reduceTile(attr.getReduceTile()), lanes(attr.getLanes()) {}
+};
+
 /// The packing of a quantized format's scales (and zeros), given that of its codes: the free index in tiles
 /// as wide as the codes' tiles; or, where every reduced index has a scale of its own, the reduced index
 /// fastest.
-PackingAttr getScalePacking(QuantAttr quant, Role role, PackingAttr codes);
+Packing getScalePacking(QuantAttr quant, Role role, Packing codes);
 
 /// The position of (free, reduce) in the order of `packing`; `reduceExtent` is the size of the reduced
 /// dimension.
-int64_t getElementIndex(PackingAttr packing, int64_t free, int64_t reduce, int64_t reduceExtent);
+int64_t getElementIndex(Packing packing, int64_t free, int64_t reduce, int64_t reduceExtent);
 
 /// Writes (the bits must be zero before) or reads one code of `bits` bits at an element index.
-void storeCode(uint8_t *data, PackingAttr packing, int64_t index, unsigned bits, uint8_t code);
-uint8_t loadCode(const uint8_t *data, PackingAttr packing, int64_t index, unsigned bits);
+void storeCode(uint8_t *data, Packing packing, int64_t index, unsigned bits, uint8_t code);
+uint8_t loadCode(const uint8_t *data, Packing packing, int64_t index, unsigned bits);
 
 } // namespace kvcc::kv
 

@@ -87,8 +87,8 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   };
   PackingAttr codes = cpu ? packing(16, 32, 64) : packing(32, 32, 32);
   PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
-  auto schedule = ScheduleAttr::getChecked(emitError, context, heads, options.page ? options.page : 128, *compute, codes,
-                                           codes, floats, options.accumulators, options.pageBytes);
+  auto schedule = ScheduleAttr::getChecked(emitError, context, heads, options.page ? options.page : 128, *compute,
+                                           codes, codes, floats, options.accumulators, options.pageBytes);
   if (!schedule || !options.pageBytes)
     return schedule;
   if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {

@@ -303,8 +303,8 @@ kvcc_status kvcc_workspace_bytes(const kvcc_program *handle, int32_t layer, int6
       return program.takeError();
     if (Error error = notNull(bytes, "bytes"))
       return error;
-    if (Error error = notNegative(batch, "batch"))
-      return error;
+    if (batch < 0 || batch > UINT16_MAX)
+      return expected("batch from 0 to " + Twine(UINT16_MAX), Twine(batch));
     if (Error error = notNegative(maxTokens, "max_tokens"))
       return error;
     // Fewer sequences or tokens may be split more often: the most that any of them needs.

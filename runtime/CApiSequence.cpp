@@ -6,6 +6,7 @@
 
 #include "dialect/Quantization.h"
 #include "mlir/IR/MLIRContext.h"
+#include "llvm/ADT/DenseSet.h"
 
 #include <cmath>
 
@@ -87,30 +88,39 @@ Error validateNumbers(const Program &program, const kvcc_append_args &args) {
 class WriteScope {
 public:
   WriteScope(SequenceLedger *ledger) : ledger(ledger) {}
-  Error begin(SequenceLedger::Slot slot, int64_t before, int64_t rollback, int64_t after) {
+  /// See SequenceLedger::endWrite.
+  Error begin(SequenceLedger::Slot slot, int64_t before, int64_t rollback, int64_t after, int64_t most = 0) {
     if (!ledger)
       return Error::success();
     if (Error error = ledger->beginWrite(slot, before, rollback))
       return error;
-    written.emplace_back(slot, before);
-    afterwards.push_back(after);
+    writes.push_back({slot, before, after, most});
     return Error::success();
   }
   /// The writes have been made.
   void succeed() {
-    for (auto [write, after] : zip_equal(written, afterwards))
-      write.second = after;
+    for (const Write &write : writes)
+      ledger->endWrite(write.slot, write.before, write.after, write.most);
+    writes.clear();
   }
   ~WriteScope() {
-    for (auto [slot, tokens] : written)
-      ledger->endWrite(slot, tokens);
+    for (const Write &write : writes)
+      ledger->cancelWrite(write.slot);
   }
 
 private:
+  struct Write {
+    SequenceLedger::Slot slot;
+    int64_t before, after, most;
+  };
   SequenceLedger *ledger;
-  SmallVector<std::pair<SequenceLedger::Slot, int64_t>, 8> written;
-  SmallVector<int64_t, 8> afterwards;
+  SmallVector<Write, 8> writes;
 };
+
+Expected<int64_t> checkRead(SequenceLedger &ledger, const Program &program, const kvcc_memory &memory, int32_t slot,
+                            int64_t tokens) {
+  return ledger.checkRead(slotOf(program, memory, slot), tokens, program.getPlan().cache.getWindow().getRollback());
+}
 
 Error append(const kvcc_program *handle, int32_t layer, const kvcc_append_args *given, void *stream) {
   auto found = getLayer(handle, layer);
@@ -197,7 +207,8 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
     return expected("queries from 0 to 16", Twine(args.queries));
   if (args.batch == 0)
     return Error::success();
-  int64_t queries = std::max<int64_t>(args.queries, 1), rows = args.batch * queries;
+  int64_t queries = std::max<int64_t>(args.queries, 1);
+  int64_t rows = std::min<int64_t>(args.batch, UINT16_MAX + 1) * queries; // no overflow
   Batch batch{args.memory, args.table, args.table_stride, args.slots, args.seq_lens, args.batch};
   if (Error error = checkBatch(batch, rows, {{args.query, "query"}, {args.out, "out"}, {args.lse, "lse"}}))
     return error;
@@ -205,7 +216,7 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
     if (Error error = validateBatch(program, batch, args.max_tokens, "max_tokens"))
       return error;
     for (int64_t b = 0; b < args.batch; ++b)
-      if (Error error = handle->ledger->checkRead(slotOf(program, args.memory, args.slots[b]), args.seq_lens[b]))
+      if (Error error = checkRead(*handle->ledger, program, args.memory, args.slots[b], args.seq_lens[b]).takeError())
         return error;
   }
   int64_t splits = program.chooseSplits(rows, args.max_tokens, 0);
@@ -240,6 +251,16 @@ Error checkTokens(int64_t tokens) {
   return Error::success();
 }
 
+/// That no page of `table` from entry `first` on stands there twice, or in `others`: what is copied to one would be
+/// overwritten there.
+Error checkDistinct(ArrayRef<int32_t> table, int64_t first, ArrayRef<int32_t> others, const char *what) {
+  DenseSet<int64_t> seen(others.begin(), others.end());
+  for (auto [i, page] : enumerate(table.drop_front(size_t(first))))
+    if (!seen.insert(page).second)
+      return expected(what, Twine(page) + " at entry " + Twine(int64_t(i) + first));
+  return Error::success();
+}
+
 /// Pages that no append or rollback changes any more: their tokens stay quantized even if as many as may be are taken
 /// back.
 int64_t getSharedPages(const Program &program, int64_t tokens) {
@@ -270,16 +291,20 @@ Error fork(const kvcc_program *handle, int32_t layer, const kvcc_fork_args *give
       return error;
   int64_t pages = program.getPages(args.tokens), shared = getSharedPages(program, args.tokens);
   for (int64_t i = 0; i < pages; ++i)
-    if ((args.table[i] == args.fork_table[i]) != (i < shared))
-      return expected(i < shared ? "fork_table entries of shared pages as in table" : "a page of its own for the fork",
+    if (i < shared && args.table[i] != args.fork_table[i])
+      return expected("fork_table entries of shared pages as in table",
                       Twine(args.fork_table[i]) + " at entry " + Twine(i));
+  if (pages)
+    if (Error error = checkDistinct({args.fork_table, size_t(pages)}, shared, {args.table, size_t(pages)},
+                                    "a page of its own for the fork"))
+      return error;
   WriteScope scope(handle->ledger.get());
   if (handle->ledger && isOnHost(program)) {
-    if (Error error = handle->ledger->checkRead(slotOf(program, args.memory, args.slot), args.tokens))
+    auto most = checkRead(*handle->ledger, program, args.memory, args.slot, args.tokens);
+    if (!most)
+      return most.takeError();
+    if (Error error = scope.begin(slotOf(program, args.memory, args.fork_slot), 0, 0, args.tokens, *most))
       return error;
-    if (Error error = scope.begin(slotOf(program, args.memory, args.fork_slot), 0, 0, args.tokens))
-      return error;
-    handle->ledger->copy(slotOf(program, args.memory, args.slot), slotOf(program, args.memory, args.fork_slot));
   }
   const Backend &backend = program.getBackend();
   for (int64_t i = shared; i < pages; ++i)
@@ -328,7 +353,7 @@ Error snapshot(const kvcc_program *handle, int32_t layer, const kvcc_snapshot_ar
   if (args.bytes_length < bytes)
     return expected("bytes_length of at least " + Twine(bytes), Twine(args.bytes_length));
   if (handle->ledger && isOnHost(program))
-    if (Error error = handle->ledger->checkRead(slotOf(program, args.memory, args.slot), args.tokens))
+    if (Error error = checkRead(*handle->ledger, program, args.memory, args.slot, args.tokens).takeError())
       return error;
   auto *target = static_cast<uint8_t *>(args.bytes), *at = target + getPrefixBytes(header);
   for (int64_t i = 0; i < header.pages; ++i, at += header.pageBytes)
@@ -371,12 +396,16 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
   SequenceMemory source{pages.data(), table.data(), slot.data()};
   mlir::Type dtype = plan.cache.getDtype();
   unsigned bytes = dtype.getIntOrFloatBitWidth() / 8;
+  float largest = dtype.isF32() ? std::numeric_limits<float>::max() : kv::getLargestScale(dtype);
   std::vector<uint8_t> stored[2];
   std::vector<float> numbers[2] = {std::vector<float>(size_t(elements)), std::vector<float>(size_t(elements))};
   for (int64_t head = 0; head < plan.shape.kvHeads; ++head) {
     readSequence(cache, schedule, source, head, tokens, numbers[0].data(), numbers[1].data());
     for (int side : {0, 1})
       for (float number : numbers[side]) {
+        // Rounding to a code may have left the range of the dtype.
+        if (std::isfinite(number))
+          number = std::clamp(number, -largest, largest);
         uint32_t bits = kv::encodeFloat(dtype, number);
         stored[side].insert(stored[side].end(), reinterpret_cast<uint8_t *>(&bits),
                             reinterpret_cast<uint8_t *>(&bits) + bytes);
@@ -393,7 +422,8 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
     return own.takeError();
   if (Error error = writePrefill(own->first, own->second, {image.pages.data(), table.data(), image.slot.data()},
                                  {stored[0].data(), elements}, {stored[1].data(), elements}, tokens,
-                                 handle->context->pool, handle->model->getStatistics(size_t(layer))))
+                                 handle->context->pool, handle->model->getStatistics(size_t(layer)),
+                                 /*measured=*/tokens))
     return std::move(error);
   return image;
 }
@@ -417,6 +447,9 @@ Error restore(const kvcc_program *handle, int32_t layer, kvcc_snapshot_args *giv
   SnapshotHeader header = getHeader(program, opened->header.tokens);
   if (Error error = checkTable(program, args.table, args.table_length, header.tokens, args.memory, /*entries=*/true))
     return error;
+  if (header.pages)
+    if (Error error = checkDistinct({args.table, size_t(header.pages)}, 0, {}, "a page once in a table"))
+      return error;
   Image image;
   ArrayRef<uint8_t> pages = opened->pages, slot = opened->slot;
   if (!opened->header.hasFormatOf(header)) {

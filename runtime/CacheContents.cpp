@@ -26,18 +26,17 @@ uint32_t loadBits(const uint8_t *data, unsigned bytes) {
 /// block or of a window block.
 class BlockSide {
 public:
-  BlockSide(Role role, QuantAttr quant, PackingAttr packing, int64_t headDim, bool saturates = false)
-      : isKey(role == Role::Key), saturates(saturates), quant(quant), packing(packing), headDim(headDim),
-        reduceExtent(isKey ? headDim : kBlockTokens), bits(quant.getBits()), hasZeros(quant.hasZeros()) {
-    // Asked for every element: looked up.
-    for (int64_t t = 0; t < kBlockTokens; ++t)
-      for (int64_t c = 0; c < headDim; ++c)
-        elementAt.push_back(int32_t(isKey ? getElementIndex(packing, t, c, reduceExtent)
-                                          : getElementIndex(packing, c, t, reduceExtent)));
+  /// Numbers as they are.
+  BlockSide(Role role, mlir::Type element, Packing packing, int64_t headDim)
+      : BlockSide(role, element, element.getIntOrFloatBitWidth(), packing, headDim, /*saturates=*/false) {}
+  BlockSide(Role role, QuantAttr format, Packing packing, int64_t headDim, bool saturates = false)
+      : BlockSide(role, format.getElement(), format.getBits(), packing, headDim, saturates) {
+    quant = format;
+    hasZeros = quant.hasZeros();
     if (quant.isQuantized()) {
       quantizer.emplace(quant, saturates);
       scaleBytes = quant.getScale().getIntOrFloatBitWidth() / 8;
-      PackingAttr scalePacking = getScalePacking(quant, role, packing);
+      Packing scalePacking = getScalePacking(quant, role, packing);
       int64_t reducedGroups = reduceExtent / quant.getReducedExtent(role);
       for (int64_t t = 0; t < kBlockTokens; ++t)
         for (int64_t c = 0; c < headDim; ++c) {
@@ -46,8 +45,10 @@ public:
                                           : getElementIndex(scalePacking, groupChannel, groupToken, reducedGroups)));
         }
     }
-    if (auto norm = quant.getTransform<TokenNormAttr>())
-      normBytes = norm.getType().getIntOrFloatBitWidth() / 8;
+    if (auto norm = quant.getTransform<TokenNormAttr>()) {
+      normType = norm.getType();
+      normBytes = normType.getIntOrFloatBitWidth() / 8;
+    }
   }
 
   /// The memory of this side of a block.
@@ -62,7 +63,7 @@ public:
                                                     const Memory &memory) const {
     auto row = [&](int64_t token) { return numbers.data() + token * headDim; };
     // Tokens that are not there have a norm, so that their weights of zero stay zero.
-    auto one = normBytes ? uint16_t(encodeFloat(quant.getTransform<TokenNormAttr>().getType(), 1.0f)) : uint16_t(0);
+    auto one = normBytes ? uint16_t(encodeFloat(normType, 1.0f)) : uint16_t(0);
     for (int64_t t = tokens; normBytes && t < kBlockTokens; ++t)
       std::memcpy(memory.norms + t * normBytes, &one, size_t(normBytes));
     for (int64_t t = 0; transform && t < tokens; ++t) {
@@ -85,6 +86,16 @@ public:
   }
 
 private:
+  BlockSide(Role role, mlir::Type element, unsigned bits, Packing packing, int64_t headDim, bool saturates)
+      : isKey(role == Role::Key), saturates(saturates), element(element), packing(packing), headDim(headDim),
+        reduceExtent(isKey ? headDim : kBlockTokens), bits(bits) {
+    // Asked for every element: looked up.
+    for (int64_t t = 0; t < kBlockTokens; ++t)
+      for (int64_t c = 0; c < headDim; ++c)
+        elementAt.push_back(int32_t(isKey ? getElementIndex(packing, t, c, reduceExtent)
+                                          : getElementIndex(packing, c, t, reduceExtent)));
+  }
+
   static int64_t largest(ArrayRef<float> numbers) {
     auto larger = [](float a, float b) { return std::fabs(a) < std::fabs(b); };
     return std::max_element(numbers.begin(), numbers.end(), larger) - numbers.begin();
@@ -95,10 +106,10 @@ private:
     for (int64_t t = 0; t < kBlockTokens; ++t)
       for (int64_t c = 0; c < headDim; ++c) {
         float number = numbers[size_t(t * headDim + c)], largest = std::numeric_limits<float>::max();
-        if (!quant.getElement().isF32())
-          largest = getLargestScale(quant.getElement());
-        uint32_t bits = encodeFloat(quant.getElement(), saturates ? std::clamp(number, -largest, largest) : number);
-        if (!std::isfinite(decodeFloat(quant.getElement(), bits)))
+        if (!element.isF32())
+          largest = getLargestScale(element);
+        uint32_t bits = encodeFloat(element, saturates ? std::clamp(number, -largest, largest) : number);
+        if (!std::isfinite(decodeFloat(element, bits)))
           return std::pair(t, c);
         std::memcpy(memory.data + elementIndex(t, c) * bytes, &bits, bytes);
       }
@@ -122,7 +133,7 @@ private:
         }
         int64_t at = scaleIndex(t0, c0) * scaleBytes;
         std::memcpy(memory.scales + at, &parameters.scale, size_t(scaleBytes));
-        if (quant.hasZeros())
+        if (hasZeros)
           std::memcpy(memory.zeros + at, &parameters.zero, size_t(scaleBytes));
       }
     std::memset(memory.data, 0, size_t(kBlockTokens * headDim * bits / 8));
@@ -150,7 +161,7 @@ private:
   float decodeElement(int64_t token, int64_t channel, const Memory &memory) const {
     if (!quantizer) {
       unsigned bytes = bits / 8;
-      return decodeFloat(quant.getElement(), loadBits(memory.data + elementIndex(token, channel) * bytes, bytes));
+      return decodeFloat(element, loadBits(memory.data + elementIndex(token, channel) * bytes, bytes));
     }
     uint8_t code = loadCode(memory.data, packing, elementIndex(token, channel), bits);
     return quantizer->decode(code, loadParameters(token, channel, memory));
@@ -166,13 +177,14 @@ private:
   int64_t scaleIndex(int64_t token, int64_t channel) const { return scaleAt[size_t(token * headDim + channel)]; }
 
   bool isKey, saturates;
-  QuantAttr quant;
-  PackingAttr packing;
+  QuantAttr quant; ///< null for numbers as they are
+  mlir::Type element, normType;
+  Packing packing;
   int64_t headDim, reduceExtent;
   std::vector<int32_t> elementAt, scaleAt; ///< [token][channel]
   std::optional<Quantizer> quantizer;
   unsigned bits, scaleBytes = 0, normBytes = 0;
-  bool hasZeros;
+  bool hasZeros = false;
 };
 
 /// Where the tokens of a sequence lie, one KV head at a time.
@@ -182,12 +194,11 @@ public:
              bool saturates = false)
       : layout(cache, schedule), window(cache.getWindow()), memory(memory), kvHead(kvHead), tokens(tokens),
         slot(memory.slot + kvHead * layout.slotHeadBytes) {
-    QuantAttr plain = QuantAttr::getPlain(cache.getDtype());
     for (auto [role, quant] : {std::pair(Role::Key, cache.getKey()), std::pair(Role::Value, cache.getValue())}) {
       PackingAttr codes = role == Role::Key ? schedule.getKey() : schedule.getValue();
       pageSides.emplace_back(role, quant, quant.isQuantized() ? codes : schedule.getFloats(), cache.getHeadDim(),
                              saturates);
-      windowSides.emplace_back(role, plain, schedule.getFloats(), cache.getHeadDim());
+      windowSides.emplace_back(role, cache.getDtype(), schedule.getFloats(), cache.getHeadDim());
     }
   }
 
@@ -230,6 +241,16 @@ public:
       visit(Block{slot + layout.recentOffset + ring * layout.window.bytes, layout.window, windowSides, t,
                   std::min(kBlockTokens, tokens - t), false});
     }
+  }
+
+  /// The blocks of the ring whose tokens are quantized already: they are recent again when the last ones are taken
+  /// back.
+  template <typename Visit> void forEachKeptBlock(Visit visit) const {
+    int64_t sink = window.getSink(), blocks = divideCeil(std::max<int64_t>(tokens - sink, 0), kBlockTokens);
+    int64_t end = window.getQuantizedTokens(tokens) / kBlockTokens;
+    for (int64_t b = std::max<int64_t>(blocks - layout.recentBlocks, 0); layout.recentBlocks && b < end; ++b)
+      visit(Block{slot + layout.recentOffset + b % layout.recentBlocks * layout.window.bytes, layout.window,
+                  windowSides, sink + b * kBlockTokens, kBlockTokens, false});
   }
 
 private:
@@ -318,7 +339,7 @@ private:
                   const Feedback *feedback) const {
     Error failure = Error::success();
     std::vector<float> block(size_t(kBlockTokens * headDim));
-    memory.forEachBlock([&](HeadMemory::Block at) {
+    auto writeBlock = [&](HeadMemory::Block at) {
       if (failure)
         return;
       auto first = source.begin() + at.first * headDim;
@@ -331,7 +352,9 @@ private:
       failure = createStringError("expected numbers that fit the cache's formats, but got " +
                                   std::to_string(source[size_t(token * headDim + channel)]) + " at " +
                                   place(isKey ? "k" : "v", token, channel));
-    });
+    };
+    memory.forEachBlock(writeBlock);
+    memory.forEachKeptBlock(writeBlock);
     return failure;
   }
 
@@ -423,7 +446,7 @@ void kvcc::roundTrip(Role role, QuantAttr quant, int64_t headDim, ArrayRef<float
                      const WriterStatistics &statistics, float *result) {
   SideTransform transform(quant, headDim, numbers.data(), tokens, {});
   std::optional<Feedback> feedback = makeFeedback(quant, transform.getVectors().factors, &statistics, headDim);
-  BlockSide side(role, quant, PackingAttr::get(quant.getContext(), 1, 1, 1), headDim);
+  BlockSide side(role, quant, Packing(), headDim);
   std::vector<float> block(size_t(kBlockTokens * headDim));
   // Enough for any format: 4 bytes for a number, its scale, its zero and a norm each.
   std::vector<uint8_t> memory(size_t(4 * 4 * kBlockTokens * headDim));

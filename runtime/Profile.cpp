@@ -98,10 +98,9 @@ Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig 
 /// Measures the candidates of one layer.
 class LayerMeter {
 public:
-  LayerMeter(mlir::MLIRContext &context, const LayerConfig &layer, const LayerTensors &tensors, int64_t queries)
-      : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads),
-        window(getDefaultWindow(&context)), first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)),
-        used(queries) {
+  LayerMeter(WindowAttr window, const LayerConfig &layer, const LayerTensors &tensors, int64_t queries)
+      : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads), window(window),
+        first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)), used(queries) {
     // Neighbouring queries are alike: the statistics come from the first half, the damage from the second.
     for (int64_t i = used / 2; i < used; ++i)
       tests.push_back(i);
@@ -351,8 +350,7 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
     for (Role role : {Role::Key, Role::Value})
       for (QuantAttr quant : getProfileCandidates(context, role, model.layers[index].headDim))
         candidates[i].push_back({role, quant});
-  getDefaultWindow(&context);
-  PackingAttr::get(&context, 1, 1, 1);
+  WindowAttr window = getDefaultWindow(&context);
   std::atomic<size_t> done{0};
   ThreadPool pool(threads);
   pool.run(int64_t(indices.size()), 0, [&](int64_t item) {
@@ -363,7 +361,7 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
       messages[i] = toString(tensors.takeError());
       return;
     }
-    LayerMeter meter(context, layer, *tensors, std::min(maxQueries, tensors->queryCount));
+    LayerMeter meter(window, layer, *tensors, std::min(maxQueries, tensors->queryCount));
     LayerProfile &result = profile.layers[i];
     result.layer = index;
     for (auto [role, quant] : candidates[i])

@@ -11,50 +11,54 @@ static Error isWrittenNow() {
   return createStringError("expected one call at a time that writes a sequence, but got another one");
 }
 
+static Error wasTakenBack(int64_t tokens, int64_t most, int64_t rollback) {
+  return createStringError("expected at most " + Twine(rollback) + " tokens taken back, but got " + Twine(tokens) +
+                           " tokens of a sequence that had " + Twine(most));
+}
+
 Error SequenceLedger::beginWrite(Slot slot, int64_t before, int64_t rollback) {
   std::lock_guard lock(mutex);
-  auto [found, isNew] = sequences.try_emplace(slot);
-  Sequence &sequence = found->second;
+  Sequence &sequence = sequences[slot];
   if (sequence.isWritten)
     return isWrittenNow();
   // A slot that validation has not seen may have been filled in another way.
-  if (before == 0 || isNew) {
-    sequence = {before, before, true};
-    return Error::success();
+  if (before > 0 && sequence.tokens >= 0) {
+    if (before > sequence.tokens)
+      return createStringError("expected a sequence of at most " + Twine(sequence.tokens) +
+                               " tokens before the new ones, but got " + Twine(before));
+    if (sequence.most - before > rollback)
+      return wasTakenBack(before, sequence.most, rollback);
   }
-  if (before > sequence.tokens)
-    return createStringError("expected a sequence of at most " + Twine(sequence.tokens) +
-                             " tokens before the new ones, but got " + Twine(before));
-  if (sequence.most - before > rollback)
-    return createStringError("expected at most " + Twine(rollback) + " tokens taken back, but got " + Twine(before) +
-                             " tokens of a sequence that had " + Twine(sequence.most));
   sequence.isWritten = true;
   return Error::success();
 }
 
-void SequenceLedger::endWrite(Slot slot, int64_t tokens) {
+void SequenceLedger::endWrite(Slot slot, int64_t before, int64_t tokens, int64_t most) {
   std::lock_guard lock(mutex);
   Sequence &sequence = sequences[slot];
-  sequence.tokens = tokens;
-  sequence.most = std::max(sequence.most, tokens);
-  sequence.isWritten = false;
+  sequence = {std::max({before > 0 ? sequence.most : 0, tokens, most}), tokens, false};
 }
 
-void SequenceLedger::copy(Slot slot, Slot fork) {
+void SequenceLedger::cancelWrite(Slot slot) {
   std::lock_guard lock(mutex);
-  if (auto found = sequences.find(slot); found != sequences.end())
-    sequences[fork].most = found->second.most;
+  sequences[slot].isWritten = false;
 }
 
-Error SequenceLedger::checkRead(Slot slot, int64_t tokens) {
+Expected<int64_t> SequenceLedger::checkRead(Slot slot, int64_t tokens, int64_t rollback) {
   std::lock_guard lock(mutex);
   auto found = sequences.find(slot);
   if (found == sequences.end())
-    return Error::success();
-  if (found->second.isWritten)
+    return tokens;
+  const Sequence &sequence = found->second;
+  if (sequence.isWritten)
     return isWrittenNow();
-  if (tokens > found->second.tokens)
-    return createStringError("expected at most the " + Twine(found->second.tokens) +
+  if (sequence.tokens < 0)
+    return tokens;
+  if (tokens > sequence.tokens)
+    return createStringError("expected at most the " + Twine(sequence.tokens) +
                              " tokens that the sequence has, but got " + Twine(tokens));
-  return Error::success();
+  // An empty one is not read.
+  if (tokens > 0 && sequence.most - tokens > rollback)
+    return wasTakenBack(tokens, sequence.most, rollback);
+  return sequence.most;
 }

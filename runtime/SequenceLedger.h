@@ -16,17 +16,19 @@ public:
   using Slot = const void *;
 
   /// A call writes the sequence, which has `before` tokens of which up to `rollback` may have been taken back, until
-  /// `endWrite`. 0 begins it.
+  /// endWrite or cancelWrite. 0 begins it.
   llvm::Error beginWrite(Slot slot, int64_t before, int64_t rollback);
-  void endWrite(Slot slot, int64_t tokens);
-  /// `fork`, which is being written, becomes a copy of `slot`: it may take back no more than that.
-  void copy(Slot slot, Slot fork);
-  /// A call reads `tokens` tokens of the sequence.
-  llvm::Error checkRead(Slot slot, int64_t tokens);
+  /// It has grown from `before` to `tokens` tokens. Of a copy, `most` is what the other one has had.
+  void endWrite(Slot slot, int64_t before, int64_t tokens, int64_t most = 0);
+  /// It is as it was.
+  void cancelWrite(Slot slot);
+  /// A call reads `tokens` tokens of the sequence, of which up to `rollback` may have been taken back. Returns the most
+  /// that it has had, as far as is known.
+  llvm::Expected<int64_t> checkRead(Slot slot, int64_t tokens, int64_t rollback);
 
 private:
   struct Sequence {
-    int64_t most = 0, tokens = 0; ///< tokens it has had, and has
+    int64_t most = -1, tokens = -1; ///< tokens it has had, and has; not known: -1
     bool isWritten = false;
   };
   std::mutex mutex;

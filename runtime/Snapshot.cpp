@@ -4,9 +4,10 @@
 
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/IR/MLIRContext.h"
+#include "runtime/JsonText.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/FormatVariadic.h"
-#include "llvm/Support/JSON.h"
 #include "llvm/Support/MathExtras.h"
 #include "llvm/Support/SHA256.h"
 #include "llvm/Support/raw_ostream.h"
@@ -19,6 +20,9 @@ using namespace kvcc;
 static constexpr StringLiteral kMagic = "KVCCSNAP";
 static constexpr uint32_t kVersion = 1;
 static constexpr size_t kFixedBytes = 16, kDigestBytes = 32, kAlignment = 64;
+/// Of a type or an attribute as text. MLIR's parser recurses with brackets and signs, and a snapshot may come from
+/// anywhere: what is longer or deeper was not written here.
+static constexpr size_t kMaxFormatBytes = 2048, kMaxBrackets = 64, kMaxHeaderBytes = 3 * kMaxFormatBytes;
 
 template <typename T> static std::string printed(T value) {
   std::string text;
@@ -80,7 +84,9 @@ Expected<Snapshot> kvcc::openSnapshot(ArrayRef<uint8_t> bytes) {
   SnapshotHeader &header = snapshot.header;
   auto damaged = [](const Twine &what) { return createStringError("expected an undamaged snapshot, but got " + what); };
   // The length comes first: it says whether there is a checksum to be looked at.
-  auto parsed = json::parse(text);
+  if (length > kMaxHeaderBytes)
+    return damaged("a header of " + Twine(length) + " bytes");
+  auto parsed = parseJsonText(text, "snapshot");
   const json::Object *object = parsed ? parsed->getAsObject() : nullptr;
   if (!parsed)
     consumeError(parsed.takeError());
@@ -90,6 +96,9 @@ Expected<Snapshot> kvcc::openSnapshot(ArrayRef<uint8_t> bytes) {
     auto value = object->getString(name);
     if (!value)
       return damaged(Twine("a header without ") + name);
+    if (value->size() > kMaxFormatBytes ||
+        size_t(llvm::count_if(*value, [](char c) { return StringRef("<[{(").contains(c); })) > kMaxBrackets)
+      return damaged(Twine("a header whose ") + name + " is not a format");
     *target = value->str();
   }
   for (auto [name, target, most] : {std::tuple("tokens", &header.tokens, int64_t(INT32_MAX)),

@@ -28,9 +28,11 @@
  * reads or writes it at that time. Structures begin with `size`, which the caller sets to sizeof(the structure):
  * later versions add members at the end, and what a caller's structure lacks is taken as zero.
  *
- * Tables, slots and lengths are trusted. With KVCC_VALIDATE=1 in the environment, or `validate` of the context, every
- * call on a CPU target checks them first and names the index that is wrong; it also finds numbers that are not
- * finite, lengths that do not follow each other, tokens taken back too far, and two writers of one sequence.
+ * Tables, slots, lengths, strides and sizes of memory are trusted; what stands in pages and slots is not: whatever
+ * bytes they hold, no call reads or writes elsewhere or goes on for ever, but results may be any numbers. With
+ * KVCC_VALIDATE=1 in the environment, or `validate` of the context, every call on a CPU target checks them first and
+ * names the index that is wrong; it also finds numbers that are not finite, lengths that do not follow each other,
+ * tokens taken back too far, and two writers of one sequence.
  */
 #ifndef KVCC_H
 #define KVCC_H
@@ -154,9 +156,9 @@ KVCC_API kvcc_status kvcc_program_get_page_layout(const kvcc_program *program, i
 /* Pages that a sequence of `tokens` tokens occupies in a layer. */
 KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 
-/* How many of `tokens` tokens are quantized; those from token `sink` on. A step whose queries are on both sides of a flush
- * sees the same for all of them: a block that is quantized at the last query's length. An engine that wants drafts to
- * be decoded as single steps would ends them where this number grows. */
+/* How many of `tokens` tokens are quantized; those from token `sink` on. A step whose queries are on both sides of a
+ * flush sees the same for all of them: a block that is quantized at the last query's length. An engine that wants
+ * drafts to be decoded as single steps would ends them where this number grows. */
 KVCC_API kvcc_status kvcc_quantized_tokens(const kvcc_program *program, int32_t layer, int64_t tokens,
                                            int64_t *quantized);
 
@@ -197,7 +199,8 @@ KVCC_API kvcc_status kvcc_append(const kvcc_program *program, int32_t layer, con
                                  void *stream);
 
 /* The length of a sequence of `tokens` tokens without its last `count`; 0 to max_rollback of them, and not more than
- * that below the greatest length it has had. Changes nothing else. */
+ * that below the greatest length it has had. What has been taken back counts for its forks and snapshots, too. Changes
+ * nothing else. */
 KVCC_API kvcc_status kvcc_rollback(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t count,
                                    int64_t *result);
 
@@ -239,7 +242,8 @@ KVCC_API kvcc_status kvcc_snapshot(const kvcc_program *program, int32_t layer, c
                                    void *stream);
 /* Fills a sequence from a snapshot of the same format, bit for bit. Another format, page size or packing is refused
  * unless `requantize` is 1: then the numbers that the snapshot stands for are written in the format of the layer.
- * The shape and dtype must be the layer's. A damaged snapshot is refused, and memory is as it was. */
+ * The shape and dtype must be the layer's. A damaged snapshot is refused, and memory is as it was. The checksum is no
+ * signature: who can write a snapshot can give it any tokens, but no more than that (see above). */
 KVCC_API kvcc_status kvcc_restore(const kvcc_program *program, int32_t layer, kvcc_snapshot_args *args,
                                   int32_t requantize, void *stream);
 

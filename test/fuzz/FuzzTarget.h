@@ -19,7 +19,7 @@ struct Target {
   std::vector<std::string> (*getSeeds)();
 };
 
-extern const Target config, safetensors, assembly, layers, scheme, cacheEntry;
+extern const Target config, safetensors, assembly, layers, scheme, cacheEntry, snapshot, calls;
 
 /// Aborts unless `holds`, so that a fuzzer keeps the input.
 void require(bool holds, const char *rule);

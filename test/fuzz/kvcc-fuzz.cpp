@@ -25,8 +25,8 @@
 using namespace llvm;
 using namespace kvcc;
 
-static const fuzz::Target *const kTargets[] = {&fuzz::config, &fuzz::safetensors, &fuzz::assembly,
-                                               &fuzz::layers, &fuzz::scheme,      &fuzz::cacheEntry};
+static const fuzz::Target *const kTargets[] = {&fuzz::config, &fuzz::safetensors, &fuzz::assembly, &fuzz::layers,
+                                               &fuzz::scheme, &fuzz::cacheEntry,  &fuzz::snapshot, &fuzz::calls};
 
 void fuzz::require(bool holds, const char *rule) {
   if (holds)

@@ -259,7 +259,8 @@ TEST_F(CApiTest, RefusesWrongCompileOptions) {
       {[](auto &o) { o.dtype = "f8"; }, KVCC_INVALID_ARGUMENT, "f16, bf16 or f32, but got 'f8'"},
       {[](auto &o) { o.compute = "int3"; }, KVCC_INVALID_ARGUMENT, "but got int3"},
       {[](auto &o) { o.page_bytes = 100; }, KVCC_INVALID_ARGUMENT, "page_bytes of 0 or a positive multiple of 64"},
-      {[](auto &o) { o.page_bytes = 640; }, KVCC_INVALID_ARGUMENT, "page_bytes of at least the 18432 that a page of 128"},
+      {[](auto &o) { o.page_bytes = 640; }, KVCC_INVALID_ARGUMENT,
+       "page_bytes of at least the 18432 that a page of 128"},
       {[](auto &o) { o.page_tokens = 48; }, KVCC_INVALID_ARGUMENT, "from 32 to 65536, but got 48"},
       {[&](auto &o) { o.model = deepseek.c_str(); }, KVCC_UNSUPPORTED, "MLA"},
   };
@@ -366,6 +367,44 @@ TEST_F(CApiTest, RefusesWrongAppends) {
   EXPECT_EQ(kvcc_append(program, 0, &args, nullptr), KVCC_INVALID_ARGUMENT);
   EXPECT_THAT(kvcc_last_message(), HasSubstr("a table of at least 5 pages"));
   EXPECT_EQ(kvcc_append(program, 0, nullptr, nullptr), KVCC_INVALID_ARGUMENT);
+  // What was refused has changed nothing: the sequences still have their tokens.
+  lens = {600, 600};
+  EXPECT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+  step.batch = int64_t(1) << 62;
+  step.queries = 16;
+  EXPECT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("at most 65535 sequences"));
+  size_t bytes = 0;
+  EXPECT_EQ(kvcc_workspace_bytes(program, 0, int64_t(1) << 62, 100, &bytes), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("batch from 0 to 65535"));
+}
+
+TEST_F(CApiTest, ForksHaveWhatIsLeftToTakeBack) {
+  compile();
+  fill(600);
+  lens = {520, 600};
+  newLens = {0, 0};
+  kvcc_append_args back = appendArgs(600);
+  ASSERT_EQ(kvcc_append(program, 0, &back, nullptr), KVCC_OK) << kvcc_last_message();
+  int64_t shared = 0;
+  ASSERT_EQ(kvcc_shared_pages(program, 0, 520, &shared), KVCC_OK);
+  for (int64_t i = 0; i < shared; ++i)
+    table[size_t(tableStride + i)] = table[size_t(i)];
+  kvcc_fork_args args = {sizeof(args), memory, table.data(), 0, table.data() + tableStride, 1, tableStride, 520};
+  ASSERT_EQ(kvcc_fork(program, 0, &args, nullptr), KVCC_OK) << kvcc_last_message();
+  // 80 of 96 have been taken back.
+  for (int32_t tokens : {504, 503}) {
+    lens = {tokens, tokens};
+    EXPECT_EQ(kvcc_attend(program, 0, &step, nullptr), tokens == 504 ? KVCC_OK : KVCC_INVALID_ARGUMENT);
+    newLens = {0, 0};
+    kvcc_append_args append = appendArgs(0);
+    append.table = table.data() + tableStride;
+    append.slots = slots.data() + 1;
+    append.batch = 1;
+    EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), tokens == 504 ? KVCC_OK : KVCC_INVALID_ARGUMENT);
+  }
+  EXPECT_THAT(kvcc_last_message(),
+              HasSubstr("at most 96 tokens taken back, but got 503 tokens of a sequence that had 600"));
 }
 
 TEST_F(CApiTest, TellsWhereEverythingLies) {
@@ -411,6 +450,11 @@ TEST_F(CApiTest, ForksShareTheirBeginning) {
   args.fork_slot = 0;
   EXPECT_EQ(kvcc_fork(program, 0, &args, nullptr), KVCC_INVALID_ARGUMENT);
   args.fork_slot = 1;
+  int32_t own = table[size_t(tableStride + shared)];
+  table[size_t(tableStride + shared)] = table[size_t(shared + 1)]; // a page of the sequence, at another place
+  EXPECT_EQ(kvcc_fork(program, 0, &args, nullptr), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("a page of its own for the fork"));
+  table[size_t(tableStride + shared)] = own;
   ASSERT_EQ(kvcc_fork(program, 0, &args, nullptr), KVCC_OK) << kvcc_last_message();
   ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
   std::vector<float> before(out.begin(), out.begin() + 9 * 64);
@@ -489,6 +533,18 @@ TEST_F(CApiTest, SnapshotsComeBack) {
     EXPECT_EQ(kvcc_restore(program, 0, &args, 0, nullptr), KVCC_INVALID_ARGUMENT) << length;
   }
   args.bytes_length = bytes;
+
+  // A header as deep as brackets go, before any checksum.
+  for (size_t depth : {size_t(6000), size_t(1000000)}) {
+    std::string text(depth, '[');
+    std::vector<uint8_t> deep(taken.begin(), taken.begin() + 16);
+    for (int i = 0; i < 4; ++i)
+      deep[size_t(12 + i)] = uint8_t(depth >> (8 * i));
+    deep.insert(deep.end(), text.begin(), text.end());
+    deep.resize(deep.size() + 128);
+    EXPECT_EQ(kvcc_snapshot_tokens(deep.data(), deep.size(), &tokens), KVCC_INVALID_ARGUMENT);
+    EXPECT_THAT(kvcc_last_message(), HasSubstr("expected an undamaged snapshot"));
+  }
 
   // Into another scheme: refused, or requantized.
   kvcc_compile_options options = compileOptions();

@@ -212,6 +212,8 @@ public:
     sequence.snapshot.clear();
   }
 
+  int64_t quantizedTokens(int64_t tokens) const { return program.quantizedTokens(layerIndex, tokens); }
+
 private:
   /// What append and attend say of a batch.
   template <typename Args> Args describe(const Batch &batch) {
@@ -304,9 +306,8 @@ private:
     int64_t count = std::min(1 + maxDraft, request.generate - int64_t(sequence.outputs.size()));
     // All queries of a step see the same cache. Where a block leaves the window with one of the tokens, those before it
     // would find it quantized too soon: so drafts end before that, and outputs do not depend on speculation.
-    auto quantized = [&](int64_t tokens) { return cache.program.quantizedTokens(layerIndex, tokens); };
-    while (cache.layer.flush > 1 && count > 1 &&
-           quantized(sequence.tokens + count) != quantized(sequence.tokens + 1))
+    auto quantized = [&](int64_t tokens) { return cache.quantizedTokens(tokens); };
+    while (cache.layer.flush > 1 && count > 1 && quantized(sequence.tokens + count) != quantized(sequence.tokens + 1))
       --count;
     return count;
   }
