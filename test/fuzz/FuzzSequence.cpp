@@ -50,7 +50,7 @@ ArrayRef<Served> getServed() {
           "k = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.center, "
           "#kv.hadamard<32>, #kv.token_norm<f16>]>; v = <i2, map = hybrid, group = 32x1, scale = f16, transforms = "
           "[#kv.center]>; window = <sink = 4, recent = 0, flush = 32>"}) {
-      kvcc_compile_options compile = {sizeof(compile), model.c_str(), scheme, "cpu", "f16", "auto", kPage};
+      kvcc_compile_options compile = {sizeof(compile), model.c_str(), scheme, "cpu", "f16", "auto", kPage, 0};
       Served one;
       one.info.size = sizeof(one.info);
       if (kvcc_compile(context, &compile, &one.program) != KVCC_OK ||
