@@ -52,6 +52,8 @@ public:
   mlir::Value bitOr(mlir::Value x, mlir::Value y) { return mlir::arith::OrIOp::create(*this, x, y); }
   mlir::Value shiftLeft(mlir::Value x, int64_t by);
   mlir::Value shiftRight(mlir::Value x, int64_t by);
+  mlir::Value shiftLeft(mlir::Value x, mlir::Value by) { return mlir::arith::ShLIOp::create(*this, x, by); }
+  mlir::Value shiftRight(mlir::Value x, mlir::Value by) { return mlir::arith::ShRUIOp::create(*this, x, by); }
   mlir::Value toFloat(mlir::Value integer) { return mlir::arith::SIToFPOp::create(*this, f32Type(), integer); }
   mlir::Value toInteger(mlir::Value number) { return mlir::arith::FPToSIOp::create(*this, i32Type(), number); }
   mlir::Value bitsOf(mlir::Value number) { return mlir::arith::BitcastOp::create(*this, i32Type(), number); }

@@ -211,28 +211,42 @@ public:
   /// Writes all codes into a block.
   void pack(Value data, Value from) {
     forEachTile(from, [&](Value free, Value firstReduce, Value firstWord) {
-      packTile(data, firstWord, [&](int64_t r) { return load(free, b.addIndex(firstReduce, r)); });
+      packTile(data, firstWord, [&](Value r) { return load(free, b.addIndex(firstReduce, r)); });
     });
   }
 
   /// Writes the codes of one tile, from a word on; `code(r)` is that of a reduced index of the tile.
-  void packTile(Value data, Value firstWord, function_ref<Value(int64_t r)> code) {
+  void packTile(Value data, Value firstWord, function_ref<Value(Value r)> code) {
+    // The words of one lane of each free index; those of its other lanes stand beside them in the same 32 bits.
+    auto packLane = [&](Value lane) {
+      SmallVector<Value> words;
+      words.resize(size_t(bits));
+      for (int64_t c = 0; c < width; ++c) {
+        Value number = code(b.addIndex(lane, c * lanes));
+        int64_t word = c * bits / width, shift = c * bits % width, low = std::min(bits, width - shift);
+        auto put = [&](int64_t into, Value part) {
+          Value &all = words[size_t(into)];
+          all = all ? b.bitOr(all, part) : part;
+        };
+        // What a code has beyond the word belongs to the next one.
+        Value part = low < bits && width < 32 ? b.bitAnd(number, int32_t((1 << low) - 1)) : number;
+        put(word, b.shiftLeft(part, shift));
+        if (low < bits)
+          put(word + 1, b.shiftRight(number, low));
+      }
+      return words;
+    };
     SmallVector<Value> words;
-    words.resize(size_t(bits));
-    for (int64_t r = 0; r < reduceTile; ++r) {
-      Value number = code(r);
-      int64_t position = r / lanes * bits, word = position / width, shift = position % width, e = r % lanes * width;
-      auto put = [&](int64_t into, Value part) {
-        Value &all = words[size_t(into)];
-        all = all ? b.bitOr(all, part) : part;
-      };
-      int64_t low = std::min(bits, width - shift);
-      // What a code has beyond the word belongs to the next one.
-      Value part = low < bits && width < 32 ? b.bitAnd(number, int32_t((1 << low) - 1)) : number;
-      put(word, b.shiftLeft(part, e + shift));
-      if (low < bits)
-        put(word + 1, b.shiftLeft(b.shiftRight(number, low), e));
-    }
+    if (lanes == 1)
+      words = packLane(b.index(0));
+    else // a loop: unrolled, it would take most of the time that the kernel compiles
+      words = b.loop(b.index(0), b.index(lanes), SmallVector<Value>(size_t(bits), b.i32(0)),
+                     [&](Value lane, ValueRange before) {
+                       SmallVector<Value> after = packLane(lane);
+                       for (auto [all, word] : llvm::zip_equal(before, after))
+                         word = b.bitOr(all, b.shiftLeft(word, getShift(lane)));
+                       return after;
+                     });
     for (int64_t word = 0; word < bits; ++word)
       b.storeWords(words[size_t(word)], data, b.addIndex(firstWord, word * freeTile));
   }
@@ -252,26 +266,34 @@ public:
       SmallVector<Value> words;
       for (int64_t word = 0; word < bits; ++word)
         words.push_back(b.loadWords(data, b.addIndex(firstWord, word * freeTile)));
-      for (int64_t r = 0; r < reduceTile; ++r) {
-        int64_t position = r / lanes * bits, word = position / width, shift = position % width, e = r % lanes * width;
-        int64_t low = std::min(bits, width - shift);
-        Value code = b.bitAnd(b.shiftRight(words[size_t(word)], e + shift), int32_t((1 << low) - 1));
-        if (low < bits)
-          code = b.bitOr(
-              code,
-              b.shiftLeft(b.bitAnd(b.shiftRight(words[size_t(word + 1)], e), int32_t((1 << (bits - low)) - 1)), low));
-        Value reduce = b.addIndex(firstReduce, r);
-        if (block.isKey())
-          store(b.select(b.less(b.laneIndices(free), before), code, load(free, reduce)), free, reduce);
-        else
-          b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, reduce, from),
-                   [&] { store(code, free, reduce); });
-      }
+      auto keepLane = [&](Value lane) {
+        for (int64_t c = 0; c < width; ++c) {
+          int64_t word = c * bits / width, shift = c * bits % width, low = std::min(bits, width - shift);
+          auto get = [&](int64_t from) {
+            return lanes == 1 ? words[size_t(from)] : b.shiftRight(words[size_t(from)], getShift(lane));
+          };
+          Value code = b.bitAnd(b.shiftRight(get(word), shift), int32_t((1 << low) - 1));
+          if (low < bits)
+            code = b.bitOr(code, b.shiftLeft(b.bitAnd(get(word + 1), int32_t((1 << (bits - low)) - 1)), low));
+          Value reduce = b.addIndex(firstReduce, b.addIndex(lane, c * lanes));
+          if (block.isKey())
+            store(b.select(b.less(b.laneIndices(free), before), code, load(free, reduce)), free, reduce);
+          else
+            b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, reduce, from),
+                     [&] { store(code, free, reduce); });
+        }
+      };
+      if (lanes == 1)
+        keepLane(b.index(0));
+      else
+        b.loop(b.index(0), b.index(lanes), keepLane);
     });
     b.barrier();
   }
 
 private:
+  /// Where the word of a lane begins in 32 bits.
+  Value getShift(Value lane) { return b.splat(arith::IndexCastOp::create(b, b.getI32Type(), b.mulIndex(lane, width))); }
   Value load(Value free, Value reduce) {
     if (!isInTile())
       return arith::ExtUIOp::create(b, b.i32Type(), b.loadLanes(bytes, {reduce, free}));
@@ -389,7 +411,7 @@ private:
         encodeLanes(lane, [&](Value group, auto code) {
           b.loop(b.index(0), b.index(size / tile), [&](Value i) {
             Value word = codes.getFirstWord(lane, b.addIndex(b.mulIndex(group, size / tile), i));
-            codes.packTile(in.getData(), word, [&](int64_t r) { return code(b.addIndex(b.mulIndex(i, tile), r)); });
+            codes.packTile(in.getData(), word, [&](Value r) { return code(b.addIndex(b.mulIndex(i, tile), r)); });
           });
         });
       });
