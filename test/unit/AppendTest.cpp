@@ -2,7 +2,9 @@
 // The append kernel against the scalar writer: the same numbers stand in the cache, bit for bit, however tokens come.
 #include "dialect/Quantization.h"
 #include "runtime/Reference.h"
+#include "runtime/Safetensors.h"
 #include "test/unit/KernelTestSupport.h"
+#include "test/unit/TestPaths.h"
 #include "gtest/gtest.h"
 
 #include <cmath>
@@ -27,6 +29,12 @@ public:
     for (auto *bytes : {&keys, &values})
       for (int64_t i = 0; i < int64_t(bytes->size() / elementBytes); ++i)
         put(*bytes, i);
+  }
+
+  /// The first KV head of a captured layer instead of random numbers.
+  void take(const TensorView &capturedKeys, const TensorView &capturedValues) {
+    for (auto [tensor, bytes] : {std::pair(&capturedKeys, &keys), std::pair(&capturedValues, &values)})
+      std::copy_n(tensor->data.begin(), bytes->size(), bytes->begin());
   }
 
   int64_t getTokens() const { return cache.getTokens(0); }
@@ -190,6 +198,26 @@ TEST_P(AppendTest, WritesWhatTheScalarWriterWrites) {
   }
   for (int64_t queries : {1, 4, 16})
     ASSERT_NO_FATAL_FAILURE(replay.expectAttends(queries, getBound(program->getPlan())));
+}
+
+TEST_P(AppendTest, ReplaysACapturedSequence) {
+  if (GetParam().dtype != "f16" || GetParam().headDim != 64)
+    return; // the capture is of heads of 64 channels of f16
+  ASSERT_NO_FATAL_FAILURE(load());
+  auto file = SafetensorsFile::open(testDir() + "/data/smollm2-135m.safetensors");
+  ASSERT_TRUE(bool(file)) << toString(file.takeError());
+  auto keys = file->get("layer.8.k"), values = file->get("layer.8.v");
+  ASSERT_TRUE(bool(keys) && bool(values));
+  int64_t tokens = (*keys)->shape[1];
+  Replay replay(*program, problem, tokens, 1);
+  replay.take(**keys, **values);
+  ASSERT_NO_FATAL_FAILURE(replay.append(tokens - 32));
+  for (int64_t step = 0; step < 32; ++step) {
+    ASSERT_NO_FATAL_FAILURE(replay.append(1));
+    // The model is slow: all steps on one target, every fourth on the other.
+    if (GetParam().target == "cpu" || step % 4 == 3)
+      ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  }
 }
 
 TEST_P(AppendTest, TakesWhatItIsGiven) {
