@@ -65,6 +65,12 @@ Expected<const Program *> capi::getLayer(const kvcc_program *program, int32_t la
       createStringError("layer " + Twine(layer) + ": " + program->model->getModel().layers[size_t(layer)].unsupported));
 }
 
+Error capi::checkTokens(int64_t tokens) {
+  if (tokens < 0 || tokens > INT32_MAX)
+    return expected("tokens from 0 to 2^31 - 1", Twine(tokens));
+  return Error::success();
+}
+
 Error capi::checkMemory(const kvcc_memory &memory) {
   if (Error error = notNegative(memory.num_pages, "num_pages"))
     return error;
@@ -268,31 +274,14 @@ kvcc_status kvcc_program_get_page_layout(const kvcc_program *handle, int32_t lay
 }
 
 kvcc_status kvcc_pages_for(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *pages) {
-  return report([&]() -> Error {
-    auto program = getLayer(handle, layer);
-    if (!program)
-      return program.takeError();
-    if (Error error = notNull(pages, "pages"))
-      return error;
-    if (Error error = notNegative(tokens, "tokens"))
-      return error;
-    *pages = (*program)->getPages(tokens);
-    return Error::success();
-  }());
+  return answer<int64_t>(handle, layer, tokens, pages, "pages",
+                         [&](const Program &program) { return program.getPages(tokens); });
 }
 
 kvcc_status kvcc_quantized_tokens(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *quantized) {
-  return report([&]() -> Error {
-    auto program = getLayer(handle, layer);
-    if (!program)
-      return program.takeError();
-    if (Error error = notNull(quantized, "quantized"))
-      return error;
-    if (Error error = notNegative(tokens, "tokens"))
-      return error;
-    *quantized = (*program)->getPlan().cache.getWindow().getQuantizedTokens(tokens);
-    return Error::success();
-  }());
+  return answer<int64_t>(handle, layer, tokens, quantized, "quantized", [&](const Program &program) {
+    return program.getPlan().cache.getWindow().getQuantizedTokens(tokens);
+  });
 }
 
 kvcc_status kvcc_workspace_bytes(const kvcc_program *handle, int32_t layer, int64_t batch, int64_t maxTokens,

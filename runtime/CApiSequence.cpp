@@ -245,12 +245,6 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
   return withKind(ErrorKind::Failed, program.attend(call));
 }
 
-Error checkTokens(int64_t tokens) {
-  if (tokens < 0 || tokens > INT32_MAX)
-    return expected("tokens from 0 to 2^31 - 1", Twine(tokens));
-  return Error::success();
-}
-
 /// That no page of `table` from entry `first` on stands there twice, or in `others`: what is copied to one would be
 /// overwritten there.
 Error checkDistinct(ArrayRef<int32_t> table, int64_t first, ArrayRef<int32_t> others, const char *what) {
@@ -493,35 +487,18 @@ kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_a
 }
 
 kvcc_status kvcc_rollback(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t count, int64_t *result) {
-  return report([&]() -> Error {
-    auto program = getLayer(handle, layer);
-    if (!program)
-      return program.takeError();
-    if (Error error = notNull(result, "result"))
-      return error;
-    if (Error error = checkTokens(tokens))
-      return error;
-    int64_t most = std::min((*program)->getPlan().cache.getWindow().getRollback(), tokens);
+  return answer<int64_t>(handle, layer, tokens, result, "result", [&](const Program &program) -> Expected<int64_t> {
+    int64_t most = std::min(program.getPlan().cache.getWindow().getRollback(), tokens);
     if (count < 0 || count > most)
       return expected("a count from 0 to " + Twine(most) + " to take back from " + Twine(tokens) + " tokens",
                       Twine(count));
-    *result = tokens - count;
-    return Error::success();
-  }());
+    return tokens - count;
+  });
 }
 
 kvcc_status kvcc_shared_pages(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *pages) {
-  return report([&]() -> Error {
-    auto program = getLayer(handle, layer);
-    if (!program)
-      return program.takeError();
-    if (Error error = notNull(pages, "pages"))
-      return error;
-    if (Error error = checkTokens(tokens))
-      return error;
-    *pages = getSharedPages(**program, tokens);
-    return Error::success();
-  }());
+  return answer<int64_t>(handle, layer, tokens, pages, "pages",
+                         [&](const Program &program) { return getSharedPages(program, tokens); });
 }
 
 kvcc_status kvcc_fork(const kvcc_program *program, int32_t layer, const kvcc_fork_args *args, void *stream) {
@@ -529,17 +506,8 @@ kvcc_status kvcc_fork(const kvcc_program *program, int32_t layer, const kvcc_for
 }
 
 kvcc_status kvcc_snapshot_bytes(const kvcc_program *handle, int32_t layer, int64_t tokens, size_t *bytes) {
-  return report([&]() -> Error {
-    auto program = getLayer(handle, layer);
-    if (!program)
-      return program.takeError();
-    if (Error error = notNull(bytes, "bytes"))
-      return error;
-    if (Error error = checkTokens(tokens))
-      return error;
-    *bytes = getSnapshotBytes(getHeader(**program, tokens));
-    return Error::success();
-  }());
+  return answer<size_t>(handle, layer, tokens, bytes, "bytes",
+                        [&](const Program &program) { return getSnapshotBytes(getHeader(program, tokens)); });
 }
 
 kvcc_status kvcc_snapshot_tokens(const void *bytes, size_t length, int64_t *tokens) {

@@ -59,6 +59,28 @@ llvm::Error checkTable(const Program &program, const int32_t *table, int64_t len
                        const kvcc_memory &memory, bool entries);
 llvm::Error checkSlot(int32_t slot, const kvcc_memory &memory);
 
+llvm::Error checkTokens(int64_t tokens);
+
+/// A question about a sequence of `tokens` tokens in a layer, whose answer is a number.
+template <typename T>
+kvcc_status answer(const kvcc_program *handle, int32_t layer, int64_t tokens, T *result, llvm::StringRef name,
+                   llvm::function_ref<llvm::Expected<T>(const Program &)> compute) {
+  return report([&]() -> llvm::Error {
+    auto program = getLayer(handle, layer);
+    if (!program)
+      return program.takeError();
+    if (llvm::Error error = notNull(result, name))
+      return error;
+    if (llvm::Error error = checkTokens(tokens))
+      return error;
+    auto computed = compute(**program);
+    if (!computed)
+      return computed.takeError();
+    *result = *computed;
+    return llvm::Error::success();
+  }());
+}
+
 inline uint8_t *slotOf(const Program &program, const kvcc_memory &memory, int32_t slot) {
   return static_cast<uint8_t *>(memory.slots) + slot * program.getLayout().slotBytes;
 }
