@@ -5,6 +5,7 @@
   tensors.py step OUT [options]      q, k, v and seq_lens of a decode step, perhaps with something wrong (see --help)
   tensors.py hostile CASE OUT        a file that is no proper safetensors file
   tensors.py show FILE               one line per tensor: name, dtype, shape
+  tensors.py last ONE SEVERAL        fails unless the last of several steps gave what one step gave
 """
 import argparse
 import json
@@ -71,7 +72,8 @@ def step(options):
     def fill(shape, number):
         return shape, [number(numbers.gauss(0, 1), i % dim) for i in range(math.prod(shape))]
 
-    tensors = {"q": fill([batch, options.q_heads, dim], lambda x, channel: x),
+    query_shape = [batch] + ([options.steps] if options.steps else []) + [options.q_heads, dim]
+    tensors = {"q": fill(query_shape, lambda x, channel: x),
                "k": fill(cache_shape, lambda x, channel: 0 if channel == 7 else 4 * x if channel % 24 == 5 else x),
                "v": fill(cache_shape, lambda x, channel: 0 if channel == 9 else x + (1 if channel % 2 else -1))}
     for change in options.set:
@@ -126,6 +128,17 @@ def hostile(options):
         write_raw(options.out, *cases[options.case])
 
 
+def last(options):
+    one, several = read(options.one), read(options.several)
+    for name, (dtype, shape, data) in one.items():
+        _, all_shape, all_data = several[name]
+        batch, steps = all_shape[:2]
+        size = len(data) // batch
+        rows = [all_data[((b + 1) * steps - 1) * size:(b + 1) * steps * size] for b in range(batch)]
+        if all_shape != [batch, steps, *shape[1:]] or b"".join(rows) != data:
+            sys.exit(f"{name}: the last of {steps} steps gave something else")
+
+
 def main():
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(required=True)
@@ -139,6 +152,7 @@ def main():
     command.add_argument("--q-heads", type=int, default=9)
     command.add_argument("--kv-heads", type=int, default=3)
     command.add_argument("--head-dim", type=int, default=64)
+    command.add_argument("--steps", type=int, default=0, help="queries of each sequence; 0: q without that dimension")
     command.add_argument("--lens", help="seq_lens, such as 200,0,137; default: no such tensor")
     command.add_argument("--set", action="append", default=[], metavar="NAME:INDEX=NUMBER",
                          help="one number, which may be nan or inf")
@@ -158,6 +172,11 @@ def main():
     command.add_argument("file")
     command.set_defaults(run=lambda options: [
         print(name, dtype, shape) for name, (dtype, shape, _) in sorted(read(options.file).items())])
+
+    command = commands.add_parser("last")
+    command.add_argument("one")
+    command.add_argument("several")
+    command.set_defaults(run=last)
 
     options = parser.parse_args()
     options.run(options)
