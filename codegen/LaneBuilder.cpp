@@ -59,15 +59,11 @@ SmallVector<Value> LaneBuilder::loop(Value from, Value to, ValueRange initial,
   return SmallVector<Value>(op.getResults());
 }
 
-void LaneBuilder::branch(Value condition, function_ref<void()> body, function_ref<void()> otherwise) {
-  auto op = scf::IfOp::create(*this, condition, /*withElseRegion=*/bool(otherwise));
+void LaneBuilder::branch(Value condition, function_ref<void()> body) {
+  auto op = scf::IfOp::create(*this, condition, /*withElseRegion=*/false);
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(op.thenBlock());
   body();
-  if (!otherwise)
-    return;
-  setInsertionPointToStart(op.elseBlock());
-  otherwise();
 }
 
 Value LaneBuilder::decodeNumber(Value raw, Type type) {

@@ -71,7 +71,7 @@ public:
   llvm::SmallVector<mlir::Value>
   loop(mlir::Value from, mlir::Value to, mlir::ValueRange initial,
        llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::ValueRange)> body);
-  void branch(mlir::Value condition, llvm::function_ref<void()> body, llvm::function_ref<void()> otherwise = {});
+  void branch(mlir::Value condition, llvm::function_ref<void()> body);
 
   /// Calls `body` for indices 0 to `extent`, a multiple of 32, some lanes at a time. `first` is the index of the first
   /// lane on a CPU and that of the thread on a GPU: loads and stores of lanes take it.

@@ -48,17 +48,19 @@ LogicalResult TileShiftStateOp::verify() {
   return success();
 }
 
-LogicalResult TileRestoreOp::verify() {
-  // restore_c1
-  int64_t channels = getState().getType().getHeadDim();
-  if (getSize() && !isRotationOf(int64_t(*getSize()), channels))
-    return emitOpError("expected size a power of two from 16 to 256 that divides ")
-           << channels << ", but got " << *getSize();
-  // restore_c2
-  if (bool(getMeans()) != bool(getMeansOffset()) || bool(getFactors()) != bool(getFactorsOffset()))
-    return emitOpError("expected an offset exactly with each vector");
+/// What an operation that transforms numbers and its inverse have in common.
+template <typename Op> static LogicalResult verifyTransforms(Op op, int64_t channels) {
+  // restore_c1, transform_c1
+  if (op.getSize() && !isRotationOf(int64_t(*op.getSize()), channels))
+    return op.emitOpError("expected size a power of two from 16 to 256 that divides ")
+           << channels << ", but got " << *op.getSize();
+  // restore_c2, transform_c2
+  if (bool(op.getMeans()) != bool(op.getMeansOffset()) || bool(op.getFactors()) != bool(op.getFactorsOffset()))
+    return op.emitOpError("expected an offset exactly with each vector");
   return success();
 }
+
+LogicalResult TileRestoreOp::verify() { return verifyTransforms(*this, getState().getType().getHeadDim()); }
 
 /// Integers that a small operand may be rounded to.
 static bool isSmallInteger(Type type) {
@@ -249,15 +251,7 @@ LogicalResult TileGatherOp::verify() {
 }
 
 LogicalResult TileTransformOp::verify() {
-  // transform_c1
-  int64_t channels = cast<VectorType>(getTile().getType()).getDimSize(1);
-  if (getSize() && !isRotationOf(int64_t(*getSize()), channels))
-    return emitOpError("expected size a power of two from 16 to 256 that divides ")
-           << channels << ", but got " << *getSize();
-  // transform_c2
-  if (bool(getMeans()) != bool(getMeansOffset()) || bool(getFactors()) != bool(getFactorsOffset()))
-    return emitOpError("expected an offset exactly with each vector");
-  return success();
+  return verifyTransforms(*this, cast<VectorType>(getTile().getType()).getDimSize(1));
 }
 
 LogicalResult TileNormalizeTokensOp::verify() {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 using namespace kvcc;
 using namespace kvcc::kv;
@@ -19,6 +20,8 @@ float kv::getLargestScale(mlir::Type scale) {
     return 448.0f;
   if (isa<mlir::Float8E8M0FNUType>(scale))
     return 0x1p127f;
+  if (scale.isF32())
+    return std::numeric_limits<float>::max();
   return scale.isF16() ? 65504.0f : bfloatToFloat(0x7f7f);
 }
 

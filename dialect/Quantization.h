@@ -48,7 +48,7 @@ private:
   int zeroCode, minCode, maxCode;
 };
 
-/// The largest number of a floating-point element type, and of a scale's type.
+/// The largest number of a floating-point element type, and of a scale's type or a dtype.
 float getLargestElement(mlir::Type element);
 float getLargestScale(mlir::Type scale);
 /// The largest magnitude that a scale of floating-point type and the element type can express together; for the

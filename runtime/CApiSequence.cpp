@@ -9,6 +9,7 @@
 #include "llvm/ADT/DenseSet.h"
 
 #include <cmath>
+#include <numeric>
 
 using namespace llvm;
 using namespace kvcc;
@@ -17,6 +18,17 @@ using namespace kvcc::capi;
 namespace {
 
 bool isOnHost(const Program &program) { return program.getPlan().target.executor != Executor::CudaDevice; }
+
+/// The layer of a call, and its structure, see readStruct.
+template <typename T>
+Expected<const Program *> getLayer(const kvcc_program *handle, int32_t layer, const T *given, T &args,
+                                   size_t oldest = sizeof(T)) {
+  auto program = capi::getLayer(handle, layer);
+  if (program)
+    if (Error error = readStruct(given, "args", args, oldest))
+      return std::move(error);
+  return program;
+}
 
 /// What kvcc_append and kvcc_attend say of a batch.
 struct Batch {
@@ -123,13 +135,11 @@ Expected<int64_t> checkRead(SequenceLedger &ledger, const Program &program, cons
 }
 
 Error append(const kvcc_program *handle, int32_t layer, const kvcc_append_args *given, void *stream) {
-  auto found = getLayer(handle, layer);
+  kvcc_append_args args;
+  auto found = getLayer(handle, layer, given, args);
   if (!found)
     return found.takeError();
   const Program &program = **found;
-  kvcc_append_args args;
-  if (Error error = readStruct(given, "args", args))
-    return error;
   if (Error error = notNegative(args.batch, "batch"))
     return error;
   if (Error error = notNegative(args.max_new, "max_new"))
@@ -192,13 +202,11 @@ Error append(const kvcc_program *handle, int32_t layer, const kvcc_append_args *
 }
 
 Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *given, void *stream) {
-  auto found = getLayer(handle, layer);
+  kvcc_attend_args args;
+  auto found = getLayer(handle, layer, given, args, offsetof(kvcc_attend_args, queries));
   if (!found)
     return found.takeError();
   const Program &program = **found;
-  kvcc_attend_args args;
-  if (Error error = readStruct(given, "args", args, offsetof(kvcc_attend_args, queries)))
-    return error;
   if (Error error = notNegative(args.batch, "batch"))
     return error;
   if (Error error = notNegative(args.max_tokens, "max_tokens"))
@@ -264,13 +272,11 @@ int64_t getSharedPages(const Program &program, int64_t tokens) {
 }
 
 Error fork(const kvcc_program *handle, int32_t layer, const kvcc_fork_args *given, void *stream) {
-  auto found = getLayer(handle, layer);
+  kvcc_fork_args args;
+  auto found = getLayer(handle, layer, given, args);
   if (!found)
     return found.takeError();
   const Program &program = **found;
-  kvcc_fork_args args;
-  if (Error error = readStruct(given, "args", args))
-    return error;
   if (Error error = checkTokens(args.tokens))
     return error;
   if (Error error = checkMemory(args.memory))
@@ -329,13 +335,11 @@ Error checkSnapshotArgs(const Program &program, const kvcc_snapshot_args &args) 
 }
 
 Error snapshot(const kvcc_program *handle, int32_t layer, const kvcc_snapshot_args *given, void *stream) {
-  auto found = getLayer(handle, layer);
+  kvcc_snapshot_args args;
+  auto found = getLayer(handle, layer, given, args);
   if (!found)
     return found.takeError();
   const Program &program = **found;
-  kvcc_snapshot_args args;
-  if (Error error = readStruct(given, "args", args))
-    return error;
   if (Error error = checkTokens(args.tokens))
     return error;
   if (Error error = checkSnapshotArgs(program, args))
@@ -380,9 +384,10 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
                         " channels and the layer's dtype",
                     snapshot.header.cache);
   int64_t tokens = snapshot.header.tokens, elements = tokens * plan.shape.headDim;
-  std::vector<int32_t> table;
-  for (int32_t i = 0; i < snapshot.header.pages; ++i)
-    table.push_back(i);
+  SnapshotHeader header = getHeader(program, tokens);
+  // Both sequences have their pages in order.
+  std::vector<int32_t> table(size_t(std::max(snapshot.header.pages, header.pages)));
+  std::iota(table.begin(), table.end(), 0);
   // Readers load whole vectors from aligned memory.
   AlignedBytes pages(snapshot.pages.size()), slot(snapshot.slot.size());
   std::memcpy(pages.data(), snapshot.pages.data(), snapshot.pages.size());
@@ -390,7 +395,7 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
   SequenceMemory source{pages.data(), table.data(), slot.data()};
   mlir::Type dtype = plan.cache.getDtype();
   unsigned bytes = dtype.getIntOrFloatBitWidth() / 8;
-  float largest = dtype.isF32() ? std::numeric_limits<float>::max() : kv::getLargestScale(dtype);
+  float largest = kv::getLargestScale(dtype);
   std::vector<uint8_t> stored[2];
   std::vector<float> numbers[2] = {std::vector<float>(size_t(elements)), std::vector<float>(size_t(elements))};
   for (int64_t head = 0; head < plan.shape.kvHeads; ++head) {
@@ -405,11 +410,7 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
                             reinterpret_cast<uint8_t *>(&bits) + bytes);
       }
   }
-  SnapshotHeader header = getHeader(program, tokens);
   Image image{AlignedBytes(size_t(header.pages * header.pageBytes)), AlignedBytes(size_t(header.slotBytes))};
-  table.clear();
-  for (int32_t i = 0; i < header.pages; ++i)
-    table.push_back(i);
   // In a context of its own: that of the plan may be at work in another thread.
   auto own = parseFormat(header, *context);
   if (!own)
@@ -424,13 +425,11 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
 
 Error restore(const kvcc_program *handle, int32_t layer, kvcc_snapshot_args *given, int32_t mayRequantize,
               void *stream) {
-  auto found = getLayer(handle, layer);
+  kvcc_snapshot_args args;
+  auto found = getLayer(handle, layer, given, args);
   if (!found)
     return found.takeError();
   const Program &program = **found;
-  kvcc_snapshot_args args;
-  if (Error error = readStruct(given, "args", args))
-    return error;
   if (mayRequantize != 0 && mayRequantize != 1)
     return expected("requantize 0 or 1", Twine(mayRequantize));
   if (Error error = checkSnapshotArgs(program, args))

@@ -103,11 +103,10 @@ private:
 
   std::optional<std::pair<int64_t, int64_t>> encodeNumbers(ArrayRef<float> numbers, const Memory &memory) const {
     unsigned bytes = bits / 8;
+    float largest = getLargestScale(element);
     for (int64_t t = 0; t < kBlockTokens; ++t)
       for (int64_t c = 0; c < headDim; ++c) {
-        float number = numbers[size_t(t * headDim + c)], largest = std::numeric_limits<float>::max();
-        if (!element.isF32())
-          largest = getLargestScale(element);
+        float number = numbers[size_t(t * headDim + c)];
         uint32_t bits = encodeFloat(element, saturates ? std::clamp(number, -largest, largest) : number);
         if (!std::isfinite(decodeFloat(element, bits)))
           return std::pair(t, c);

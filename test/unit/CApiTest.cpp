@@ -44,6 +44,10 @@ public:
 
   /// A cache of two sequences of `tokens` tokens, filled, and the arguments of a step over it.
   void fill(int64_t tokens) {
+    for (auto *numbers : {&table, &lens, &slots})
+      numbers->clear();
+    for (auto *numbers : {&query, &keys, &values})
+      numbers->clear();
     int64_t perSequence = 0;
     ASSERT_EQ(kvcc_pages_for(program, 0, tokens, &perSequence), KVCC_OK);
     pages = kvcc::AlignedBytes(size_t(2 * perSequence * info.page_bytes));
@@ -184,12 +188,6 @@ TEST_F(CApiTest, SchemesAreText) {
     ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
     info.size = sizeof(info);
     ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK) << kvcc_last_message();
-    table.clear();
-    lens.clear();
-    slots.clear();
-    query.clear();
-    keys.clear();
-    values.clear();
     fill(300);
     ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
     for (float number : out)
@@ -211,12 +209,6 @@ TEST_F(CApiTest, PagesOfOneSizeServeAllLayers) {
   std::vector<float> padded = out;
   kvcc_program_destroy(program);
   program = nullptr;
-  table.clear();
-  lens.clear();
-  slots.clear();
-  query.clear();
-  keys.clear();
-  values.clear();
   compile();
   fill(600);
   ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK);
