@@ -3,6 +3,7 @@
 #include "codegen/GroupCodec.h"
 #include "codegen/LaneBuilder.h"
 
+#include "dialect/Fragments.h"
 #include "dialect/Layout.h"
 #include "dialect/Quantization.h"
 
@@ -37,13 +38,18 @@ Value viewVector(LaneBuilder &b, Value bytes, Value offset, int64_t extent) {
   return memref::ViewOp::create(b, MemRefType::get({extent}, b.getF32Type()), bytes, offset, ValueRange());
 }
 
-/// Where numbers and scales lie in a block, for packings with tiles of one reduced index.
-struct ElementOrder {
-  int64_t freeTile, reduceExtent;
+/// Where numbers and scales lie in a block, for packings with tiles of one reduced index and for fragments.
+struct OrderBuilder {
+  Order order;
+  int64_t freeTile, freeExtent, reduceExtent;
 
-  ElementOrder(BlockType block) : freeTile(block.getPacking().getFreeTile()), reduceExtent(block.getReduceExtent()) {}
+  OrderBuilder(BlockType block)
+      : order(block.getPacking().getOrder()), freeTile(block.getPacking().getFreeTile()),
+        freeExtent(block.getFreeExtent()), reduceExtent(block.getReduceExtent()) {}
   /// Of the lanes from free index `free` on, which share a free tile.
   Value at(LaneBuilder &b, Value free, Value reduce) const {
+    if (order != Order::Tiles)
+      return atFragment(b, free, reduce);
     if (freeTile == 1)
       return b.addIndex(b.mulIndex(free, reduceExtent), reduce);
     Value tile = b.mulIndex(b.divIndex(free, freeTile), freeTile * reduceExtent);
@@ -51,6 +57,39 @@ struct ElementOrder {
   }
   Value at(LaneBuilder &b, bool isKey, Value token, Value channel) const {
     return isKey ? at(b, token, channel) : at(b, channel, token);
+  }
+
+private:
+  /// As kv::ElementOrder, of one lane.
+  Value atFragment(LaneBuilder &b, Value free, Value reduce) const {
+    Value inTile = b.remIndex(free, 16), inStep = b.remIndex(reduce, 16);
+    Value u = b.addIndex(b.mulIndex(b.divIndex(free, 16), 2), b.remIndex(free, 2)), gid = b.divIndex(inTile, 2);
+    if (order == Order::FragmentRows)
+      return b.addIndex(b.mulIndex(b.addIndex(b.mulIndex(gid, freeExtent / 8), u), reduceExtent), reduce);
+    Value n = b.addIndex(b.mulIndex(b.divIndex(reduce, 16), 2), b.remIndex(reduce, 2));
+    Value tig = b.divIndex(inStep, 4), e = b.divIndex(b.remIndex(reduce, 4), 2);
+    if (order == Order::FragmentColumns)
+      return b.addIndex(b.addIndex(b.mulIndex(free, reduceExtent), b.mulIndex(tig, reduceExtent / 4)),
+                        b.addIndex(b.mulIndex(n, 2), e));
+    // Numbers of 16 bits: chunks of 4 * 2^k pairs n have 4 * 2^k rows' worth of words, one row's after the other.
+    FragmentOrder fragments(freeExtent, reduceExtent, 16);
+    Value row = b.remIndex(u, 4), word;
+    for (int64_t first = 0; first < reduceExtent / 8;) {
+      FragmentOrder::Chunk chunk = fragments.getChunk(first);
+      int64_t lines = chunk.getLines();
+      Value line = b.addIndex(b.remIndex(row, lines), first / 4);
+      Value position = b.addIndex(b.mulIndex(b.divIndex(row, lines), chunk.extent),
+                                  arith::SubIOp::create(b, n, b.index(first)));
+      Value inUnit = b.addIndex(b.mulIndex(line, 16), position);
+      Value isLater = arith::CmpIOp::create(b, arith::CmpIPredicate::uge, n, b.index(first));
+      word = word ? b.select(isLater, inUnit, word) : inUnit;
+      first += chunk.extent;
+    }
+    word = b.addIndex(b.mulIndex(b.divIndex(u, 4), fragments.getLinesPerUnit() * 16), word);
+    Value lane = b.addIndex(b.mulIndex(gid, 4), tig);
+    Value at = b.addIndex(b.mulIndex(b.divIndex(word, 4), 128),
+                          b.addIndex(b.mulIndex(lane, 4), b.remIndex(word, 4)));
+    return b.addIndex(b.mulIndex(at, 2), e);
   }
 };
 
@@ -90,7 +129,7 @@ private:
   /// All rows of a block of a window; those from `from` on are overwritten after that.
   static void loadWindow(TileGatherOp op, OpAdaptor in, LaneBuilder &b, int64_t columns) {
     BlockType block = op.getBlock().getType();
-    ElementOrder order(block);
+    OrderBuilder order(block);
     auto load = [&](Value token, Value channel) {
       return b.decodeNumber(b.loadLanes(in.getBlock(), order.at(b, block.isKey(), token, channel)), block.getElement());
     };
@@ -186,12 +225,15 @@ public:
   CodeMatrix(LaneBuilder &b, BlockType block, Value tile, bool inTile)
       : b(b), block(block), bits(block.getElement().getIntOrFloatBitWidth()),
         freeTile(block.getPacking().getFreeTile()), reduceTile(block.getPacking().getReduceTile()),
-        lanes(block.getPacking().getLanes() / freeTile), width(reduceTile / lanes), tile(tile) {
+        lanes(std::max<int64_t>(block.getPacking().getLanes() / freeTile, 1)), width(reduceTile / lanes),
+        fragments(block.getPacking().getOrder() == Order::Fragments), tile(tile) {
     if (!inTile)
       bytes = b.scratch({block.getReduceExtent(), block.getFreeExtent()}, b.getI8Type());
   }
 
   bool isInTile() const { return !bytes; }
+  /// Whether the codes of a tile are words of one lane.
+  bool hasTiles() const { return !fragments; }
   /// Into the bytes, codes (i32) of lanes that are free indices, or reduced ones.
   void storeByte(Value code, bool lanesAreFree, Value lane, Value other) {
     Value byte = arith::TruncIOp::create(b, b.typed(b.getI8Type()), code);
@@ -210,6 +252,8 @@ public:
 
   /// Writes all codes into a block.
   void pack(Value data, Value from) {
+    if (fragments)
+      return packFragments(data);
     forEachTile(from, [&](Value free, Value firstReduce, Value firstWord) {
       packTile(data, firstWord, [&](Value r) { return load(free, b.addIndex(firstReduce, r)); });
     });
@@ -261,6 +305,8 @@ public:
 
   /// Takes the codes of the tokens before `from` from a block.
   void keep(Value data, Value from) {
+    if (fragments)
+      return keepFragments(data, from);
     Value before = b.splat(arith::IndexCastOp::create(b, b.getI32Type(), from));
     forEachTile(from, [&](Value free, Value firstReduce, Value firstWord) {
       SmallVector<Value> words;
@@ -292,6 +338,98 @@ public:
   }
 
 private:
+  /// A line of a lane's words: where its first word is, and the elements of its 16 pairs.
+  struct Line {
+    int64_t chunk, first; ///< indices n that it has, and the first of them
+    Value row, gid, tig;  ///< of its first pair
+    Value firstWord, lane;
+  };
+  void forEachLine(function_ref<void(const Line &)> body) {
+    FragmentOrder order(block.getFreeExtent(), block.getReduceExtent(), unsigned(bits));
+    b.forLanes(32, [&](Value lane) {
+      Value gid = b.divIndex(lane, 4), tig = b.remIndex(lane, 4);
+      b.loop(b.index(0), b.index(block.getFreeExtent() / 32), [&](Value unit) {
+        for (int64_t first = 0; first < block.getReduceExtent() / 8;) {
+          FragmentOrder::Chunk chunk = order.getChunk(first);
+          b.loop(b.index(0), b.index(chunk.getLines()), [&](Value row) {
+            Value line = b.addIndex(b.addIndex(b.mulIndex(unit, order.getLinesPerUnit()), row), first / 4);
+            body({chunk.extent, first, b.addIndex(b.mulIndex(unit, 4), row), gid, tig, b.mulIndex(line, bits), lane});
+          });
+          first += chunk.extent;
+        }
+      });
+    });
+  }
+  /// Calls `body(free, reduce, pieces, e)` for the codes of a line.
+  void forEachCode(const Line &line, function_ref<void(Value, Value, ArrayRef<CodePiece>, int64_t)> body) {
+    for (int64_t u = 0; u < 16 / line.chunk; ++u) // rows, in steps of as many lines as the chunk has
+      for (int64_t n = 0; n < line.chunk; ++n)
+        for (int64_t e = 0; e < 2; ++e) {
+          int64_t rows = u * (line.chunk / 4), pair = line.first + n;
+          Value row = b.addIndex(line.row, rows);
+          Value free = b.addIndex(b.addIndex(b.mulIndex(b.divIndex(row, 2), 16), b.remIndex(row, 2)),
+                                  b.mulIndex(line.gid, 2));
+          Value reduce = b.addIndex(b.mulIndex(line.tig, 4), getReduceIndex(pair, 0, e));
+          body(free, reduce, getCodePieces(unsigned(bits), getLinePosition(unsigned(bits), line.chunk, rows, n)), e);
+        }
+  }
+  /// Word `word` of a line, in words from the start of the block, as FragmentOrder::getWord.
+  Value getWord(const Line &line, int64_t word) {
+    int64_t words = block.getFreeExtent() * block.getReduceExtent() * bits / 32 / 32, fours = words / 4 * 4;
+    Value x = b.addIndex(line.firstWord, word);
+    Value at = b.addIndex(b.mulIndex(b.divIndex(x, 4), 128), b.addIndex(b.mulIndex(line.lane, 4), b.remIndex(x, 4)));
+    auto from = [&](int64_t first, Value other) {
+      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::uge, x, b.index(first));
+      at = b.select(isThere, other, at);
+    };
+    if (words % 4 >= 2)
+      from(fours, b.addIndex(b.addIndex(b.mulIndex(line.lane, 2), x), fours * 31));
+    if (words % 2)
+      from(words - 1, b.addIndex(line.lane, (words - 1) * 32));
+    return at;
+  }
+
+  void packFragments(Value data) {
+    forEachLine([&](const Line &line) {
+      SmallVector<Value> words;
+      words.resize(size_t(bits));
+      forEachCode(line, [&](Value free, Value reduce, ArrayRef<CodePiece> pieces, int64_t e) {
+        Value code = load(free, reduce);
+        for (const CodePiece &piece : pieces) {
+          Value part = piece.count == bits ? code : b.bitAnd(code, ((1 << piece.count) - 1) << piece.from);
+          int64_t shift = piece.bit + 16 * e - piece.from;
+          part = shift < 0 ? b.shiftRight(part, -shift) : b.shiftLeft(part, shift);
+          Value &word = words[size_t(piece.word)];
+          word = word ? b.bitOr(word, part) : part;
+        }
+      });
+      for (int64_t word = 0; word < bits; ++word)
+        b.storeWords(words[size_t(word)], data, getWord(line, word));
+    });
+  }
+
+  void keepFragments(Value data, Value from) {
+    forEachLine([&](const Line &line) {
+      SmallVector<Value> words;
+      for (int64_t word = 0; word < bits; ++word)
+        words.push_back(b.loadWords(data, getWord(line, word)));
+      forEachCode(line, [&](Value free, Value reduce, ArrayRef<CodePiece> pieces, int64_t e) {
+        b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, block.isKey() ? free : reduce, from), [&] {
+          Value code;
+          for (const CodePiece &piece : pieces) {
+            int64_t shift = piece.bit + 16 * e - piece.from;
+            Value part = words[size_t(piece.word)];
+            part = shift < 0 ? b.shiftLeft(part, -shift) : b.shiftRight(part, shift);
+            part = b.bitAnd(part, ((1 << piece.count) - 1) << piece.from);
+            code = code ? b.bitOr(code, part) : part;
+          }
+          store(code, free, reduce);
+        });
+      });
+    });
+    b.barrier();
+  }
+
   /// Where the word of a lane begins in 32 bits.
   Value getShift(Value lane) { return b.splat(arith::IndexCastOp::create(b, b.getI32Type(), b.mulIndex(lane, width))); }
   Value load(Value free, Value reduce) {
@@ -326,6 +464,7 @@ private:
   LaneBuilder &b;
   BlockType block;
   int64_t bits, freeTile, reduceTile, lanes, width;
+  bool fragments;
   Value tile, bytes, oriented;
 };
 
@@ -343,7 +482,7 @@ private:
   static void encodeNumbers(TileEncodeOp op, OpAdaptor in, LaneBuilder &b) {
     int64_t columns = columnsOf(op.getTile());
     BlockType block = op.getData().getType();
-    ElementOrder order(block);
+    OrderBuilder order(block);
     Type type = block.getElement();
     // What the type cannot hold becomes its largest number.
     auto saturate = [&](Value number) {
@@ -377,7 +516,7 @@ private:
   static void encodeCodes(TileEncodeOp op, OpAdaptor in, LaneBuilder &b) {
     QuantAttr quant = op.getQuant();
     BlockType block = op.getData().getType();
-    ElementOrder scaleOrder(op.getScales().getType());
+    OrderBuilder scaleOrder(op.getScales().getType());
     // Lanes are what a group does not span, so that each has a group of its own.
     bool lanesAreTokens = quant.getGroupTokens() == 1, lanesAreFree = lanesAreTokens == block.isKey();
     int64_t columns = columnsOf(op.getTile()), size = quant.getGroupSize();
@@ -405,7 +544,7 @@ private:
       });
     };
     int64_t tile = codes.getReduceTile();
-    if (lanesAreFree && !from && !in.getGivesWeights() && size % tile == 0) {
+    if (codes.hasTiles() && lanesAreFree && !from && !in.getGivesWeights() && size % tile == 0) {
       // Straight into the words: no code is stored on the way.
       b.forLanes(laneExtent, [&](Value lane) {
         encodeLanes(lane, [&](Value group, auto code) {
@@ -460,7 +599,7 @@ private:
 /// Codes whose rounding errors go into the channels to come; lanes are tokens.
 void EncodePattern::feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, GroupCodec &codec, CodeMatrix &codes) {
   QuantAttr quant = op.getQuant();
-  ElementOrder scaleOrder(op.getScales().getType());
+  OrderBuilder scaleOrder(op.getScales().getType());
   int64_t columns = columnsOf(op.getTile());
   bool isKey = op.getData().getType().isKey();
   Value oriented = b.orient(in.getTile());
@@ -497,7 +636,7 @@ struct WriteRowsPattern : WriterPattern<TileWriteRowsOp> {
   using WriterPattern::WriterPattern;
   void lower(TileWriteRowsOp op, OpAdaptor in, LaneBuilder &b) const override {
     BlockType block = op.getBlock().getType();
-    ElementOrder order(block);
+    OrderBuilder order(block);
     b.loop(in.getFrom(), in.getTo(), [&](Value row) {
       Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
       if (block.isKey()) // channels are far from each other

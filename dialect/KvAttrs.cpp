@@ -453,17 +453,32 @@ LogicalResult WindowAttr::verify(function_ref<InFlightDiagnostic()> emitError, i
 Attribute PackingAttr::parse(AsmParser &parser, Type) {
   SMLoc start = parser.getCurrentLocation();
   int64_t freeTile = 0, reduceTile = 0, lanes = 1;
-  if (parser.parseLess() || parseExtents(parser, freeTile, reduceTile))
+  if (parser.parseLess())
+    return {};
+  StringRef name;
+  if (succeeded(parser.parseOptionalKeyword(&name))) {
+    std::optional<Order> order = symbolizeOrder(name);
+    if (!order || *order == Order::Tiles) {
+      parser.emitError(start) << "expected tile extents, fragments, fragment_rows or fragment_columns, but got " << name;
+      return {};
+    }
+    return parser.parseGreater() ? PackingAttr() : PackingAttr::get(parser.getContext(), *order);
+  }
+  if (parseExtents(parser, freeTile, reduceTile))
     return {};
   if (succeeded(parser.parseOptionalComma()) &&
       (parser.parseKeyword("lanes") || parser.parseEqual() || parser.parseInteger(lanes)))
     return {};
   if (parser.parseGreater())
     return {};
-  return parser.getChecked<PackingAttr>(start, parser.getContext(), freeTile, reduceTile, lanes);
+  return parser.getChecked<PackingAttr>(start, parser.getContext(), freeTile, reduceTile, lanes, Order::Tiles);
 }
 
 void PackingAttr::print(AsmPrinter &printer) const {
+  if (getOrder() != Order::Tiles) {
+    printer << "<" << stringifyOrder(getOrder()) << ">";
+    return;
+  }
   printer << "<" << getFreeTile() << "x" << getReduceTile();
   if (getLanes() != 1)
     printer << ", lanes = " << getLanes();
@@ -471,7 +486,7 @@ void PackingAttr::print(AsmPrinter &printer) const {
 }
 
 LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t freeTile, int64_t reduceTile,
-                                  int64_t lanes) {
+                                  int64_t lanes, Order) {
   // packing_c1
   for (int64_t extent : {freeTile, reduceTile})
     if (extent < 1 || extent > 256 || !llvm::isPowerOf2_64(extent))
@@ -489,7 +504,8 @@ LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
 //===-- #kv.schedule ------------------------------------------------------------------------===//
 
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads, int64_t page, Compute,
-                                   PackingAttr, PackingAttr, PackingAttr, int64_t accumulators, int64_t pageBytes) {
+                                   PackingAttr, PackingAttr, PackingAttr, int64_t accumulators, int64_t pageBytes,
+                                   int64_t warps, int64_t stages) {
   // schedule_c1
   if (heads < 1 || heads > 16)
     return emitError() << "expected heads from 1 to 16, but got " << heads;
@@ -503,5 +519,10 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   // schedule_c4
   if (pageBytes < 0 || pageBytes % 64)
     return emitError() << "expected page_bytes of 0 or a positive multiple of 64, but got " << pageBytes;
+  // schedule_c5
+  if (warps < 1 || warps > 32)
+    return emitError() << "expected warps from 1 to 32, but got " << warps;
+  if (stages < 0 || stages > 16)
+    return emitError() << "expected stages from 0 to 16, but got " << stages;
   return success();
 }

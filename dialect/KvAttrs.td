@@ -208,11 +208,37 @@ def Kv_PackingAttr : Kv_Attr<"Packing", "packing"> {
     begins at byte 2*64*3. Free index 1 has lanes 4 to 7, channel 6 is code 1 of lane 4 + 6%4 = 6: bits
     3..5 of its three bytes, so of byte 0, which stands at byte 384 + 0*64 + 6 = 390.
 
+    `#kv.packing<fragments>` is the order of the operand fragments of the tensor cores' 16x8x16 products (rows are free
+    indices): every lane of a warp loads its own words, 16 bytes at a time, and has the elements of its fragments in
+    them. With f = 16t + 2*gid + hi and r = 16s + 4*tig + 2e + h, element (f, r) belongs to lane 4*gid + tig, as half e
+    of the pair (u = 2t + hi, n = 2s + h): rows hi, k-step s, register h. The 16 pairs of four rows u and four indices n
+    (of two rows and eight, of one row and 16, where the reduced extent allows) are a line: the b words that b-bit codes
+    fill, with both halves of a pair at the same bits of the halves of a word. Word x of a lane's X words stands at
+    word 128*(x/4) + 4*lane + x%4; the X%4 last ones in the same way with two or one words a lane. Numbers of 16 bits are
+    codes of 16. FragmentOrder in dialect/Fragments.h has the bits.
+    Worked example, keys, 3 bits, head_dim 128: token 9, channel 70: t 0, gid 4, hi 1, so u 1; s 4, tig 1, e 1, h 0, so
+    n 8: line 1, position 8 (word 1, bit 10), of lane 17: word 4 of its 12, bits 26..28 (10..12 of the upper half), which
+    stands at word 128*1 + 4*17 + 0 = 196, byte 784.
+
+    Beside fragments, scales of rows (`fragment_rows`) stand as [gid][u][groups of reduced indices], so that a lane's are
+    consecutive; scales that fold into what multiplies (`fragment_columns`) as [groups of free indices][tig][n][e].
+
     Constraints:
     - (C1) F and R are powers of two of 1 to 256;
     - (C2) lanes is 1, or a multiple of F such that w is 8 or 32.
   }];
-  let parameters = (ins "int64_t":$freeTile, "int64_t":$reduceTile, "int64_t":$lanes);
+  let parameters = (ins "int64_t":$freeTile, "int64_t":$reduceTile, "int64_t":$lanes,
+                        DefaultValuedParameter<"::kvcc::kv::Order", "::kvcc::kv::Order::Tiles">:$order);
+  let builders = [
+    AttrBuilder<(ins "::kvcc::kv::Order":$order), [{
+      // What orders of fragments tile: a lane's elements of 32 x 32.
+      int64_t reduceTile = order == ::kvcc::kv::Order::Fragments ? 32 : 1;
+      return $_get($_ctxt, order == ::kvcc::kv::Order::FragmentColumns ? 1 : reduceTile, reduceTile, 1, order);
+    }]>,
+    AttrBuilder<(ins "int64_t":$freeTile, "int64_t":$reduceTile, "int64_t":$lanes), [{
+      return $_get($_ctxt, freeTile, reduceTile, lanes, ::kvcc::kv::Order::Tiles);
+    }]>,
+  ];
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
 }
@@ -223,24 +249,29 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     `heads`: query heads of one KV head that share a pass over the codes; `page`: quantized tokens per
     page; `compute`: the arithmetic of products with codes, `f32`, or integers: `int16` rounds the query to
     words, the weights to bytes or, where that would show (codes of more than 4 bits, a token that dominates its
-    block), words; `int8` rounds the query to bytes, and weights to words only where a token dominates; `key`, `value`,
+    block), words; `int8` rounds the query to bytes, and weights to words only where a token dominates; `f16` multiplies
+    codes as halves on tensor cores, query and weights rounded to halves; `key`, `value`,
     `floats`: the packing of key codes, of value codes, and of tiles that are stored as numbers (windows and
     fp16 pages); `accumulators`: vector registers that sums of a product with codes take, 0 for what the
     target's level says; `page_bytes`: bytes of a page, 0 for as many as it needs, so that layers that are stored
-    differently may share a pool.
+    differently may share a pool; `warps`: warps that share a work item, each with blocks of its own; `stages`: blocks of
+    pages that a warp has in memory of its own or on their way there, 0 for none.
 
     Constraints:
     - (C1) heads is 1 to 16;
     - (C2) page is a multiple of 32 from 32 to 65536;
     - (C3) accumulators is 0 to 32;
-    - (C4) page_bytes is 0 or a positive multiple of 64.
+    - (C4) page_bytes is 0 or a positive multiple of 64;
+    - (C5) warps is 1 to 32, stages 0 to 16.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,
                         "::kvcc::kv::PackingAttr":$floats, DefaultValuedParameter<"int64_t", "0">:$accumulators,
-                        DefaultValuedParameter<"int64_t", "0">:$page_bytes);
+                        DefaultValuedParameter<"int64_t", "0">:$page_bytes,
+                        DefaultValuedParameter<"int64_t", "1">:$warps, DefaultValuedParameter<"int64_t", "0">:$stages);
   let assemblyFormat = [{
-    `<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators, $page_bytes) `>`
+    `<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators, $page_bytes, $warps,
+               $stages) `>`
   }];
   let genVerifyDecl = 1;
 }

@@ -37,7 +37,12 @@ def Kv_Role : Kv_Enum<"Role", "which side of attention a tile belongs to", [
   I32EnumAttrCase<"Key", 0, "key">, I32EnumAttrCase<"Value", 1, "value">]>;
 
 def Kv_Compute : Kv_Enum<"Compute", "the arithmetic of products with codes", [
-  I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int16", 1, "int16">, I32EnumAttrCase<"Int8", 2, "int8">]>;
+  I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int16", 1, "int16">, I32EnumAttrCase<"Int8", 2, "int8">,
+  I32EnumAttrCase<"F16", 3, "f16">]>;
+
+def Kv_Order : Kv_Enum<"Order", "what the elements of a block are ordered for", [
+  I32EnumAttrCase<"Tiles", 0, "tiles">, I32EnumAttrCase<"Fragments", 1, "fragments">,
+  I32EnumAttrCase<"FragmentRows", 2, "fragment_rows">, I32EnumAttrCase<"FragmentColumns", 3, "fragment_columns">]>;
 
 def Kv_Reach : Kv_Enum<"Reach", "which earlier tokens a layer attends to", [
   I32EnumAttrCase<"Full", 0, "full">, I32EnumAttrCase<"Sliding", 1, "sliding">,

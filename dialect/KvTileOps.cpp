@@ -67,23 +67,28 @@ static bool isSmallInteger(Type type) {
   return type.isSignlessInteger(8) || type.isUnsignedInteger(8) || type.isSignlessInteger(16);
 }
 
+static bool isHalf(Type type) { return type.isF16() || type.isBF16(); }
+
 LogicalResult TilePrepareOp::verify() {
   auto tile = cast<VectorType>(getTile().getType()), values = cast<VectorType>(getValues().getType());
-  Type element = values.getElementType();
-  bool rounded = isSmallInteger(element);
+  Type element = values.getElementType(), from = tile.getElementType();
+  bool rounded = isSmallInteger(element), halves = isHalf(element);
   // prepare_c1
-  if (values.getShape() != tile.getShape() || !(rounded || element.isF32()))
-    return emitOpError("expected values of the shape of ") << tile << " of f32, i8, ui8 or i16, but got " << values;
+  if (values.getShape() != tile.getShape() || !(from.isF32() ? rounded || halves || element.isF32()
+                                                             : halves && from == element))
+    return emitOpError("expected values of the shape of ")
+           << tile << " of f32, i8, ui8, i16, f16 or bf16, but got " << values;
   // prepare_c2
   int64_t group = getGroup();
   if (group <= 0 || tile.getDimSize(1) % group)
     return emitOpError("expected a group that divides ") << tile.getDimSize(1) << ", but got " << group;
   int64_t shape[] = {tile.getDimSize(0), tile.getDimSize(1) / group};
-  if (!hasShape(getSums().getType(), shape) || (getScales() && !hasShape(getScales().getType(), shape)))
+  int64_t scaleShape[] = {shape[0], halves ? 1 : shape[1]};
+  if (!hasShape(getSums().getType(), shape) || (getScales() && !hasShape(getScales().getType(), scaleShape)))
     return emitOpError("expected sums and scales of ") << shape[0] << "x" << shape[1];
   // prepare_c3
-  if (rounded != bool(getScales()))
-    return emitOpError("expected scales exactly with values of integers, but got values ") << values;
+  if ((rounded || (halves && from.isF32())) != bool(getScales()))
+    return emitOpError("expected scales exactly with values that are rounded, but got values ") << values;
   return success();
 }
 
@@ -112,7 +117,10 @@ LogicalResult TileFoldOp::verify() {
     return emitOpError("expected scales with ") << tile.getDimSize(1) << " reduced indices, but got " << scales;
   // fold_c2
   int64_t rows = scales.getFreeExtent() * tile.getDimSize(0);
-  if (!hasShape(getResult().getType(), {rows, tile.getDimSize(1)}) ||
+  Type element = tile.getElementType();
+  if (!(element.isF32() || isHalf(element)) ||
+      cast<VectorType>(getResult().getType()).getElementType() != element ||
+      !hasShape(getResult().getType(), {rows, tile.getDimSize(1)}) ||
       (getOffsets() && !hasShape(getOffsets().getType(), {rows, 1})))
     return emitOpError("expected a result of ")
            << rows << "x" << tile.getDimSize(1) << " and offsets of " << rows << "x1";
@@ -138,19 +146,20 @@ struct ProductOperands {
 /// Constraints (C2) to (C7) of score and accumulate.
 static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int64_t heads) {
   auto small = cast<VectorType>(p.small.getType());
-  bool codes = p.block.isCodes();
+  bool codes = p.block.isCodes(), halves = isHalf(small.getElementType());
   // score_c2, accumulate_c2
-  if (codes != bool(p.scales) || codes != bool(p.sums) || codes != (p.placement != Placement::None))
+  bool sums = bool(p.sums) ? codes : !codes || halves;
+  if (codes != bool(p.scales) || !sums || codes != (p.placement != Placement::None))
     return op->emitOpError("expected scales, sums and a placement exactly with codes, but got ")
            << p.block << " with placement " << stringifyPlacement(p.placement);
   // score_c4, accumulate_c4
   Type element = small.getElementType();
   bool rounded = codes && isSmallInteger(element);
-  if (!rounded && !element.isF32())
-    return op->emitOpError("expected a small operand of f32 or, times codes, i8, ui8 or i16, but got ")
+  if (!rounded && !halves && !element.isF32())
+    return op->emitOpError("expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got ")
            << small << " and " << p.block;
   // score_c3, accumulate_c3
-  if (rounded != bool(p.smallScales))
+  if (rounded != bool(p.smallScales) && !(halves && p.block.isKey()))
     return op->emitOpError("expected scales of the small operand exactly if it is of integers, but got ") << small;
   bool folded = p.placement == Placement::Operand;
   // score_c7, accumulate_c7
@@ -179,7 +188,7 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
            << (folded ? "reduced" : "free") << " index of " << p.block << " with placement "
            << stringifyPlacement(p.placement) << ", but got " << scale;
   int64_t shape[] = {rows, folded ? 1 : scale.getReduceExtent()};
-  for (Value perGroup : {p.sums, p.smallScales})
+  for (Value perGroup : {p.sums, halves ? Value() : p.smallScales})
     if (perGroup && !hasShape(perGroup.getType(), shape))
       return op->emitOpError("expected sums and scales of the small operand of ")
              << shape[0] << "x" << shape[1] << ", but got " << perGroup.getType();
@@ -230,6 +239,28 @@ LogicalResult TileAccumulateOp::verify() {
                        {getWeights(), values, getScales(), getZeros(), getWeightSums(), getWeightScales(), getOffsets(),
                         getPlacement(), getHybrid()},
                        state.getHeads());
+}
+
+LogicalResult TileRingOp::verify() {
+  // ring_c1
+  if (int64_t(getStages()) <= 0 || int64_t(getBytes()) <= 0 || getBytes() % 16)
+    return emitOpError("expected positive stages and bytes a positive multiple of 16, but got ")
+           << int64_t(getStages()) << " and " << int64_t(getBytes());
+  return success();
+}
+
+LogicalResult TileFetchOp::verify() {
+  // fetch_c1
+  if (int64_t(getBytes()) <= 0 || getBytes() % 16)
+    return emitOpError("expected bytes a positive multiple of 16, but got ") << int64_t(getBytes());
+  return success();
+}
+
+LogicalResult TileAwaitOp::verify() {
+  // await_c1
+  if (int64_t(getPending()) < 0)
+    return emitOpError("expected pending not negative, but got ") << int64_t(getPending());
+  return success();
 }
 
 LogicalResult TileScratchOp::verify() {

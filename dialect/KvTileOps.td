@@ -77,12 +77,12 @@ def Kv_TileFoldOp : Kv_TileOp<"fold", [Pure]> {
 
     Constraints:
     - (C1) scales are a block of a scale's type with as many reduced indices as the tile has columns;
-    - (C2) the result has (free groups * rows) x columns, offsets one column;
+    - (C2) the result has (free groups * rows) x columns of the tile's type, f32 or halves, offsets one column;
     - (C3) offsets are there exactly if zeros are, and zeros have the type of scales, f16 or bf16.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$scales, Optional<Kv_BlockType>:$zeros,
+  let arguments = (ins Kv_Tile:$tile, Kv_BlockType:$scales, Optional<Kv_BlockType>:$zeros,
                        DefaultValuedAttr<I64Attr, "0">:$middle);
-  let results = (outs Kv_F32Tile:$result, Optional<Kv_F32Tile>:$offsets);
+  let results = (outs Kv_Tile:$result, Optional<Kv_F32Tile>:$offsets);
   let assemblyFormat = [{
     $tile `,` $scales (`zeros` $zeros^ `middle` $middle)? attr-dict `:` type($tile) `,` type($scales)
     (`zeros` type($zeros)^)? `->` type($result) (`offsets` type($offsets)^)?
@@ -96,19 +96,27 @@ def Kv_TilePrepareOp : Kv_TileOp<"prepare", [Pure]> {
     Cuts each row into groups of `group` elements. `sums` holds the sum of each group: sum(x * (code - o))
     = sum(x * code) - o * sum(x). With an integer result each group is rounded with a scale of its own
     (max / 127 for i8, max / 255 for ui8, max / 32639 for i16), and sums are those of the rounded numbers
-    times their scale.
+    times their scale. With a result of halves each row is rounded with a power of two of its own, and a scale is this
+    power times `factor`; `elements` says what codes the halves will multiply, at whose bits they aim (see
+    codegen/cuda/README.md). Halves stay as they are.
 
     Constraints:
-    - (C1) `values` has the shape of the tile and is f32, i8, ui8 or i16;
-    - (C2) group divides the columns; sums and scales are rows x columns/group;
-    - (C3) scales are there exactly if values are integers.
+    - (C1) `values` has the shape of the tile and is f32, i8, ui8, i16, f16 or bf16; a tile of halves gives halves;
+    - (C2) group divides the columns; sums are rows x columns/group, scales too, or of halves rows x 1;
+    - (C3) scales are there exactly if values are integers or halves that were rounded.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, I64Attr:$group);
+  let arguments = (ins Kv_Tile:$tile, I64Attr:$group, OptionalAttr<TypeAttr>:$elements, OptionalAttr<F32Attr>:$factor);
   let results = (outs Kv_Tile:$values, Kv_F32Tile:$sums, Optional<Kv_F32Tile>:$scales);
   let assemblyFormat = [{
-    $tile `group` $group attr-dict `:` type($tile) `->` type($values) `,`
+    $tile `group` $group (`for` $elements^)? (`factor` $factor^)? attr-dict `:` type($tile) `->` type($values) `,`
     type($sums) (`,` type($scales)^)?
   }];
+  let builders = [
+    OpBuilder<(ins "::mlir::Type":$values, "::mlir::Type":$sums, "::mlir::Type":$scales, "::mlir::Value":$tile,
+                   "::mlir::IntegerAttr":$group), [{
+      build($_builder, $_state, values, sums, scales, tile, group, ::mlir::TypeAttr(), ::mlir::FloatAttr());
+    }]>,
+  ];
   let hasVerifier = 1;
 }
 
@@ -133,9 +141,10 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
 
     Constraints:
     - (C1) query is rows x head_dim, keys a key block 32 x head_dim, the result heads x 32;
-    - (C2) keys that are codes have scales, a placement other than none, and sums; other keys do not;
-    - (C3) query_scales are there exactly if the query is of integers;
-    - (C4) the query is f32 or, times codes, i8, ui8 or i16;
+    - (C2) keys that are codes have scales, a placement other than none, and, unless the query is of halves, sums;
+      other keys do not;
+    - (C3) query_scales are there exactly if the query is of integers, or of halves: heads x 1 then;
+    - (C4) the query is f32, f16, or bf16 or, times codes, i8, ui8 or i16;
     - (C5) scales are a key block of a scale's type whose extents divide those of keys; every token has scales
       of its own with `accumulator` and `result`, every channel with `operand`;
     - (C6) the rows of the query are heads, with `operand` (tokens of scales * heads); query_sums and
@@ -177,12 +186,14 @@ def Kv_TileInitStateOp : Kv_TileOp<"init_state", [MemoryEffects<[MemAlloc, MemWr
 def Kv_TileSoftmaxStepOp : Kv_TileOp<"softmax_step", [MemoryEffects<[MemRead, MemWrite]>]> {
   let summary = "weights of a block; the state is rescaled to the new maximum";
   let description = [{
-    m' = max(m, max of the logits); acc, sum *= 2^(m - m'); result = 2^(logits - m'); sum += the
-    result's row sums. Constraint: (C1) logits are heads x 32 for the state's heads.
+    m' = max(m, max of the logits); acc, sum *= 2^(m - m'); result = 2^(logits - m' + exponent); sum += the
+    result's row sums. With weights of halves the maximum may stay up to 4 below the logits'.
+    Constraint: (C1) logits are heads x 32 for the state's heads, weights f32, f16 or bf16.
   }];
-  let arguments = (ins Kv_StateType:$state, Kv_F32Tile:$logits);
-  let results = (outs Kv_F32Tile:$weights);
-  let assemblyFormat = "$state `,` $logits attr-dict `:` type($state) `,` type($logits) `->` type($weights)";
+  let arguments = (ins Kv_StateType:$state, Kv_F32Tile:$logits, DefaultValuedAttr<I64Attr, "0">:$exponent);
+  let results = (outs Kv_Tile:$weights);
+  let assemblyFormat =
+      "$state `,` $logits (`exponent` $exponent^)? attr-dict `:` type($state) `,` type($logits) `->` type($weights)";
   let hasVerifier = 1;
 }
 
@@ -205,13 +216,15 @@ def Kv_TileAccumulateOp
   let summary = "adds weights times values to the state's output";
   let description = [{
     acc[h, c] += sum over tokens of weight[h, t] * value[t, c], the scales multiplied in at `placement`. Zeros,
-    `hybrid`, folded weights and offsets are as for kv.tile.score.
+    `hybrid`, folded weights and offsets are as for kv.tile.score. Weights of halves count codes in units of the
+    element type (kv.tile.scale_state undoes it).
 
     Constraints:
     - (C1) weights are rows x 32, values a value block 32 x head_dim of the state;
-    - (C2) values that are codes have scales, a placement other than none, and sums; other values do not;
+    - (C2) values that are codes have scales, a placement other than none, and, unless the weights are halves, sums;
+      other values do not;
     - (C3) weight_scales are there exactly if the weights are integers;
-    - (C4) the weights are f32 or, times codes, i8, ui8 or i16;
+    - (C4) the weights are f32, f16 or bf16 or, times codes, i8, ui8 or i16;
     - (C5) scales are a value block of a scale's type whose extents divide those of values; every channel has
       scales of its own with `accumulator` and `result`, every token with `operand`;
     - (C6) the rows of the weights are heads, with `operand` (channels of scales * heads); weight_sums and
@@ -231,6 +244,12 @@ def Kv_TileAccumulateOp
     (`offsets` type($offsets)^)?
   }];
   let hasVerifier = 1;
+}
+
+def Kv_TileScaleStateOp : Kv_TileOp<"scale_state", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "the output that a state has summed, times a constant";
+  let arguments = (ins Kv_StateType:$state, F32Attr:$factor);
+  let assemblyFormat = "$state `by` $factor attr-dict `:` type($state)";
 }
 
 def Kv_TileShiftStateOp : Kv_TileOp<"shift_state", [MemoryEffects<[MemRead, MemWrite]>]> {
@@ -282,14 +301,62 @@ def Kv_TileStoreResultOp : Kv_TileOp<"store_result", [MemoryEffects<[MemRead, Me
   let summary = "writes out = acc / sum and lse = ln 2 * (m + log2 sum)";
   let description = [{
     heads x head_dim outputs from `out_offset` on, one lse per head from `lse_offset` on. A state that has
-    seen no token gives out = 0 and lse = -inf.
+    seen no token gives out = 0 and lse = -inf. The states of all warps of the work item are merged. Sums are of weights
+    times 2^exponent.
   }];
   let arguments = (ins Kv_StateType:$state, Kv_Floats:$out, Index:$out_offset, Kv_Floats:$lse,
-                       Index:$lse_offset);
+                       Index:$lse_offset, DefaultValuedAttr<I64Attr, "0">:$exponent);
   let assemblyFormat = [{
-    $state `,` $out `[` $out_offset `]` `,` $lse `[` $lse_offset `]` attr-dict `:` type($state) `,`
+    $state `,` $out `[` $out_offset `]` `,` $lse `[` $lse_offset `]` (`exponent` $exponent^)? attr-dict `:` type($state) `,`
     type($out) `,` type($lse)
   }];
+}
+
+//===-- Warps ---------------------------------------------------------------------------------===//
+
+def Kv_TileWarpOp : Kv_TileOp<"warp", [Pure]> {
+  let summary = "which of the warps that share a work item this one is";
+  let results = (outs Index:$result);
+  let assemblyFormat = "attr-dict";
+}
+
+def Kv_TileRingOp : Kv_TileOp<"ring", [MemoryEffects<[MemAlloc]>]> {
+  let summary = "memory of a warp for blocks on their way";
+  let description = [{
+    `stages` times `bytes` bytes. Constraint: (C1) stages are positive, bytes a positive multiple of 16.
+  }];
+  let arguments = (ins I64Attr:$stages, I64Attr:$bytes);
+  let results = (outs Kv_Bytes:$memory);
+  let assemblyFormat = "`stages` $stages `bytes` $bytes attr-dict `:` type($memory)";
+  let hasVerifier = 1;
+}
+
+def Kv_TileFetchOp : Kv_TileOp<"fetch", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "starts to copy bytes of the cache into a ring";
+  let description = [{
+    Offsets are in bytes. Constraint: (C1) bytes are a positive multiple of 16.
+  }];
+  let arguments = (ins Kv_Bytes:$source, Index:$offset, Kv_Bytes:$ring, Index:$to, I64Attr:$bytes);
+  let assemblyFormat = [{
+    $source `[` $offset `]` `to` $ring `[` $to `]` `bytes` $bytes attr-dict `:` type($source) `to` type($ring)
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileCommitOp : Kv_TileOp<"commit", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "makes the copies that were started since the last one a group";
+  let assemblyFormat = "attr-dict";
+}
+
+def Kv_TileAwaitOp : Kv_TileOp<"await", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "waits until at most `pending` groups of copies are on their way";
+  let description = [{
+    After it all lanes of the warp see what has arrived, and have done what they were to do before. Constraint: (C1)
+    pending is not negative.
+  }];
+  let arguments = (ins I64Attr:$pending);
+  let assemblyFormat = "`pending` $pending attr-dict";
+  let hasVerifier = 1;
 }
 
 //===-- Writers ------------------------------------------------------------------------------===//

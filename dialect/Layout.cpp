@@ -2,6 +2,8 @@
 // The byte layout of caches.
 #include "dialect/Layout.h"
 
+#include "dialect/Fragments.h"
+
 #include "llvm/Support/MathExtras.h"
 
 using namespace kvcc::kv;
@@ -38,6 +40,10 @@ static BlockLayout layOutBlock(int64_t headDim, unsigned bits) {
   return {{0, side, side, side}, {side, 2 * side, 2 * side, 2 * side}, 2 * side};
 }
 
+int64_t CacheLayout::getBlockBytes(CacheType cache) {
+  return layOutBlock(cache.getHeadDim(), cache.getKey(), cache.getValue()).bytes;
+}
+
 CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   page = layOutBlock(cache.getHeadDim(), cache.getKey(), cache.getValue());
   window = layOutBlock(cache.getHeadDim(), cache.getDtype().getIntOrFloatBitWidth());
@@ -68,23 +74,58 @@ CacheLayout::CacheLayout(CacheType cache, ScheduleAttr schedule) {
   slotBytes = std::max(cache.getKvHeads() * slotHeadBytes, kAlignment);
 }
 
+static Order getScaleOrder(QuantAttr quant, Role role, Order codes) {
+  if (codes == Order::Tiles)
+    return Order::Tiles;
+  return quant.getReducedExtent(role) == 1 ? Order::FragmentColumns : Order::FragmentRows;
+}
+
 Packing kvcc::kv::getScalePacking(QuantAttr quant, Role role, Packing codes) {
   Packing scales;
+  scales.order = getScaleOrder(quant, role, codes.order);
   scales.freeTile = quant.getReducedExtent(role) == 1 ? 1 : codes.freeTile;
   return scales;
 }
 
-int64_t kvcc::kv::getElementIndex(Packing packing, int64_t free, int64_t reduce, int64_t reduceExtent) {
-  int64_t freeTile = packing.freeTile, reduceTile = packing.reduceTile;
-  int64_t tile = (free / freeTile) * (reduceExtent / reduceTile) + reduce / reduceTile;
-  int64_t row = free % freeTile, column = reduce % reduceTile;
-  // The lanes of a free index take the reduction indices in turn.
-  int64_t lanes = std::max<int64_t>(packing.lanes / freeTile, 1);
-  return tile * freeTile * reduceTile + row * reduceTile + column % lanes * (reduceTile / lanes) + column / lanes;
+PackingAttr kvcc::kv::getScalePackingAttr(QuantAttr quant, Role role, PackingAttr codes) {
+  Order order = getScaleOrder(quant, role, codes.getOrder());
+  if (order != Order::Tiles)
+    return PackingAttr::get(quant.getContext(), order);
+  return PackingAttr::get(quant.getContext(), getScalePacking(quant, role, codes).freeTile, 1, 1);
+}
+
+int64_t ElementOrder::getIndex(int64_t free, int64_t reduce) const {
+  if (packing.order == Order::Tiles) {
+    int64_t freeTile = packing.freeTile, reduceTile = packing.reduceTile;
+    int64_t tile = (free / freeTile) * (reduceExtent / reduceTile) + reduce / reduceTile;
+    int64_t row = free % freeTile, column = reduce % reduceTile;
+    // The lanes of a free index take the reduction indices in turn.
+    int64_t lanes = std::max<int64_t>(packing.lanes / freeTile, 1);
+    return tile * freeTile * reduceTile + row * reduceTile + column % lanes * (reduceTile / lanes) + column / lanes;
+  }
+  FragmentElement at(free, reduce);
+  if (packing.order == Order::FragmentRows) // of groups of reduced indices
+    return ((free % 16 / 2) * (freeExtent / 8) + at.u) * reduceExtent + reduce;
+  if (packing.order == Order::FragmentColumns) // of groups of free indices
+    return free * reduceExtent + at.tig * (reduceExtent / 4) + at.n * 2 + at.e;
+  FragmentOrder order(freeExtent, reduceExtent, bits);
+  auto [line, position] = order.getPosition(at.u, at.n);
+  // Numbers are one word a pair.
+  if (bits == 16)
+    return 2 * order.getWord(line * 16 + position, at.lane) + at.e;
+  return 2 * ((line * 16 + position) * 32 + at.lane) + at.e;
 }
 
 /// Calls `visit(bit position in data, first bit of the code, how many bits)` for the pieces of a code.
-template <typename Visit> static void visitPieces(Packing packing, int64_t index, unsigned bits, Visit visit) {
+template <typename Visit>
+static void visitPieces(Packing packing, const FragmentOrder &order, int64_t index, unsigned bits, Visit visit) {
+  if (packing.order == Order::Fragments) {
+    int64_t line = index / (2 * 32 * 16), position = index / (2 * 32) % 16, lane = index / 2 % 32, e = index % 2;
+    for (const CodePiece &piece : getCodePieces(bits, position))
+      visit(32 * order.getWord(line * bits + piece.word, lane) + 16 * e + piece.bit, unsigned(piece.from),
+            unsigned(piece.count));
+    return;
+  }
   int64_t lanes = packing.lanes;
   if (lanes == 1) {
     visit(index * bits, 0u, bits);
@@ -100,8 +141,9 @@ template <typename Visit> static void visitPieces(Packing packing, int64_t index
     visit(bitOfWord(word + 1), low, bits - low);
 }
 
-void kvcc::kv::storeCode(uint8_t *data, Packing packing, int64_t index, unsigned bits, uint8_t code) {
-  visitPieces(packing, index, bits, [&](int64_t at, unsigned first, unsigned count) {
+void ElementOrder::storeCode(uint8_t *data, int64_t index, uint8_t code) const {
+  FragmentOrder order(freeExtent, reduceExtent, bits);
+  visitPieces(packing, order, index, bits, [&](int64_t at, unsigned first, unsigned count) {
     unsigned piece = ((code >> first) & ((1u << count) - 1)) << (at % 8);
     data[at / 8] |= uint8_t(piece);
     if (piece >> 8)
@@ -109,9 +151,10 @@ void kvcc::kv::storeCode(uint8_t *data, Packing packing, int64_t index, unsigned
   });
 }
 
-uint8_t kvcc::kv::loadCode(const uint8_t *data, Packing packing, int64_t index, unsigned bits) {
+uint8_t ElementOrder::loadCode(const uint8_t *data, int64_t index) const {
+  FragmentOrder order(freeExtent, reduceExtent, bits);
   unsigned code = 0;
-  visitPieces(packing, index, bits, [&](int64_t at, unsigned first, unsigned count) {
+  visitPieces(packing, order, index, bits, [&](int64_t at, unsigned first, unsigned count) {
     unsigned raw = data[at / 8];
     if (at % 8 + count > 8)
       raw |= unsigned(data[at / 8 + 1]) << 8;

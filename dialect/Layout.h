@@ -33,6 +33,8 @@ struct VectorLayout {
 struct CacheLayout {
   /// Creates nothing in the context of its arguments, as all functions below: any thread may call them.
   CacheLayout(CacheType cache, ScheduleAttr schedule);
+  /// Of a block of pages, whatever the schedule.
+  static int64_t getBlockBytes(CacheType cache);
 
   BlockLayout page, window;
   int64_t blocksPerPage, pageHeadBytes, pageBytes;
@@ -53,22 +55,37 @@ struct GivenLayout {
 /// What a #kv.packing says. Unlike the attribute it can be made in any thread, whoever uses the context.
 struct Packing {
   int64_t freeTile = 1, reduceTile = 1, lanes = 1;
+  Order order = Order::Tiles;
   Packing() = default;
-  Packing(PackingAttr attr) : freeTile(attr.getFreeTile()), reduceTile(attr.getReduceTile()), lanes(attr.getLanes()) {}
+  Packing(PackingAttr attr)
+      : freeTile(attr.getFreeTile()), reduceTile(attr.getReduceTile()), lanes(attr.getLanes()),
+        order(attr.getOrder()) {}
 };
 
 /// The packing of a quantized format's scales (and zeros), given that of its codes: the free index in tiles
 /// as wide as the codes' tiles; or, where every reduced index has a scale of its own, the reduced index
-/// fastest.
+/// fastest; or what goes with fragments.
 Packing getScalePacking(QuantAttr quant, Role role, Packing codes);
+PackingAttr getScalePackingAttr(QuantAttr quant, Role role, PackingAttr codes);
 
-/// The position of (free, reduce) in the order of `packing`; `reduceExtent` is the size of the reduced
-/// dimension.
-int64_t getElementIndex(Packing packing, int64_t free, int64_t reduce, int64_t reduceExtent);
+/// Where the elements of a block of free x reduce indices lie in the order of a packing.
+class ElementOrder {
+public:
+  ElementOrder(Packing packing, int64_t freeExtent, int64_t reduceExtent, unsigned bits)
+      : packing(packing), freeExtent(freeExtent), reduceExtent(reduceExtent), bits(bits) {}
 
-/// Writes (the bits must be zero before) or reads one code of `bits` bits at an element index.
-void storeCode(uint8_t *data, Packing packing, int64_t index, unsigned bits, uint8_t code);
-uint8_t loadCode(const uint8_t *data, Packing packing, int64_t index, unsigned bits);
+  /// The position of (free, reduce): of a number or a scale in memory, in elements; of a code as storeCode takes it.
+  int64_t getIndex(int64_t free, int64_t reduce) const;
+
+  /// Writes (the bits must be zero before) or reads one code at an index.
+  void storeCode(uint8_t *data, int64_t index, uint8_t code) const;
+  uint8_t loadCode(const uint8_t *data, int64_t index) const;
+
+private:
+  Packing packing;
+  int64_t freeExtent, reduceExtent;
+  unsigned bits;
+};
 
 } // namespace kvcc::kv
 

@@ -44,11 +44,18 @@ bool hasSignedWeights(kv::QuantAttr value, kv::Placement placement);
 /// error grows with the logits, and weights where the error of bytes would show beside that of the codes.
 bool roundsToWords(kv::CacheType cache, kv::Role role, kv::Placement placement, kv::Compute compute);
 
+/// Products of halves count codes in powers of two: a code is 2^-n of its number as a half, of f16 subnormals where
+/// codes are integers. Numbers as they are have n = 0.
+int64_t getUnitExponent(mlir::Type element);
+/// Dynamic shared memory of an attention kernel, 0 where compute is not f16.
+int64_t getSharedBytes(kv::CacheType cache, kv::ScheduleAttr schedule);
+
 /// What a user may decide of a schedule; 0 and "auto" let the pass choose.
 struct ScheduleOptions {
-  std::string compute = "auto"; ///< "auto", "f32", "int16" or "int8"
+  std::string compute = "auto"; ///< "auto", "f32", "f16", "int16" or "int8"
   int64_t page = 0;
   int64_t heads = 0, accumulators = 0;
+  int64_t warps = 0, stages = -1; ///< -1: chooses
   int64_t pageBytes = 0; ///< of every layer, so that one pool serves all; at least what the largest needs
   bool tuned = true;     ///< of a host: take what `kvcc tune` has found, where the user says nothing else
 };
@@ -94,6 +101,8 @@ constexpr llvm::StringLiteral kAccumulatorsAttrName = "kv.accumulators";
 /// On a GPU function: threads of a block.
 constexpr llvm::StringLiteral kThreadsAttrName = "kv.threads";
 /// On a loop whose body indexes registers: must be unrolled by the device compiler.
+/// Warps that share a work item, on tile functions that are lowered to fragments.
+constexpr llvm::StringLiteral kWarpsAttrName = "kv.warps";
 constexpr llvm::StringLiteral kUnrollAttrName = "kv.unroll";
 
 /// The levels that a module passes through.

@@ -101,7 +101,7 @@ def ConvertTileToGpuPass : Pass<"kv-convert-tile-to-gpu", "::mlir::ModuleOp"> {
     func.func @attend(...) attributes {kv.threads = 32 : i64} { %tile = gpu.block_id x ... }
     ```
   }];
-  let dependentDialects = ["::mlir::gpu::GPUDialect", "::mlir::math::MathDialect"];
+  let dependentDialects = ["::mlir::emitc::EmitCDialect", "::mlir::gpu::GPUDialect", "::mlir::math::MathDialect"];
 }
 
 def PlaceScalesPass : Pass<"kv-place-scales", "::mlir::ModuleOp"> {
@@ -131,7 +131,7 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
     Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none, and on each `kv.append` that of the
     kv.attend over the same cache. Packing and page size
     change nothing that is computed; what arithmetic rounds is said at `#kv.schedule`. `auto` is `int16` on a CPU level
-    with products of bytes, and `f32` elsewhere.
+    with products of bytes, `f16` on a GPU with a model of 16 bits, and `f32` elsewhere.
 
     ```mlir
     %0:2 = kv.attend %q, %c {scale = 0.125} : ...
@@ -142,11 +142,13 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"compute", "compute", "std::string", "\"auto\"",
-           "arithmetic of products with codes: auto, f32, int16 or int8">,
+           "arithmetic of products with codes: auto, f32, f16, int16 or int8">,
     Option<"page", "page", "int64_t", "0", "quantized tokens per page; 0 lets the pass choose">,
     Option<"heads", "heads", "int64_t", "0", "query heads that share a pass over the codes; 0 lets the pass choose">,
     Option<"accumulators", "accumulators", "int64_t", "0",
            "vector registers for sums of products with codes; 0 is what the level says">,
+    Option<"warps", "warps", "int64_t", "0", "warps that share a work item on tensor cores; 0 lets the pass choose">,
+    Option<"stages", "stages", "int64_t", "-1", "blocks that a warp has on their way; -1 lets the pass choose">,
     Option<"page_bytes", "page-bytes", "int64_t", "0", "bytes of a page; 0: as many as it needs">];
 }
 

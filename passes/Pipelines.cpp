@@ -5,7 +5,6 @@
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Conversion/VectorToLLVM/ConvertVectorToLLVMPass.h"
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
-#include "mlir/Dialect/EmitC/Transforms/Passes.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
@@ -41,7 +40,6 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
     manager.addPass(createLoopInvariantCodeMotionPass());
     manager.addPass(createConvertGpuToEmitcPass());
     manager.addPass(createCSEPass());
-    manager.addPass(emitc::createFormExpressionsPass());
     return;
   }
   manager.addPass(memref::createExpandStridedMetadataPass());

@@ -4,6 +4,7 @@
 
 #include "dialect/Layout.h"
 #include "mlir/IR/Remarks.h"
+#include "passes/TargetInfo.h"
 
 using namespace mlir;
 using namespace kvcc::kv;
@@ -40,22 +41,63 @@ bool kvcc::roundsToWords(CacheType cache, Role role, Placement placement, Comput
          (hasSignedWeights(value, placement) && !cache.getWindow().getSink());
 }
 
+/// Blocks that each warp has on their way: two at least, and as many as let three blocks of threads share a
+/// multiprocessor. Numbers as they are go to registers at once.
+static int64_t chooseStages(CacheType cache, StringRef arch, int64_t warps) {
+  if (!cache.getKey().isQuantized() && !cache.getValue().isQuantized())
+    return 0;
+  constexpr int64_t kBlocks = 3, kReserved = 1024, kMaxStages = 4;
+  const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
+  int64_t shared = (gpu ? gpu->sharedBytes : 100 << 10) / kBlocks - kReserved;
+  return std::clamp<int64_t>(shared / (warps * CacheLayout::getBlockBytes(cache)), 2, kMaxStages);
+}
+
 /// Codes that no product of integers takes.
 static bool hasFloatBytes(CacheType cache) {
   return llvm::any_of(ArrayRef{cache.getKey(), cache.getValue()},
                       [](QuantAttr quant) { return isa<Float8E4M3FNType>(quant.getElement()); });
 }
 
+int64_t kvcc::getUnitExponent(Type element) {
+  if (isa<IntegerType>(element))
+    return 24;
+  if (isa<Float8E4M3FNType>(element))
+    return 8;
+  return isa<Float4E2M1FNType>(element) ? 14 : 0;
+}
+
+/// Rows of the buffer in which the warps of a work item merge their outputs are this much longer than a head, so that
+/// lanes of a warp write to different banks.
+static constexpr int64_t kMergePad = 4;
+
+int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
+  if (schedule.getCompute() != Compute::F16)
+    return 0;
+  int64_t ring = schedule.getStages() * CacheLayout(cache, schedule).page.bytes;
+  // Per warp and head: outputs, maximum, sum.
+  int64_t merge = schedule.getHeads() * (cache.getHeadDim() + kMergePad + 2) * int64_t(sizeof(float));
+  return schedule.getWarps() * std::max(ring, merge);
+}
+
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
                                         StringRef arch, StringRef wanted) {
   const kvcc::CpuLevel *level = kind == TargetKind::Cpu ? kvcc::findCpuLevel(arch) : nullptr;
+  bool halves = kind == TargetKind::Cuda && !cache.getDtype().isF32();
+  if (wanted == "auto" && halves)
+    return Compute::F16;
   if (wanted == "auto")
     return level && level->hasByteProducts() && !hasFloatBytes(cache) ? Compute::Int16 : Compute::F32;
   std::optional<Compute> compute = symbolizeCompute(wanted);
   if (!compute)
-    return emitError() << "expected compute auto, f32, int16 or int8, but got " << wanted;
+    return emitError() << "expected compute auto, f32, f16, int16 or int8, but got " << wanted;
+  if (*compute == Compute::F16 && !halves)
+    return emitError() << "expected compute f16 with a cuda target and a dtype of 16 bits, but got "
+                       << (kind == TargetKind::Cuda ? "dtype f32" : "a CPU");
+  if (*compute == Compute::F16)
+    return *compute;
   if (*compute != Compute::F32 && !level)
-    return emitError() << "expected compute auto or f32 for "
+    return emitError() << "expected compute auto, f32"
+                       << (halves ? " or f16" : "") << " for "
                        << (kind == TargetKind::Cuda ? "a cuda target" : "an unknown CPU level") << ", but got "
                        << wanted;
   if (*compute != Compute::F32 && hasFloatBytes(cache))
@@ -75,20 +117,30 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
     emitError() << "expected heads that divide the " << group << " query heads of a KV head, but got " << heads;
     return {};
   }
-  // A CPU keeps an accumulator per head beside unpacked codes. A GPU lane keeps heads * head_dim / 32 outputs in
-  // registers, of which 32 leave room for the rest; with more than four heads ptxas spills the partial sums.
+  // A CPU keeps an accumulator per head beside unpacked codes. Tensor cores take eight heads at once. Without them a GPU
+  // lane keeps heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
+  // heads ptxas spills the partial sums.
+  bool fragments = *compute == Compute::F16;
   if (!heads)
-    heads = chooseHeads(group, cpu ? 8 : 4);
+    heads = chooseHeads(group, cpu || fragments ? 8 : 4);
   // CPU: four neighbouring lanes share a free index, so that their codes make the 32 bits that a dot product adds up;
-  // 64 lanes are a vector of 512 bits, or several shorter ones. GPU: a lane owns a free index and reads its 32 codes as
-  // words beside its neighbours'.
+  // 64 lanes are a vector of 512 bits, or several shorter ones. GPU: fragments; or a lane owns a free index and reads
+  // its 32 codes as words beside its neighbours'.
   auto packing = [&](int64_t freeTile, int64_t reduceTile, int64_t lanes) {
-    return PackingAttr::get(context, freeTile, reduceTile, lanes);
+    return fragments ? PackingAttr::get(context, Order::Fragments)
+                     : PackingAttr::get(context, freeTile, reduceTile, lanes);
   };
   PackingAttr codes = cpu ? packing(16, 32, 64) : packing(32, 32, 32);
   PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
+  int64_t warps = 1, stages = 0;
+  if (fragments) {
+    warps = options.warps ? options.warps : 4;
+    stages = options.stages;
+    if (stages < 0)
+      stages = chooseStages(cache, arch, warps);
+  }
   auto schedule = ScheduleAttr::getChecked(emitError, context, heads, options.page ? options.page : 128, *compute,
-                                           codes, codes, floats, options.accumulators, options.pageBytes);
+                                           codes, codes, floats, options.accumulators, options.pageBytes, warps, stages);
   if (!schedule || !options.pageBytes)
     return schedule;
   if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {
@@ -101,6 +153,8 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
 
 static StringRef explain(Compute compute) {
   switch (compute) {
+  case Compute::F16:
+    return "f16 products: tensor cores take codes as subnormal halves, and what multiplies them as halves";
   case Compute::F32:
     return "f32 products: nothing is rounded";
   case Compute::Int16:
@@ -120,7 +174,14 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     FailureOr<TargetAttr> target = kvcc::getTarget(getOperation());
     if (failed(target))
       return signalPassFailure();
-    kvcc::ScheduleOptions options{compute, page, heads, accumulators, page_bytes};
+    kvcc::ScheduleOptions options;
+    options.compute = compute;
+    options.page = page;
+    options.heads = heads;
+    options.accumulators = accumulators;
+    options.warps = warps;
+    options.stages = stages;
+    options.pageBytes = page_bytes;
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();

@@ -3,6 +3,7 @@
 #include "passes/Passes.h"
 #include "passes/TileBuilder.h"
 
+#include <cmath>
 #include <numbers>
 
 using namespace mlir;
@@ -43,7 +44,8 @@ class AttendBuilder {
 public:
   AttendBuilder(AttendOp attend, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
       : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()), layout(cache, schedule),
-        blocks(blocks), b(b), ix{b}, args(args), queryHeads(attend.getQueryHeads()), heads(schedule.getHeads()) {}
+        blocks(blocks), b(b), ix{b}, args(args), queryHeads(attend.getQueryHeads()), heads(schedule.getHeads()),
+        halves(schedule.getCompute() == Compute::F16), exponent(chooseExponent()) {}
 
   void build() {
     Value firstHead = ix.mul(args[Tile], heads);
@@ -54,18 +56,24 @@ public:
     computeRanges();
 
     state = TileInitStateOp::create(b, StateType::get(b.getContext(), heads, cache.getHeadDim()));
-    Value row = ix.add(ix.mul(args[Seq], queryHeads), firstHead);
-    Value query =
-        TileLoadQueryOp::create(b, tileType(cache.getHeadDim()), args[Query], ix.mul(row, cache.getHeadDim()),
-                                b.getF32FloatAttr(float(attend.getScale().convertToDouble() * std::numbers::log2e)));
+    queryRow = ix.add(ix.mul(args[Seq], queryHeads), firstHead);
+    warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
+    Value query = loadQuery(/*scaled=*/!halves);
     buildPageLoop(query);
     buildWindowLoop(query);
 
     Value outRow = ix.add(ix.mul(ix.add(ix.mul(args[Split], args[Batch]), args[Seq]), queryHeads), firstHead);
-    TileStoreResultOp::create(b, state, args[Out], ix.mul(outRow, cache.getHeadDim()), args[Lse], outRow);
+    TileStoreResultOp::create(b, state, args[Out], ix.mul(outRow, cache.getHeadDim()), args[Lse], outRow, exponent);
   }
 
 private:
+  float getScale() { return float(attend.getScale().convertToDouble() * std::numbers::log2e); }
+  /// Halves are of the query as it is: its scale multiplies the logits.
+  Value loadQuery(bool scaled) {
+    return TileLoadQueryOp::create(b, tileType(cache.getHeadDim()), args[Query],
+                                   ix.mul(queryRow, cache.getHeadDim()), b.getF32FloatAttr(scaled ? getScale() : 1));
+  }
+
   VectorType tileType(int64_t columns, Type element = {}) {
     return VectorType::get({heads, columns}, element ? element : b.getF32Type());
   }
@@ -99,11 +107,30 @@ private:
   /// With integer arithmetic, rounds to `integer`.
   Prepared prepare(Value tile, int64_t group, Type integer) {
     auto type = cast<VectorType>(tile.getType());
+    assert(!halves && "expected integers or f32");
     bool rounded = schedule.getCompute() != Compute::F32;
     auto perGroup = VectorType::get({type.getDimSize(0), type.getDimSize(1) / group}, b.getF32Type());
     VectorType values = rounded ? VectorType::get(type.getShape(), integer) : type;
     auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile, b.getI64IntegerAttr(group));
     return {op.getValues(), op.getSums(), op.getScales(), {}};
+  }
+
+  /// The same as halves, for a block of `element`. Of a query, its scale goes into the scales.
+  Prepared prepareHalves(Value tile, int64_t group, Type element) {
+    auto type = cast<VectorType>(tile.getType());
+    bool isQuery = type.getElementType().isF32();
+    auto f32Type = [&](int64_t columns) { return VectorType::get({type.getDimSize(0), columns}, b.getF32Type()); };
+    auto op = TilePrepareOp::create(b, VectorType::get(type.getShape(), getHalf(element)),
+                                    f32Type(type.getDimSize(1) / group), isQuery ? f32Type(1) : Type(), tile,
+                                    b.getI64IntegerAttr(group), TypeAttr::get(element),
+                                    isQuery ? b.getF32FloatAttr(getScale()) : FloatAttr());
+    return {op.getValues(), op.getSums(), op.getScales(), {}};
+  }
+  /// What multiplies a block of `element` on tensor cores.
+  Type getHalf(Type element) { return element.isBF16() ? element : b.getF16Type(); }
+  /// Whether the sums of what multiplies codes are needed: codes do not count from zero.
+  static bool needsSums(QuantAttr quant, Placement placement) {
+    return isa<IntegerType>(quant.getElement()) && !(placement == Placement::Operand && quant.hasZeros());
   }
 
   /// A side of a page block, and where its scales go.
@@ -112,12 +139,12 @@ private:
     Placement placement;
     Value data, scales, zeros, norms;
   };
-  Side loadSide(Role role, Value at) {
+  Side loadSide(Role role, Value memory, Value at) {
     bool isKey = role == Role::Key;
     const SideLayout &page = isKey ? layout.page.key : layout.page.value;
     const SideTypes &types = isKey ? blocks.key : blocks.value;
     QuantAttr quant = isKey ? cache.getKey() : cache.getValue();
-    auto load = [&](BlockType type, int64_t offset) { return loadBlock(type, args[Pages], ix.add(at, offset)); };
+    auto load = [&](BlockType type, int64_t offset) { return loadBlock(type, memory, ix.add(at, offset)); };
     return {quant,
             isKey ? *attend.getKeyScales() : *attend.getValueScales(),
             load(types.data, page.data),
@@ -140,9 +167,11 @@ private:
   Folded fold(Value tile, const Side &side) {
     auto type = cast<VectorType>(tile.getType());
     int64_t rows = type.getDimSize(0) * cast<BlockType>(side.scales.getType()).getFreeExtent();
-    auto fold = TileFoldOp::create(b, VectorType::get({rows, type.getDimSize(1)}, b.getF32Type()),
+    // Halves take codes as they are, from zero.
+    int64_t middle = side.zeros && !halves ? int64_t(1) << (side.quant.getBits() - 1) : 0;
+    auto fold = TileFoldOp::create(b, VectorType::get({rows, type.getDimSize(1)}, type.getElementType()),
                                    side.zeros ? VectorType::get({rows, 1}, b.getF32Type()) : Type(), tile, side.scales,
-                                   side.zeros, side.zeros ? int64_t(1) << (side.quant.getBits() - 1) : 0);
+                                   side.zeros, middle);
     return {fold.getResult(), fold.getOffsets()};
   }
 
@@ -159,6 +188,8 @@ private:
   /// with a token that has much of all weight: its value is often next to nothing, and the others of the block would be
   /// rounded to its measure.
   void accumulate(Value allWeights, const Side &values) {
+    if (halves)
+      return accumulateHalves(allWeights, values);
     Value weights = foldNorms(allWeights, values);
     QuantAttr quant = values.quant;
     Folded folded{weights, {}};
@@ -184,6 +215,30 @@ private:
     accumulateAs(b.getI16Type());
     b.setInsertionPointToStart(branch.elseBlock());
     accumulateAs(integer);
+  }
+
+  void accumulateHalves(Value weights, const Side &values) {
+    weights = foldNorms(weights, values);
+    Prepared small{weights, {}, {}, {}};
+    if (values.quant.isQuantized()) {
+      bool folds = values.placement == Placement::Operand;
+      Value offsets;
+      if (folds) {
+        // Bits of codes are in the weights before scales are, and zeros multiply the weights alone.
+        small = prepareHalves(weights, kBlockTokens, values.quant.getElement());
+        Folded folded = fold(small.values, values);
+        offsets = folded.offsets;
+        small = {folded.tile, {}, {}, {}};
+      }
+      if (!folds || needsSums(values.quant, values.placement))
+        small = prepareHalves(small.values, folds ? kBlockTokens : values.quant.getGroupTokens(),
+                              values.quant.getElement());
+      small.offsets = offsets;
+    }
+    bool sums = values.quant.isQuantized() && needsSums(values.quant, values.placement);
+    TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values),
+                             sums ? small.sums : Value(), Value(), small.offsets, attend.getValueScalesAttr(),
+                             isHybrid(values));
   }
 
   UnitAttr isHybrid(const Side &side) { return side.quant.getMap() == Map::Hybrid ? b.getUnitAttr() : UnitAttr(); }
@@ -217,36 +272,104 @@ private:
     Value centre;
     if (factors >= 0)
       query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, factors));
-    if (means >= 0)
-      centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], ix.add(slot, means));
+    if (means >= 0) {
+      Value scaled = query;
+      if (halves) { // the query has no scale yet
+        scaled = loadQuery(/*scaled=*/true);
+        if (factors >= 0)
+          scaled = TileScaleChannelsOp::create(b, query.getType(), scaled, args[Slots], ix.add(slot, factors));
+      }
+      centre = TileDotChannelsOp::create(b, tileType(1), scaled, args[Slots], ix.add(slot, means));
+    }
     if (auto rotation = key.getTransform<HadamardAttr>())
       query = TileRotateOp::create(b, query.getType(), query, rotation.getSize());
     bool folds = *attend.getKeyScales() == Placement::Operand;
     Prepared prepared{query, {}, {}, {}};
-    if (key.isQuantized() && !folds)
+    if (halves)
+      prepared = prepareHalves(query, key.isQuantized() && !folds ? key.getGroupChannels() : cache.getHeadDim(),
+                               key.getElement());
+    else if (key.isQuantized() && !folds)
       prepared = prepare(query, key.getGroupChannels(), queryInteger());
 
-    loop(first, ix.min(last, pageBlocks), [&](Value block) {
-      Value at = getPageBlock(ix, layout, args[Table], ix.mul(sequence, args[TableStride]), kvHead, block);
-      Side keys = loadSide(Role::Key, at);
-      Prepared small = prepared;
-      if (folds) {
-        Folded folded = fold(query, keys);
-        small = prepare(folded.tile, cache.getHeadDim(), queryInteger());
-        small.offsets = folded.offsets;
-      }
-      Value logits =
-          TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys),
-                              small.sums, small.scales, small.offsets, attend.getKeyScalesAttr(), isHybrid(keys));
-      logits = foldNorms(logits, keys);
-      // Blocks are partial only where nothing is recent: tokens are quantized one by one, or later than the query's.
-      if (!cache.getWindow().getRecent())
-        logits = TileMaskOp::create(b, logits.getType(), logits, ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
-      Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
-      Side values = loadSide(Role::Value, at);
-      accumulate(weights, values);
-    });
+    Value start = ix.add(first, warp), end = ix.min(last, pageBlocks);
+    if (schedule.getStages())
+      buildStagedLoop(start, end,
+                      [&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
+    else
+      loop(start, end, [&](Value block) { buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared); });
+    if (halves && kvcc::getUnitExponent(cache.getValue().getElement()))
+      TileScaleStateOp::create(
+          b, state, b.getF32FloatAttr(float(std::exp2(kvcc::getUnitExponent(cache.getValue().getElement())))));
     restore(centre);
+  }
+
+  Value getBlockAt(Value block) {
+    return getPageBlock(ix, layout, args[Table], ix.mul(sequence, args[TableStride]), kvHead, block);
+  }
+
+  /// A loop over the blocks of this warp, each copied to memory of the warp some iterations before it is needed.
+  void buildStagedLoop(Value start, Value end, function_ref<void(Value block, Value memory, Value at)> body) {
+    int64_t stages = schedule.getStages(), bytes = layout.page.bytes;
+    Type memoryType = MemRefType::get({ShapedType::kDynamic}, b.getI8Type());
+    Value ring = TileRingOp::create(b, memoryType, b.getI64IntegerAttr(stages), b.getI64IntegerAttr(bytes));
+    auto fetch = [&](Value block, Value stage) {
+      ix.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, end), [&] {
+        TileFetchOp::create(b, args[Pages], getBlockAt(block), ring, ix.mul(stage, bytes), b.getI64IntegerAttr(bytes));
+      });
+      TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
+    };
+    for (int64_t i = 0; i + 1 < stages; ++i)
+      fetch(ix.add(start, i * schedule.getWarps()), ix.constant(i));
+    auto op = scf::ForOp::create(b, start, end, ix.constant(schedule.getWarps()), ValueRange{ix.constant(0)});
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(op.getBody());
+    Value block = op.getInductionVar(), stage = op.getRegionIterArg(0);
+    auto is = [&](Value x, int64_t y) {
+      return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, x, ix.constant(y)).getResult();
+    };
+    TileAwaitOp::create(b, b.getI64IntegerAttr(std::max<int64_t>(stages - 2, 0)));
+    // What was computed last is done with: its memory takes the block that is needed last.
+    if (stages > 1)
+      fetch(ix.add(block, (stages - 1) * schedule.getWarps()),
+            ix.select(is(stage, 0), ix.constant(stages - 1), ix.sub(stage, ix.constant(1))));
+    body(block, ring, ix.mul(stage, bytes));
+    scf::YieldOp::create(b, ix.select(is(stage, stages - 1), ix.constant(0), ix.add(stage, 1)));
+  }
+
+  /// A block of quantized tokens.
+  void buildPageBlock(Value block, Value memory, Value at, Value query, const Prepared &prepared) {
+    QuantAttr key = cache.getKey();
+    Side keys = loadSide(Role::Key, memory, at);
+    Prepared small = prepared;
+    if (keys.placement == Placement::Operand) {
+      Folded folded = fold(halves ? prepared.values : query, keys);
+      if (!halves)
+        small = prepare(folded.tile, cache.getHeadDim(), queryInteger());
+      else if (needsSums(key, keys.placement))
+        small = prepareHalves(folded.tile, cache.getHeadDim(), key.getElement());
+      else
+        small.sums = {};
+      small.values = halves ? folded.tile : small.values;
+      small.scales = halves ? prepared.scales : small.scales;
+      small.offsets = folded.offsets;
+    }
+    if (halves && !(key.isQuantized() && needsSums(key, keys.placement)))
+      small.sums = {};
+    Value logits =
+        TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys), small.sums,
+                            small.scales, small.offsets, attend.getKeyScalesAttr(), isHybrid(keys));
+    logits = foldNorms(logits, keys);
+    // Blocks are partial only where nothing is recent: tokens are quantized one by one, or later than the query's.
+    if (!cache.getWindow().getRecent())
+      logits = TileMaskOp::create(b, logits.getType(), logits, ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
+    Value weights = softmaxStep(logits, cache.getValue().getElement());
+    accumulate(weights, loadSide(Role::Value, memory, at));
+  }
+
+  /// Weights of a block, for values of `element`.
+  Value softmaxStep(Value logits, Type element) {
+    return TileSoftmaxStepOp::create(b, tileType(kBlockTokens, halves ? getHalf(element) : Type()), state, logits,
+                                     exponent);
   }
 
   /// One block of full-precision tokens after the other; the last of each window may be partial.
@@ -254,7 +377,13 @@ private:
     if (!layout.sinkBlocks && !layout.recentBlocks)
       return;
     auto none = PlacementAttr::get(b.getContext(), Placement::None);
-    loop(ix.monus(first, pageBlocks), ix.monus(last, pageBlocks), [&](Value block) {
+    Value queryScales;
+    if (halves) {
+      Prepared prepared = prepareHalves(query, cache.getHeadDim(), cache.getDtype());
+      query = prepared.values;
+      queryScales = prepared.scales;
+    }
+    loop(ix.add(ix.monus(first, pageBlocks), warp), ix.monus(last, pageBlocks), [&](Value block) {
       Value isSink = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, sinkBlocks);
       Value recent = ix.sub(block, sinkBlocks);
       Value ring = ix.rem(ix.add(pageBlocks, recent), std::max<int64_t>(layout.recentBlocks, 1));
@@ -264,17 +393,29 @@ private:
       Value valid = arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
                                             ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
       Value keys = loadBlock(blocks.key.window, args[Slots], ix.add(at, layout.window.key.data));
-      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), Value(),
+      Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), queryScales,
                                          Value(), none, UnitAttr());
       logits = TileMaskOp::create(b, logits.getType(), logits, valid);
-      Value weights = TileSoftmaxStepOp::create(b, logits.getType(), state, logits);
+      Value weights = softmaxStep(logits, cache.getDtype());
       Value values = loadBlock(blocks.value.window, args[Slots], ix.add(at, layout.window.value.data));
       TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none,
                                UnitAttr());
     });
   }
 
-  void loop(Value from, Value to, function_ref<void(Value)> body) { ix.loop(from, to, ix.constant(1), body); }
+  void loop(Value from, Value to, function_ref<void(Value)> body) {
+    ix.loop(from, to, ix.constant(schedule.getWarps()), body);
+  }
+
+  /// Weights are 2^exponent of what they are, so that small ones are halves too: as large as leaves room for what folds
+  /// into them.
+  int64_t chooseExponent() {
+    if (!halves)
+      return 0;
+    QuantAttr value = cache.getValue();
+    bool folds = *attend.getValueScales() == Placement::Operand || value.getTransform<TokenNormAttr>();
+    return folds ? 6 : 10;
+  }
 
   AttendOp attend;
   CacheType cache;
@@ -285,7 +426,9 @@ private:
   IndexBuilder ix;
   ValueRange args;
   int64_t queryHeads, heads;
-  Value kvHead, sequence, slot, state;
+  bool halves; ///< products on tensor cores, by several warps
+  int64_t exponent;
+  Value queryRow, warp, kvHead, sequence, slot, state;
   Value quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
 };
 
@@ -297,7 +440,8 @@ void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
     Value row = ix.add(ix.mul(part, args[Rows]), args[Row]);
     TileMergeStepOp::create(b, state, args[Outs], ix.mul(row, headDim), args[Lses], row);
   });
-  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[Row], headDim), args[MergedLse], args[Row]);
+  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[Row], headDim), args[MergedLse], args[Row],
+                            /*exponent=*/0);
 }
 
 LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
@@ -321,6 +465,8 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
                                        3);
   if (int64_t accumulators = attend.getSchedule()->getAccumulators())
     tiled->setAttr(kvcc::kAccumulatorsAttrName, builder.getI64IntegerAttr(accumulators));
+  if (attend.getSchedule()->getCompute() == Compute::F16)
+    tiled->setAttr(kvcc::kWarpsAttrName, builder.getI64IntegerAttr(attend.getSchedule()->getWarps()));
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(attend.getLoc(), &tiled.front());
   AttendBuilder(attend, *blocks, b, tiled.getArguments()).build();
   func::ReturnOp::create(b);

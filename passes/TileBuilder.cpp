@@ -38,7 +38,7 @@ FailureOr<BlockTypes> kvcc::kv::chooseBlockTypes(Operation *op, CacheType cache,
     if (quant.isQuantized())
       types.scales = block(role, kBlockTokens / quant.getGroupTokens(), cache.getHeadDim() / quant.getGroupChannels(),
                            quant.getScale(),
-                           PackingAttr::get(quant.getContext(), getScalePacking(quant, role, codes).freeTile, 1, 1));
+                           getScalePackingAttr(quant, role, codes));
     // One number per token, which a product along the tokens reduces.
     if (auto norm = quant.getTransform<TokenNormAttr>())
       types.norms = block(Role::Value, kBlockTokens, 1, norm.getType(), PackingAttr::get(quant.getContext(), 1, 1, 1));

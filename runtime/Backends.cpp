@@ -9,7 +9,7 @@
 using namespace llvm;
 using namespace kvcc;
 
-/// Threads of a block in every CUDA kernel: one warp per work item.
+/// Threads of a block of all kernels but attention's: one warp per work item.
 static constexpr unsigned kWarp = 32;
 
 namespace {
@@ -82,35 +82,42 @@ SmallVector<void *, 16> pointersTo(ArrayRef<KernelArg> args) {
 
 class CudaHostBackend : public Backend {
 public:
-  explicit CudaHostBackend(std::unique_ptr<CudaHostModule> module) : module(std::move(module)) {}
+  CudaHostBackend(std::unique_ptr<CudaHostModule> module, CudaBlock attend)
+      : module(std::move(module)), attend(attend) {}
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     auto pointers = pointersTo(args);
-    return module->launch(shapeOf(kernel).name, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])}, kWarp,
-                          pointers, options.seed);
+    CudaBlock block = kernel == Kernel::Attend ? attend : CudaBlock{kWarp, 0};
+    return module->launch(shapeOf(kernel).name, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])},
+                          block.threads, pointers, options.seed, block.sharedBytes);
   }
   int64_t getParallelism(unsigned) const override { return 4; }
 
 private:
   std::unique_ptr<CudaHostModule> module;
+  CudaBlock attend;
 };
 
 class CudaBackend : public Backend {
 public:
-  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels)
-      : context(std::move(context)), kernels(std::move(kernels)) {}
+  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend)
+      : context(std::move(context)), kernels(std::move(kernels)), attend(attend) {}
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     CudaLaunch shape;
     for (size_t i = 0; i < 3; ++i)
       shape.grid[i] = unsigned(grid[i]);
-    shape.block = {kWarp, 1, 1};
+    CudaBlock block = kernel == Kernel::Attend ? attend : CudaBlock{kWarp, 0};
+    shape.block = {block.threads, 1, 1};
+    shape.dynamicSharedBytes = block.sharedBytes;
     shape.stream = options.stream;
     auto pointers = pointersTo(args);
     return kernels[size_t(kernel)].launch(shape, pointers);
   }
-  /// One-warp blocks: eight of them per multiprocessor hide the latency of loads.
-  int64_t getParallelism(unsigned) const override { return 8 * int64_t(context->device().multiprocessors); }
+  /// Eight blocks of one warp on a multiprocessor hide the latency of loads; of larger ones, three fit into it.
+  int64_t getParallelism(unsigned) const override {
+    return (attend.threads == kWarp ? 8 : 3) * int64_t(context->device().multiprocessors);
+  }
 
   Expected<std::shared_ptr<const float>> upload(ArrayRef<float> numbers) const override {
     auto buffer = DeviceBuffer::allocate(context, numbers.size() * sizeof(float));
@@ -135,6 +142,7 @@ public:
 private:
   std::shared_ptr<CudaContext> context;
   SmallVector<CudaKernel, 3> kernels; ///< by Kernel
+  CudaBlock attend;
 };
 
 } // namespace
@@ -153,17 +161,18 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCpuBackend(StringRef bytes, ThreadP
   return std::make_unique<CpuBackend>(std::move(*object), functions, pool);
 }
 
-Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes) {
+Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes, CudaBlock attend) {
   SmallVector<std::string> names;
   for (const KernelShape &shape : kKernels)
     names.push_back(shape.name.str());
   auto module = CudaHostModule::loadObject(bytes, names);
   if (!module)
     return module.takeError();
-  return std::make_unique<CudaHostBackend>(std::move(*module));
+  return std::make_unique<CudaHostBackend>(std::move(*module), attend);
 }
 
-Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Target &target) {
+Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Target &target,
+                                                         CudaBlock attend) {
   auto driver = CudaDriver::load();
   if (!driver)
     return withKind(ErrorKind::Unavailable, driver.takeError());
@@ -180,5 +189,9 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
       return kernel.takeError();
     kernels.push_back(std::move(*kernel));
   }
-  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels));
+  constexpr unsigned kAlwaysAllowed = 48 << 10;
+  if (attend.sharedBytes > kAlwaysAllowed)
+    if (Error error = kernels[size_t(Kernel::Attend)].setMaxDynamicShared(attend.sharedBytes))
+      return std::move(error);
+  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend);
 }

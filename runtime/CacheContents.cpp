@@ -36,13 +36,16 @@ public:
     if (quant.isQuantized()) {
       quantizer.emplace(quant, saturates);
       scaleBytes = quant.getScale().getIntOrFloatBitWidth() / 8;
-      Packing scalePacking = getScalePacking(quant, role, packing);
       int64_t reducedGroups = reduceExtent / quant.getReducedExtent(role);
+      int64_t freeExtent = isKey ? kBlockTokens : headDim;
+      int64_t freeGroups = freeExtent / (quant.getGroupSize() / quant.getReducedExtent(role));
+      ElementOrder scales(getScalePacking(quant, role, packing), freeGroups, reducedGroups,
+                          quant.getScale().getIntOrFloatBitWidth());
       for (int64_t t = 0; t < kBlockTokens; ++t)
         for (int64_t c = 0; c < headDim; ++c) {
           int64_t groupToken = t / quant.getGroupTokens(), groupChannel = c / quant.getGroupChannels();
-          scaleAt.push_back(int32_t(isKey ? getElementIndex(scalePacking, groupToken, groupChannel, reducedGroups)
-                                          : getElementIndex(scalePacking, groupChannel, groupToken, reducedGroups)));
+          scaleAt.push_back(int32_t(isKey ? scales.getIndex(groupToken, groupChannel)
+                                          : scales.getIndex(groupChannel, groupToken)));
         }
     }
     if (auto norm = quant.getTransform<TokenNormAttr>()) {
@@ -87,13 +90,13 @@ public:
 
 private:
   BlockSide(Role role, mlir::Type element, unsigned bits, Packing packing, int64_t headDim, bool saturates)
-      : isKey(role == Role::Key), saturates(saturates), element(element), packing(packing), headDim(headDim),
-        reduceExtent(isKey ? headDim : kBlockTokens), bits(bits) {
+      : isKey(role == Role::Key), saturates(saturates), element(element), headDim(headDim),
+        reduceExtent(isKey ? headDim : kBlockTokens), bits(bits),
+        order(packing, isKey ? kBlockTokens : headDim, reduceExtent, bits) {
     // Asked for every element: looked up.
     for (int64_t t = 0; t < kBlockTokens; ++t)
       for (int64_t c = 0; c < headDim; ++c)
-        elementAt.push_back(int32_t(isKey ? getElementIndex(packing, t, c, reduceExtent)
-                                          : getElementIndex(packing, c, t, reduceExtent)));
+        elementAt.push_back(int32_t(isKey ? order.getIndex(t, c) : order.getIndex(c, t)));
   }
 
   static int64_t largest(ArrayRef<float> numbers) {
@@ -152,7 +155,7 @@ private:
         } else {
           code = quantizer->encode(number, parameters);
         }
-        storeCode(memory.data, packing, elementIndex(t, c), bits, code);
+        order.storeCode(memory.data, elementIndex(t, c), code);
       }
     return std::nullopt;
   }
@@ -162,7 +165,7 @@ private:
       unsigned bytes = bits / 8;
       return decodeFloat(element, loadBits(memory.data + elementIndex(token, channel) * bytes, bytes));
     }
-    uint8_t code = loadCode(memory.data, packing, elementIndex(token, channel), bits);
+    uint8_t code = order.loadCode(memory.data, elementIndex(token, channel));
     return quantizer->decode(code, loadParameters(token, channel, memory));
   }
 
@@ -178,11 +181,11 @@ private:
   bool isKey, saturates;
   QuantAttr quant; ///< null for numbers as they are
   mlir::Type element, normType;
-  Packing packing;
   int64_t headDim, reduceExtent;
+  unsigned bits, scaleBytes = 0, normBytes = 0;
+  ElementOrder order;
   std::vector<int32_t> elementAt, scaleAt; ///< [token][channel]
   std::optional<Quantizer> quantizer;
-  unsigned bits, scaleBytes = 0, normBytes = 0;
   bool hasZeros = false;
 };
 

@@ -24,7 +24,10 @@ Program::Program(Plan plan, std::unique_ptr<Backend> backend) : plan(std::move(p
   }
 }
 
-static Expected<std::unique_ptr<Backend>> loadBackend(const Target &target, StringRef bytes, ThreadPool &pool) {
+static Expected<std::unique_ptr<Backend>> loadBackend(const Plan &plan, StringRef bytes, ThreadPool &pool) {
+  const Target &target = plan.target;
+  constexpr int64_t kWarp = 32;
+  CudaBlock attend{unsigned(plan.schedule.getWarps() * kWarp), unsigned(getSharedBytes(plan.cache, plan.schedule))};
   switch (target.executor) {
   case Executor::Cpu:
     if (const CpuLevel *level = findCpuLevel(target.arch); !target.machine.emulated && !cpu::hostHas(*level))
@@ -33,9 +36,9 @@ static Expected<std::unique_ptr<Backend>> loadBackend(const Target &target, Stri
                                         cpu::getHostLevel().name + "), but got " + target.name));
     return loadCpuBackend(bytes, pool);
   case Executor::CudaHost:
-    return loadCudaHostBackend(bytes);
+    return loadCudaHostBackend(bytes, attend);
   case Executor::CudaDevice:
-    return loadCudaBackend(bytes, target);
+    return loadCudaBackend(bytes, target, attend);
   }
   llvm_unreachable("unknown executor");
 }
@@ -44,7 +47,7 @@ Expected<std::unique_ptr<Program>> Program::load(Compiler &compiler, Plan plan, 
   auto artifact = compiler.emit(plan, Compiler::getExecutableForm(plan));
   if (!artifact)
     return artifact.takeError();
-  auto backend = loadBackend(plan.target, artifact->bytes->getBuffer(), pool);
+  auto backend = loadBackend(plan, artifact->bytes->getBuffer(), pool);
   if (!backend)
     return withKind(ErrorKind::Failed, backend.takeError());
   std::unique_ptr<Program> program(new Program(std::move(plan), std::move(*backend)));

@@ -74,8 +74,12 @@ public:
 };
 
 llvm::Expected<std::unique_ptr<Backend>> loadCpuBackend(llvm::StringRef object, ThreadPool &pool);
-llvm::Expected<std::unique_ptr<Backend>> loadCudaHostBackend(llvm::StringRef object);
-llvm::Expected<std::unique_ptr<Backend>> loadCudaBackend(llvm::StringRef image, const Target &target);
+/// Blocks of attention kernels; those of the others are one warp without dynamic shared memory.
+struct CudaBlock {
+  unsigned threads = 0, sharedBytes = 0;
+};
+llvm::Expected<std::unique_ptr<Backend>> loadCudaHostBackend(llvm::StringRef object, CudaBlock attend);
+llvm::Expected<std::unique_ptr<Backend>> loadCudaBackend(llvm::StringRef image, const Target &target, CudaBlock attend);
 
 /// Immutable once loaded; attend may be called from several threads at once.
 class Program {

@@ -180,6 +180,28 @@ struct StorePattern : OpConversionPattern<memref::StoreOp> {
   }
 };
 
+/// Memory that a call of the prelude takes as the pointer it becomes.
+struct CastPattern : OpConversionPattern<UnrealizedConversionCastOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(UnrealizedConversionCastOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    if (op->getNumOperands() != 1 || op->getNumResults() != 1 || in.getInputs()[0].getType() != op.getResultTypes()[0])
+      return rewriter.notifyMatchFailure(op, "only memory as a pointer is known");
+    rewriter.replaceOp(op, in.getInputs());
+    return success();
+  }
+};
+
+struct DynamicSharedPattern : OpConversionPattern<gpu::DynamicSharedMemoryOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(gpu::DynamicSharedMemoryOp op, OpAdaptor,
+                                ConversionPatternRewriter &rewriter) const override {
+    rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, getTypeConverter()->convertType(op.getType()),
+                                                     "kv_dynamic_shared", ValueRange());
+    return success();
+  }
+};
+
 /// Unsigned division of indices, which are size_t.
 template <typename Op, typename EmitcOp> struct IndexDivisionPattern : OpConversionPattern<Op> {
   using OpConversionPattern<Op>::OpConversionPattern;
@@ -219,8 +241,8 @@ struct FuncPattern : OpConversionPattern<func::FuncOp> {
       return failure();
     auto type = rewriter.getFunctionType(signature.getConvertedTypes(), {});
     auto kernel = emitc::FuncOp::create(rewriter, op.getLoc(), op.getName(), type);
-    // 256 threads of a multiprocessor leave each 255 registers.
-    int64_t blocks = std::max<int64_t>(256 / threads.getInt(), 1);
+    // 256 threads of a multiprocessor leave each 255 registers, three blocks of 128 leave them 168.
+    int64_t blocks = threads.getInt() == 128 ? 3 : std::max<int64_t>(256 / threads.getInt(), 1);
     std::string specifier = "KV_KERNEL(" + std::to_string(threads.getInt()) + ", " + std::to_string(blocks) + ")";
     kernel.setSpecifiersAttr(rewriter.getStrArrayAttr({specifier}));
     rewriter.inlineRegionBefore(op.getBody(), kernel.getBody(), kernel.end());
@@ -256,7 +278,7 @@ void populateTypes(TypeConverter &converter) {
     Type element = converter.convertType(type.getElementType());
     if (!element || !type.getLayout().isIdentity())
       return std::nullopt;
-    if (type.getMemorySpace())
+    if (type.getMemorySpace() && type.hasStaticShape())
       return emitc::ArrayType::get(type.getShape(), element);
     if (type.getRank() != 1)
       return std::nullopt;
@@ -287,7 +309,7 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
     RewritePatternSet patterns(context);
     populateArithToEmitCPatterns(converter, patterns);
     populateSCFToEmitCConversionPatterns(patterns, converter);
-    patterns.add<AllocaPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern, ReturnPattern, ShufflePattern,
+    patterns.add<AllocaPattern, CastPattern, DynamicSharedPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern, ReturnPattern, ShufflePattern,
                  StorePattern, TruncFPattern, ViewPattern>(converter, context);
     patterns
         .add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>, IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(

@@ -3,6 +3,7 @@
 #include "codegen/cuda/GpuBuilder.h"
 #include "passes/Passes.h"
 
+#include "mlir/Dialect/EmitC/IR/EmitC.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
@@ -368,7 +369,8 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
     func.getArgument(i).replaceAllUsesWith(id);
   }
   func->removeAttr(kvcc::kItemArgsAttrName);
-  func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(kWarp));
+  auto warps = func->getAttrOfType<IntegerAttr>(kvcc::kWarpsAttrName);
+  func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(warps ? warps.getInt() * kWarp : kWarp));
   return func.eraseArguments(llvm::BitVector(func.getNumArguments()).set(first, func.getNumArguments()));
 }
 
@@ -381,9 +383,14 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
       getOperation().emitError() << "expected a cuda target, but got " << *target;
       return signalPassFailure();
     }
-    for (auto func : getOperation().getOps<func::FuncOp>())
+    for (auto func : getOperation().getOps<func::FuncOp>()) {
       if (failed(takeItemFromGrid(func)))
         return signalPassFailure();
+      auto warps = func->getAttrOfType<IntegerAttr>(kvcc::kWarpsAttrName);
+      if (warps && failed(lowerFragments(func, warps.getInt())))
+        return signalPassFailure();
+      func->removeAttr(kvcc::kWarpsAttrName);
+    }
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());

@@ -6,6 +6,7 @@
 #include "codegen/LaneBuilder.h"
 #include "dialect/Layout.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -80,6 +81,9 @@ struct StateColumns {
 
 /// Patterns for score and accumulate, the operations that see codes.
 void populateProductPatterns(mlir::RewritePatternSet &patterns, const mlir::TypeConverter &converter);
+
+/// Lowers the tile operations of a function to fragments of tensor cores, for blocks of `warps` warps.
+mlir::LogicalResult lowerFragments(mlir::func::FuncOp func, int64_t warps);
 
 } // namespace kvcc::cuda
 

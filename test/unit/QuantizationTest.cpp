@@ -301,36 +301,58 @@ TEST_F(QuantizationTest, FeedbackLowersTheErrorThatQueriesSee) {
 }
 
 TEST_F(LayoutTest, WorkedExamplesOfPackings) {
-  // The two examples of #kv.packing's documentation: token 17, channel 6, 3 bits, head_dim 64.
-  auto tiles = parse<PackingAttr>("#kv.packing<16x4>");
-  EXPECT_EQ(getElementIndex(tiles, 17, 6, 64), 1094);
-  std::vector<uint8_t> data(32 * 64 * 3 / 8);
-  storeCode(data.data(), tiles, 1094, 3, 5);
+  // The examples of #kv.packing's documentation: token 17, channel 6, 3 bits, head_dim 64.
+  ElementOrder tiles(parse<PackingAttr>("#kv.packing<16x4>"), 32, 64, 3);
+  EXPECT_EQ(tiles.getIndex(17, 6), 1094);
+  std::vector<uint8_t> data(32 * 128 * 3 / 8);
+  tiles.storeCode(data.data(), 1094, 5);
   EXPECT_EQ(data[410], 5 << 2);
-  auto lanes = parse<PackingAttr>("#kv.packing<32x32, lanes = 32>");
+  ElementOrder lanes(parse<PackingAttr>("#kv.packing<32x32, lanes = 32>"), 32, 64, 3);
   std::fill(data.begin(), data.end(), uint8_t(0));
-  storeCode(data.data(), lanes, getElementIndex(lanes, 17, 6, 64), 3, 7);
+  lanes.storeCode(data.data(), lanes.getIndex(17, 6), 7);
   uint32_t word;
   memcpy(&word, data.data() + 4 * 17, 4);
   EXPECT_EQ(word, 7u << 18);
+  // Token 9, channel 70, head_dim 128.
+  ElementOrder fragments(parse<PackingAttr>("#kv.packing<fragments>"), 32, 128, 3);
+  std::fill(data.begin(), data.end(), uint8_t(0));
+  fragments.storeCode(data.data(), fragments.getIndex(9, 70), 5);
+  memcpy(&word, data.data() + 784, 4);
+  EXPECT_EQ(word, 5u << 26);
 }
 
 TEST_F(LayoutTest, EveryPackingIsABijection) {
   std::mt19937 random(9);
-  for (const char *text :
-       {"#kv.packing<16x4>", "#kv.packing<32x32, lanes = 32>", "#kv.packing<8x8>", "#kv.packing<1x1>"})
-    for (unsigned bits = 2; bits <= 8; ++bits) {
-      auto packing = parse<PackingAttr>(text);
-      std::vector<uint8_t> data(32 * 64 * bits / 8), codes(32 * 64);
-      for (int64_t f = 0; f < 32; ++f)
-        for (int64_t r = 0; r < 64; ++r) {
-          codes[size_t(f * 64 + r)] = uint8_t(random() % (1u << bits));
-          storeCode(data.data(), packing, getElementIndex(packing, f, r, 64), bits, codes[size_t(f * 64 + r)]);
+  for (const char *text : {"#kv.packing<16x4>", "#kv.packing<32x32, lanes = 32>", "#kv.packing<8x8>",
+                           "#kv.packing<1x1>", "#kv.packing<fragments>"})
+    for (auto [free, reduce] : {std::pair<int64_t, int64_t>(32, 64), {32, 32}, {96, 32}, {32, 224}, {128, 32}})
+      for (unsigned bits = 2; bits <= 8; ++bits) {
+        ElementOrder order(parse<PackingAttr>(text), free, reduce, bits);
+        auto size = size_t(free * reduce);
+        std::vector<uint8_t> data(size * bits / 8), codes(size);
+        for (int64_t f = 0; f < free; ++f)
+          for (int64_t r = 0; r < reduce; ++r) {
+            codes[size_t(f * reduce + r)] = uint8_t(random() % (1u << bits));
+            order.storeCode(data.data(), order.getIndex(f, r), codes[size_t(f * reduce + r)]);
+          }
+        for (int64_t f = 0; f < free; ++f)
+          for (int64_t r = 0; r < reduce; ++r)
+            ASSERT_EQ(order.loadCode(data.data(), order.getIndex(f, r)), codes[size_t(f * reduce + r)])
+                << text << " " << bits << " bits at " << f << ", " << r;
+      }
+}
+
+TEST_F(LayoutTest, NumbersAndScalesHavePlacesOfTheirOwn) {
+  for (const char *text : {"#kv.packing<fragments>", "#kv.packing<fragment_rows>", "#kv.packing<fragment_columns>"})
+    for (auto [free, reduce] : {std::pair<int64_t, int64_t>(32, 32), {32, 96}, {128, 32}, {256, 32}}) {
+      ElementOrder order(parse<PackingAttr>(text), free, reduce, 16);
+      std::vector<bool> seen(size_t(free * reduce));
+      for (int64_t f = 0; f < free; ++f)
+        for (int64_t r = 0; r < reduce; ++r) {
+          int64_t at = order.getIndex(f, r);
+          ASSERT_TRUE(at >= 0 && at < free * reduce && !seen[size_t(at)]) << text << " at " << f << ", " << r;
+          seen[size_t(at)] = true;
         }
-      for (int64_t f = 0; f < 32; ++f)
-        for (int64_t r = 0; r < 64; ++r)
-          ASSERT_EQ(loadCode(data.data(), packing, getElementIndex(packing, f, r, 64), bits), codes[size_t(f * 64 + r)])
-              << text << " " << bits << " bits at " << f << ", " << r;
     }
 }
 

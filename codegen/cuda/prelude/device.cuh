@@ -154,6 +154,17 @@ KV_DEVICE float kv_f16_to_f32(kv_u16 v) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(v));
   return r;
 }
+// Either half of a word.
+KV_DEVICE float kv_f16x2_lo_to_f32(kv_u32 v) {
+  float r;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l; }" : "=f"(r) : "r"(v));
+  return r;
+}
+KV_DEVICE float kv_f16x2_hi_to_f32(kv_u32 v) {
+  float r;
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(r) : "r"(v));
+  return r;
+}
 KV_DEVICE float kv_bf16_to_f32(kv_u16 v) { return __uint_as_float(kv_u32(v) << 16); }
 // To nearest even; overflow is infinity, NaN is 0x7fff (as the hardware has it).
 KV_DEVICE kv_u16 kv_f32_to_f16(float v) {
@@ -237,13 +248,33 @@ KV_DEVICE kv_u32x4 kv_ldg128_nc(const void *p) {
   asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w) : "l"(p));
   return r;
 }
+KV_DEVICE kv_u32x2 kv_ldg64_nc(const void *p) {
+  kv_u32x2 r;
+  asm("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(r.x), "=r"(r.y) : "l"(p));
+  return r;
+}
+KV_DEVICE kv_u32 kv_ldg32_nc(const void *p) {
+  kv_u32 r;
+  asm("ld.global.nc.u32 %0, [%1];" : "=r"(r) : "l"(p));
+  return r;
+}
 KV_DEVICE void kv_stg128(void *p, kv_u32x4 v) { *static_cast<kv_u32x4 *>(p) = v; }
 
+// The launch's dynamic shared memory.
+KV_DEVICE kv_i8 *kv_dynamic_shared() {
+  extern __shared__ __align__(16) kv_i8 kv_dynamic_memory[];
+  return kv_dynamic_memory;
+}
 KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return kv_u32(__cvta_generic_to_shared(p)); }
 // The memory clobbers order these with plain accesses to the same arrays.
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p) {
   kv_u32 r;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(p) : "memory");
+  return r;
+}
+KV_DEVICE kv_u32x2 kv_lds64(kv_smem_ptr p) {
+  kv_u32x2 r;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(r.x), "=r"(r.y) : "r"(p) : "memory");
   return r;
 }
 KV_DEVICE kv_u32x4 kv_lds128(kv_smem_ptr p) {

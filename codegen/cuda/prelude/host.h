@@ -154,6 +154,8 @@ KV_DEVICE float kv_f16_to_f32(kv_u16 v) {
     return kv_bits_to_f32(kv_f32_to_bits(float(magnitude) * 0x1p-24f) | sign);
   return kv_bits_to_f32(((magnitude << 13) + ((magnitude >= 0x7c00 ? 224u : 112u) << 23)) | sign);
 }
+KV_DEVICE float kv_f16x2_lo_to_f32(kv_u32 v) { return kv_f16_to_f32(kv_u16(v)); }
+KV_DEVICE float kv_f16x2_hi_to_f32(kv_u32 v) { return kv_f16_to_f32(kv_u16(v >> 16)); }
 KV_DEVICE float kv_bf16_to_f32(kv_u16 v) { return kv_bits_to_f32(kv_u32(v) << 16); }
 KV_DEVICE kv_u16 kv_f32_to_f16(float v) {
   kv_u32 u = kv_f32_to_bits(v), sign = u >> 16 & 0x8000u;
@@ -238,6 +240,16 @@ KV_DEVICE kv_u32x4 kv_ldg128(const void *p, KV_HOST_LINE) {
   memcpy(&r, p, 16);
   return r;
 }
+KV_DEVICE kv_u32x2 kv_ldg64_nc(const void *p) {
+  kv_u32x2 r;
+  memcpy(&r, p, 8);
+  return r;
+}
+KV_DEVICE kv_u32 kv_ldg32_nc(const void *p) {
+  kv_u32 r;
+  memcpy(&r, p, 4);
+  return r;
+}
 KV_DEVICE kv_u32x4 kv_ldg128_nc(const void *p, KV_HOST_LINE) {
   kv_host::checkGlobal16(p, "kv_ldg128_nc", line);
   kv_u32x4 r;
@@ -249,11 +261,18 @@ KV_DEVICE void kv_stg128(void *p, kv_u32x4 v, KV_HOST_LINE) {
   memcpy(p, &v, 16);
 }
 
+KV_DEVICE kv_i8 *kv_dynamic_shared() { return reinterpret_cast<kv_i8 *>(kv_host::state.dynamicShared); }
 KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return static_cast<kv_smem_ptr>(const_cast<void *>(p)); }
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p, KV_HOST_LINE) {
   kv_host::checkShared(p, 4, "kv_lds32", line);
   kv_u32 r;
   memcpy(&r, p, 4);
+  return r;
+}
+KV_DEVICE kv_u32x2 kv_lds64(kv_smem_ptr p, KV_HOST_LINE) {
+  kv_host::checkShared(p, 8, "kv_lds64", line);
+  kv_u32x2 r;
+  memcpy(&r, p, 8);
   return r;
 }
 KV_DEVICE kv_u32x4 kv_lds128(kv_smem_ptr p, KV_HOST_LINE) {

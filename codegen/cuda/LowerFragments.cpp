@@ -1,0 +1,1032 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Tile functions for tensor cores: operations are lowered in their order, since what a tile becomes (registers of
+// fragments, shared memory, words that are loaded where they are needed) is more than a type could say.
+#include "codegen/cuda/FragmentBuilder.h"
+#include "passes/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+using namespace mlir;
+using namespace kvcc::kv;
+using namespace kvcc::cuda;
+
+namespace {
+
+constexpr uint32_t kOneF16 = 0x3c003c00, kOneBf16 = 0x3f803f80;
+/// Queries are rounded as if their largest element were in [2^4, 2^5): scales of up to 2000 fold into them, and the bits
+/// of codes, and what is 2^-8 of the largest is still a normal number.
+constexpr int64_t kQueryExponent = 4;
+/// How far logits may be above the maximum that weights are relative to, in powers of two, before it is raised.
+constexpr float kSlack = 4;
+/// As passes/PlanSchedule.cpp has it for the size of shared memory.
+constexpr int64_t kMergePad = 4;
+
+/// What multiplies a block: halves of B fragments, rows in groups for scales that were folded in.
+struct Operand {
+  Type half;
+  int64_t tiles = 0, groups = 1, pairs = 0; ///< tiles of eight heads, groups of free indices, pairs of reduced ones
+  bool hasExponents = false;                ///< of codes, so that rows of odd tiles may have registers of their own
+  SmallVector<Value> words;                 ///< [tiles][groups][2][pairs]
+  SmallVector<Value> plain;                 ///< [tiles][pairs], before exponents
+  SmallVector<Value> totals;                ///< [tiles][2]: the sums of all columns; may be empty
+
+  Value &at(int64_t tile, int64_t group, int64_t parity, int64_t pair) {
+    return words[size_t(((tile * groups + group) * 2 + parity) * pairs + pair)];
+  }
+};
+
+/// The state of an online softmax: arrays in registers.
+struct State {
+  StateType type;
+  int64_t heads, tiles, rows; ///< tiles of eight heads, tiles of 16 channels
+  Value outputs;              ///< [tiles][rows][4]
+  Value maxima, sums;         ///< [tiles][2]
+  Value offsets;              ///< [tiles][groups][2]: what is to be added to the outputs of a group of channels
+  Value laneOffsets;          ///< [tiles][2]: the same, of group gid in each lane
+  int64_t groups = 0;         ///< of channels
+};
+
+class FragmentLowering {
+public:
+  FragmentLowering(func::FuncOp func, int64_t warps)
+      : func(func), warps(warps), b(func.getLoc(), OpBuilder::atBlockBegin(&func.front())) {}
+
+  LogicalResult run() {
+    b.thread = gpu::ThreadIdOp::create(b, gpu::Dimension::x);
+    Value lane = arith::RemUIOp::create(b, b.thread, b.index(kWarp));
+    b.warp = arith::DivUIOp::create(b, b.thread, b.index(kWarp));
+    b.laneWord = b.toI32(lane);
+    b.gid = arith::DivUIOp::create(b, lane, b.index(4));
+    b.tig = arith::RemUIOp::create(b, lane, b.index(4));
+    Type bytes = MemRefType::get({ShapedType::kDynamic}, b.getI8Type(), MemRefLayoutAttrInterface(),
+                                 gpu::AddressSpaceAttr::get(b.getContext(), gpu::AddressSpace::Workgroup));
+    dynamic = gpu::DynamicSharedMemoryOp::create(b, cast<MemRefType>(bytes));
+
+    SmallVector<Operation *> ops;
+    func.walk<WalkOrder::PreOrder>([&](Operation *op) {
+      if (isa<KvDialect>(op->getDialect()))
+        ops.push_back(op);
+    });
+    for (Operation *op : ops) {
+      b.setInsertionPoint(op);
+      b.setLoc(op->getLoc());
+      LogicalResult result =
+          TypeSwitch<Operation *, LogicalResult>(op)
+              .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileRingOp,
+                    TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp, TileScoreOp,
+                    TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp, TileScaleStateOp,
+                    TileShiftStateOp, TileRestoreOp, TileStoreResultOp>([&](auto op) { return lower(op); })
+              .Default([](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
+      if (failed(result))
+        return failure();
+    }
+    for (Operation *op : llvm::reverse(ops))
+      op->erase();
+    return success();
+  }
+
+private:
+  int64_t getThreads() const { return warps * kWarp; }
+  static ArrayRef<int64_t> shapeOf(Value tile) { return cast<ShapedType>(tile.getType()).getShape(); }
+  static int64_t tilesOf(int64_t heads) { return (heads + 7) / 8; }
+
+  /// Calls `body(row, column)` for this thread's elements of a matrix, all threads of the block together.
+  void forEachOwn(ArrayRef<int64_t> shape, function_ref<void(Value, Value)> body) {
+    b.loop(b.thread, shape[0] * shape[1], getThreads(), false, [&](Value i) {
+      body(arith::DivUIOp::create(b, i, b.index(shape[1])), arith::RemUIOp::create(b, i, b.index(shape[1])));
+    });
+  }
+  Value viewVector(Value bytes, Value offset, int64_t extent) {
+    return memref::ViewOp::create(b, MemRefType::get({extent}, b.getF32Type()), bytes, offset, ValueRange());
+  }
+  Value registers(int64_t count) { return b.registers({count}); }
+  Value load(Value array, int64_t at) { return b.load(array, b.index(at)); }
+  void store(Value value, Value array, int64_t at) { b.store(value, array, b.index(at)); }
+  /// The index of head j of this lane's columns, at most the last.
+  Value headOf(int64_t tile, int64_t j, int64_t heads) {
+    return b.minIndex(b.addIndex(b.mulIndex(b.tig, 2), 8 * tile + j), heads - 1);
+  }
+
+  //===-- The query, in shared memory ---------------------------------------------------===//
+
+  LogicalResult lower(TileLoadQueryOp op) {
+    auto shape = shapeOf(op.getResult());
+    Value result = b.shared(shape), scale = b.f32(op.getScale().convertToFloat());
+    forEachOwn(shape, [&](Value head, Value channel) {
+      Value at = b.add(b.add(op.getOffset(), b.mulIndex(head, shape[1])), channel);
+      b.store(b.mul(b.loadF32(op.getSource(), at), scale), result, {head, channel});
+    });
+    b.barrier();
+    tiles[op.getResult()] = result;
+    return success();
+  }
+
+  LogicalResult lower(TileScaleChannelsOp op) {
+    auto shape = shapeOf(op.getResult());
+    Value result = b.shared(shape), from = tiles.at(op.getTile());
+    Value factors = viewVector(op.getFactors(), op.getOffset(), shape[1]);
+    forEachOwn(shape, [&](Value head, Value channel) {
+      b.store(b.mul(b.load(from, {head, channel}), b.load(factors, channel)), result, {head, channel});
+    });
+    b.barrier();
+    tiles[op.getResult()] = result;
+    return success();
+  }
+
+  LogicalResult lower(TileRotateOp op) {
+    auto shape = shapeOf(op.getResult());
+    Value result = b.shared(shape), from = tiles.at(op.getTile());
+    forEachOwn(shape, [&](Value head, Value channel) {
+      b.store(b.load(from, {head, channel}), result, {head, channel});
+    });
+    b.barrier();
+    rotate(result, shape, int64_t(op.getSize()), b.thread, getThreads(), [&] { b.barrier(); });
+    tiles[op.getResult()] = result;
+    return success();
+  }
+
+  /// Multiplies blocks of `size` channels by the normalized Hadamard matrix, `threads` threads together.
+  void rotate(Value buffer, ArrayRef<int64_t> shape, int64_t size, Value thread, int64_t threads,
+              function_ref<void()> sync) {
+    int64_t pairs = shape[1] / 2;
+    auto scale = float(1 / std::sqrt(double(size)));
+    for (int64_t half = 1; half < size; half *= 2) {
+      Value factor = b.f32(2 * half == size ? scale : 1.0f); // in the last stage
+      b.loop(thread, shape[0] * pairs, threads, false, [&](Value i) {
+        Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
+        Value block = arith::DivUIOp::create(b, pair, b.index(half));
+        Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
+        Value at[] = {row, first}, other[] = {row, b.addIndex(first, half)};
+        Value x = b.load(buffer, at), y = b.load(buffer, other);
+        b.store(b.mul(b.add(x, y), factor), buffer, at);
+        b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
+      });
+      sync();
+    }
+  }
+
+  LogicalResult lower(TileDotChannelsOp op) {
+    auto shape = shapeOf(op.getTile());
+    Value result = b.shared({shape[0], 1}), from = tiles.at(op.getTile());
+    Value vector = viewVector(op.getVector(), op.getOffset(), shape[1]);
+    // A thread for each head: once in a kernel.
+    b.loop(b.thread, shape[0], getThreads(), false, [&](Value head) {
+      Value sum = b.loop(0, shape[1], b.f32(0), [&](Value channel, ValueRange sums) {
+        return SmallVector<Value>{b.fma(b.load(from, {head, channel}), b.load(vector, channel), sums[0])};
+      })[0];
+      b.store(sum, result, {head, b.index(0)});
+    });
+    b.barrier();
+    tiles[op.getResult()] = result;
+    return success();
+  }
+
+  //===-- Blocks ------------------------------------------------------------------------===//
+
+  LogicalResult lower(TileWarpOp op) {
+    op.replaceAllUsesWith(b.warp);
+    return success();
+  }
+
+  LogicalResult lower(TileRingOp op) {
+    Value first = b.mulIndex(b.warp, int64_t(op.getStages()) * int64_t(op.getBytes()));
+    Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
+    rings[op.getMemory()] = emitc::AddOp::create(b, pointer.getType(), pointer, b.toI32(first));
+    return success();
+  }
+  Value atRing(Value ring, Value offset) {
+    Value pointer = rings.at(ring);
+    return emitc::AddOp::create(b, pointer.getType(), pointer, b.toI32(offset));
+  }
+
+  LogicalResult lower(TileFetchOp op) {
+    auto bytes = int64_t(op.getBytes());
+    constexpr int64_t kCopy = 16;
+    Value lane = b.mulIndex(b.add(b.mulIndex(b.gid, 4), b.tig), kCopy);
+    Value to = emitc::AddOp::create(b, rings.at(op.getRing()).getType(), atRing(op.getRing(), op.getTo()), b.toI32(lane));
+    Value from = b.add(op.getOffset(), lane);
+    auto copy = [&](int64_t at) {
+      auto type = MemRefType::get({kCopy}, b.getI8Type());
+      Value source = memref::ViewOp::create(b, type, op.getSource(), b.addIndex(from, at), ValueRange());
+      Value target = emitc::AddOp::create(b, to.getType(), to, b.i32(int32_t(at)));
+      b.call("kv_cp_async16", {}, {target, source});
+    };
+    int64_t whole = bytes / (kCopy * kWarp) * kCopy * kWarp;
+    for (int64_t at = 0; at < whole; at += kCopy * kWarp)
+      copy(at);
+    if (whole == bytes)
+      return success();
+    Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, lane, b.index(bytes - whole));
+    auto branch = scf::IfOp::create(b, isThere, /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    copy(whole);
+    return success();
+  }
+
+  LogicalResult lower(TileCommitOp) {
+    b.call("kv_cp_async_commit", {}, {});
+    return success();
+  }
+  LogicalResult lower(TileAwaitOp op) {
+    b.call("kv_cp_async_wait_group", {}, {}, int64_t(op.getPending()));
+    b.syncWarp();
+    return success();
+  }
+
+  LogicalResult lower(TileLoadOp op) {
+    BlockType type = op.getResult().getType();
+    BlockMemory memory{type, op.getSource(), op.getOffset(), {}};
+    if (rings.count(op.getSource()))
+      memory.shared = atRing(op.getSource(), op.getOffset());
+    blocks[op.getResult()] = memory;
+    return success();
+  }
+
+  //===-- What multiplies ---------------------------------------------------------------===//
+
+  LogicalResult lower(TilePrepareOp op) {
+    auto shape = shapeOf(op.getTile());
+    Type element = *op.getElements();
+    bool isQuery = cast<VectorType>(op.getTile().getType()).getElementType().isF32();
+    Operand operand;
+    if (isQuery) {
+      operand = roundQuery(op, element);
+    } else {
+      operand = operands.at(op.getTile());
+    }
+    if (!operand.hasExponents) {
+      operand.hasExponents = true;
+      operand.words.assign(size_t(operand.tiles * 2 * operand.pairs), Value());
+      for (int64_t tile = 0; tile < operand.tiles; ++tile)
+        for (int64_t pair = 0; pair < operand.pairs; ++pair) {
+          Value plain = operand.plain[size_t(tile * operand.pairs + pair)];
+          int64_t even = getPairExponent(element, shape[1], 0, pair), odd = getPairExponent(element, shape[1], 1, pair);
+          operand.at(tile, 0, 0, pair) = b.scaleHalves(plain, even);
+          operand.at(tile, 0, 1, pair) = odd == even ? operand.at(tile, 0, 0, pair) : b.scaleHalves(plain, odd);
+        }
+    }
+    if (!op.getSums().use_empty())
+      sums[op.getSums()] = sumGroups(op, operand, element);
+    operands[op.getValues()] = std::move(operand);
+    return success();
+  }
+
+  /// Reads B fragments of a query from shared memory: column gid is a head.
+  Operand roundQuery(TilePrepareOp op, Type element) {
+    auto shape = shapeOf(op.getTile());
+    Operand operand;
+    operand.half = cast<VectorType>(op.getValues().getType()).getElementType();
+    operand.tiles = tilesOf(shape[0]);
+    operand.pairs = shape[1] / 8;
+    SmallVector<Value> scales;
+    float unit = op.getFactor()->convertToFloat() * float(std::exp2(kvcc::getUnitExponent(element)));
+    for (int64_t tile = 0; tile < operand.tiles; ++tile) {
+      Value head = b.addIndex(b.gid, 8 * tile);
+      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, head, b.index(shape[0]));
+      Value row = b.minIndex(head, shape[0] - 1), first = b.mulIndex(b.tig, 4);
+      SmallVector<Value> numbers;
+      Value largest = b.f32(0);
+      for (int64_t c = 0; c < shape[1]; c += 16)
+        for (int64_t i = 0; i < 4; ++i) {
+          Value number = b.load(tiles.at(op.getTile()), {row, b.addIndex(first, c + i)});
+          numbers.push_back(arith::SelectOp::create(b, isThere, number, b.f32(0)));
+          largest = b.max(largest, math::AbsFOp::create(b, numbers.back()));
+        }
+      // Numbers of bf16 have the range of f32, and are best left as they are.
+      Value up = b.f32(1), down = b.f32(1);
+      if (operand.half.isF16()) {
+        for (int32_t mask : {1, 2})
+          largest = b.max(largest, b.shuffleXor(largest, mask));
+        constexpr int32_t kSmallest = 27; // 2^-100: a query of zeros needs no power
+        Value exponent = arith::MaxUIOp::create(b, b.shift(b.f32ToBits(largest), 23), b.i32(kSmallest));
+        down = b.bitsToF32(b.shift(arith::SubIOp::create(b, exponent, b.i32(kQueryExponent)), -23));
+        up = b.bitsToF32(b.shift(arith::SubIOp::create(b, b.i32(254 + kQueryExponent), exponent), -23));
+      }
+      for (int64_t c = 0; c < shape[1] / 16; ++c)
+        for (int64_t h = 0; h < 2; ++h)
+          operand.plain.push_back(b.pack(operand.half, b.mul(numbers[size_t(4 * c + h)], up),
+                                         b.mul(numbers[size_t(4 * c + 2 + h)], up)));
+      // From the lanes of a head's column to those of its logits.
+      for (int64_t j = 0; j < 2; ++j) {
+        Value lane = b.toI32(b.addIndex(b.mulIndex(b.tig, 8), 4 * j));
+        scales.push_back(b.mul(operand.half.isF16() ? b.shuffle(down, lane) : down, b.f32(unit)));
+      }
+    }
+    sums[op.getScales()] = scales;
+    return operand;
+  }
+
+  /// The sums of groups of columns, of a folded operand those of each group of rows: [tiles][groups][2].
+  SmallVector<Value> sumGroups(TilePrepareOp op, Operand &operand, Type element) {
+    int64_t columns = shapeOf(op.getTile())[1], group = int64_t(op.getGroup());
+    SmallVector<Value> result;
+    for (int64_t tile = 0; tile < operand.tiles; ++tile)
+      for (int64_t folded = 0; folded < operand.groups; ++folded)
+        for (int64_t first = 0; first < columns; first += group) {
+          if (group == columns && !operand.totals.empty()) {
+            for (int64_t j = 0; j < 2; ++j)
+              result.push_back(b.mul(operand.totals[size_t(2 * tile + j)],
+                                     b.f32(float(std::exp2(-kvcc::getUnitExponent(element))))));
+            continue;
+          }
+          Value sum = b.zeroQuad();
+          for (int64_t s = first / 16; s < (first + group) / 16; ++s) {
+            Value ones[2];
+            for (int64_t h = 0; h < 2; ++h) {
+              uint32_t one = 1u << getPairExponent(element, columns, 0, 2 * s + h);
+              ones[h] = b.word(one | one << 16);
+            }
+            sum = b.mma(operand.half, b.makeA({ones[0], ones[0], ones[1], ones[1]}), operand.at(tile, folded, 0, 2 * s),
+                        operand.at(tile, folded, 0, 2 * s + 1), sum);
+          }
+          for (int64_t j = 0; j < 2; ++j)
+            result.push_back(b.element(sum, j, b.getF32Type()));
+        }
+    return result;
+  }
+
+  /// Scales or zeros of one group of free indices, one for each reduced index, as words of halves: [pairs].
+  SmallVector<Value> loadColumns(const BlockMemory &block, int64_t group) {
+    Type type = block.type.getElement();
+    int64_t reduce = block.type.getReduceExtent(), pairs = reduce / 8, bytes = type.getIntOrFloatBitWidth() / 8;
+    SmallVector<Value> result;
+    auto half = b.getF16Type();
+    if (block.type.getPacking().getOrder() == Order::Tiles) {
+      // Norms of tokens, in their order: four of a k-step.
+      for (int64_t s = 0; s < reduce / 16; ++s) {
+        WordReader reader(b, block, b.mulIndex(b.tig, 4 * bytes), 16 * s * bytes, bytes);
+        for (int64_t h = 0; h < 2; ++h) {
+          auto token = [&](int64_t i) { return b.extract(type, reader.get(i * bytes / 4), i % (4 / bytes)); };
+          result.push_back(b.pack(half, token(h), token(2 + h)));
+        }
+      }
+      return result;
+    }
+    WordReader reader(b, block, b.mulIndex(b.tig, reduce / 4 * bytes), group * reduce * bytes, reduce / 16 * bytes);
+    for (int64_t n = 0; n < pairs; ++n) {
+      if (type.isF16()) {
+        result.push_back(reader.get(n));
+        continue;
+      }
+      auto scale = [&](int64_t i) { return b.extract(type, reader.get(i * bytes / 4), i % (4 / bytes)); };
+      result.push_back(b.pack(half, scale(2 * n), scale(2 * n + 1)));
+    }
+    return result;
+  }
+
+  LogicalResult lower(TileFoldOp op) {
+    const BlockMemory &scales = blocks.at(op.getScales());
+    auto element = cast<VectorType>(op.getTile().getType()).getElementType();
+    if (element.isF32())
+      return foldNorms(op, scales);
+    if (!element.isF16())
+      return op.emitError("expected scales that fold into f16, but got ") << op.getTile().getType();
+    Operand operand = operands.at(op.getTile()), result = operand;
+    int64_t reduce = scales.type.getReduceExtent();
+    auto mul = [&](Value x, Value y) { return b.call1("kv_mul_f16x2", b.getI32Type(), {x, y}); };
+    result.totals.clear();
+    if (!operand.hasExponents) { // norms
+      SmallVector<Value> words = loadColumns(scales, 0);
+      for (int64_t tile = 0; tile < operand.tiles; ++tile)
+        for (int64_t n = 0; n < operand.pairs; ++n) {
+          Value &word = result.plain[size_t(tile * operand.pairs + n)];
+          word = mul(word, words[size_t(n)]);
+        }
+      operands[op.getResult()] = std::move(result);
+      return success();
+    }
+    result.groups = scales.type.getFreeExtent();
+    result.words.assign(size_t(operand.tiles * result.groups * 2 * operand.pairs), Value());
+    for (int64_t group = 0; group < result.groups; ++group) {
+      SmallVector<Value> words = loadColumns(scales, group);
+      for (int64_t tile = 0; tile < operand.tiles; ++tile)
+        for (int64_t n = 0; n < operand.pairs; ++n) {
+          Value even = operand.at(tile, 0, 0, n), odd = operand.at(tile, 0, 1, n);
+          result.at(tile, group, 0, n) = mul(even, words[size_t(n)]);
+          result.at(tile, group, 1, n) = odd == even ? result.at(tile, group, 0, n) : mul(odd, words[size_t(n)]);
+        }
+    }
+    if (op.getZeros())
+      offsets[op.getOffsets()] = multiplyZeros(op, operand, result.groups, reduce);
+    operands[op.getResult()] = std::move(result);
+    return success();
+  }
+
+  /// Sums of zeros times what multiplies codes: [tiles][groups][2], or of group gid in each lane [tiles][2]. Zeros are
+  /// the rows of A fragments as they are loaded: rows 8 to 15 have the second pair of every two.
+  struct Offsets {
+    bool isOfLane;
+    SmallVector<Value> values;
+  };
+  Offsets multiplyZeros(TileFoldOp op, const Operand &operand, int64_t groups, int64_t reduce) {
+    const BlockMemory &zeros = blocks.at(op.getZeros());
+    Offsets result{!zeros.type.isKey() && groups <= 8, {}};
+    for (int64_t tile = 0; tile < operand.tiles; ++tile)
+      for (int64_t group = 0; group < (result.isOfLane ? 1 : groups); ++group) {
+        Value sums[] = {b.zeroQuad(), b.zeroQuad()};
+        SmallVector<Value> words;
+        if (result.isOfLane) {
+          BlockMemory ofLane = zeros;
+          Value skip = b.mulIndex(b.minIndex(b.gid, groups - 1), reduce * 2);
+          if (ofLane.shared)
+            ofLane.shared = emitc::AddOp::create(b, ofLane.shared.getType(), ofLane.shared, b.toI32(skip));
+          else
+            ofLane.offset = b.add(ofLane.offset, skip);
+          words = loadColumns(ofLane, 0);
+        } else {
+          words = loadColumns(zeros, group);
+        }
+        for (int64_t n = 0; n < operand.pairs; n += 4) {
+          Value a = b.makeA({words[size_t(n)], words[size_t(n + 1)], words[size_t(n + 2)], words[size_t(n + 3)]});
+          for (int64_t odd = 0; odd < 2; ++odd) {
+            auto plain = [&](int64_t i) { return operand.plain[size_t(tile * operand.pairs + n + i)]; };
+            sums[odd] = b.mma(operand.half, a, plain(odd), plain(2 + odd), sums[odd]);
+          }
+        }
+        for (int64_t j = 0; j < 2; ++j)
+          result.values.push_back(
+              b.add(b.element(sums[0], j, b.getF32Type()), b.element(sums[1], 2 + j, b.getF32Type())));
+      }
+    return result;
+  }
+
+  /// Logits times norms of tokens.
+  LogicalResult foldNorms(TileFoldOp op, const BlockMemory &norms) {
+    SmallVector<Value> tile = logits.at(op.getTile());
+    Type type = norms.type.getElement();
+    int64_t bytes = type.getIntOrFloatBitWidth() / 8;
+    for (int64_t t = 0; t < 2; ++t) {
+      // Rows gid and gid + 8 are neighbouring tokens. Two norms of a byte are half of a word.
+      Value at = b.mulIndex(b.gid, 2 * bytes), word;
+      if (bytes == 1) {
+        Value whole = b.mulIndex(arith::DivUIOp::create(b, b.gid, b.index(2)), 4);
+        word = WordReader(b, norms, whole, 16 * t, 1).get(0);
+        Value isOdd = arith::RemUIOp::create(b, b.gid, b.index(2));
+        word = arith::ShRUIOp::create(b, word, b.toI32(b.mulIndex(isOdd, 16)));
+      } else {
+        word = WordReader(b, norms, at, 16 * t * bytes, 1).get(0);
+      }
+      for (int64_t hi = 0; hi < 2; ++hi) {
+        Value norm = b.extract(type, word, hi);
+        for (size_t i = size_t(4 * t + 2 * hi); i < tile.size(); i += 8)
+          for (size_t j = 0; j < 2; ++j)
+            tile[i + j] = b.mul(tile[i + j], norm);
+      }
+    }
+    logits[op.getResult()] = tile;
+    return success();
+  }
+
+  //===-- Products ----------------------------------------------------------------------===//
+
+  /// Scales (or zeros) of this lane's rows: scale of row u, group g.
+  class RowScales {
+  public:
+    RowScales(FragmentBuilder &b, const BlockMemory &block)
+        : b(b), block(block), type(block.type.getElement()), groups(block.type.getReduceExtent()),
+          bytes(type.getIntOrFloatBitWidth() / 8), words(block.type.getFreeExtent() / 8 * groups * bytes / 4),
+          reader(b, this->block, b.mulIndex(b.gid, 4 * words), 0, words) {}
+    Value get(int64_t u, int64_t g) {
+      int64_t at = u * groups + g;
+      Value &number = numbers[at];
+      if (!number)
+        number = b.extract(type, reader.get(at * bytes / 4), at % (4 / bytes));
+      return number;
+    }
+
+  private:
+    FragmentBuilder &b;
+    BlockMemory block;
+    Type type;
+    int64_t groups, bytes, words;
+    WordReader reader;
+    DenseMap<int64_t, Value> numbers;
+  };
+
+  /// A product's scales and how they are multiplied in.
+  struct Scales {
+    std::optional<RowScales> scales, zeros;
+    bool hybrid;
+    float zeroCode;
+  };
+
+  /// Adds `part` (the sums of group g, four registers) times its scales to `sums`, which may be null.
+  void addScaled(Scales &p, Quad &sums, const Quad &part, int64_t t, int64_t g, ArrayRef<Value> smallSums) {
+    for (int64_t i = 0; i < 4; ++i) {
+      int64_t u = 2 * t + i / 2;
+      Value scale = p.scales->get(u, g), zero;
+      if (p.zeros)
+        zero = p.zeros->get(u, g);
+      if (p.hybrid) {
+        // The sign bit marks a group with a zero point; the others are symmetric.
+        Value marked = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, b.f32ToBits(scale), b.i32(0));
+        scale = math::AbsFOp::create(b, scale);
+        zero = arith::SelectOp::create(b, marked, zero, b.mul(scale, b.f32(-p.zeroCode)));
+      }
+      Value &sum = sums[size_t(i)];
+      sum = sum ? b.fma(part[size_t(i)], scale, sum) : b.mul(part[size_t(i)], scale);
+      if (zero)
+        sum = b.fma(zero, smallSums[size_t(i % 2)], sum);
+    }
+  }
+
+  template <typename Op> LogicalResult checkProduct(Op op, BlockType block) {
+    if (op.getPlacement() == Placement::Element)
+      return op.emitError("expected scales placed at accumulator, result or operand for a cuda target, but got element");
+    if (block.getPacking().getOrder() != Order::Fragments)
+      return op.emitError("expected packing <fragments> with compute f16, but got ") << block.getPacking();
+    return success();
+  }
+
+  LogicalResult lower(TileScoreOp op) {
+    const BlockMemory &keys = blocks.at(op.getKeys());
+    if (failed(checkProduct(op, keys.type)))
+      return failure();
+    Operand &query = operands.at(op.getQuery());
+    Type element = keys.type.getElement();
+    FragmentReader reader(b, keys);
+    int64_t steps = keys.type.getReduceExtent() / 16, groups = 1;
+    bool folded = op.getPlacement() == Placement::Operand;
+    Scales scales{{}, {}, op.getHybrid(), zeroCodeOf(element)};
+    if (op.getScales() && !folded) {
+      scales.scales.emplace(b, blocks.at(op.getScales()));
+      groups = op.getScales().getType().getReduceExtent();
+      if (op.getZeros())
+        scales.zeros.emplace(b, blocks.at(op.getZeros()));
+    }
+    ArrayRef<Value> querySums, scalesOfQuery = sums.at(op.getQueryScales());
+    if (op.getQuerySums())
+      querySums = sums.at(op.getQuerySums());
+    const Offsets *zeroOffsets = op.getOffsets() ? &offsets.at(op.getOffsets()) : nullptr;
+    SmallVector<Value> result(size_t(query.tiles * 8));
+    for (int64_t t = 0; t < 2; ++t) {
+      int64_t foldedGroup = t * query.groups / 2;
+      SmallVector<Quad> acc(size_t(query.tiles));
+      for (int64_t g = 0; g < groups; ++g) {
+        SmallVector<Value> parts;
+        auto sumsOf = [&](int64_t tile) {
+          return querySums.slice(size_t(2 * ((tile * query.groups + foldedGroup) * groups + g)), 2);
+        };
+        for (int64_t tile = 0; tile < query.tiles; ++tile) {
+          if (zeroOffsets)
+            parts.push_back(initial(ArrayRef(zeroOffsets->values).slice(size_t(2 * (tile * query.groups + foldedGroup)), 2),
+                                    float(std::exp2(-kvcc::getUnitExponent(element)))));
+          else if (!querySums.empty() && !scales.zeros)
+            parts.push_back(initial(sumsOf(tile), -zeroCodeOf(element)));
+          else
+            parts.push_back(b.zeroQuad());
+        }
+        for (int64_t s = g * steps / groups; s < (g + 1) * steps / groups; ++s) {
+          Value a = reader.getA(t, s);
+          for (int64_t tile = 0; tile < query.tiles; ++tile)
+            parts[size_t(tile)] = b.mma(query.half, a, query.at(tile, foldedGroup, t, 2 * s),
+                                        query.at(tile, foldedGroup, t, 2 * s + 1), parts[size_t(tile)]);
+        }
+        for (int64_t tile = 0; tile < query.tiles; ++tile) {
+          Quad part = b.splitQuad(parts[size_t(tile)]);
+          if (scales.scales)
+            addScaled(scales, acc[size_t(tile)], part, t, g, scales.zeros ? sumsOf(tile) : ArrayRef<Value>());
+          else
+            acc[size_t(tile)] = part;
+        }
+      }
+      for (int64_t tile = 0; tile < query.tiles; ++tile)
+        for (int64_t i = 0; i < 4; ++i)
+          result[size_t(8 * tile + 4 * t + i)] =
+              b.mul(acc[size_t(tile)][size_t(i)], scalesOfQuery[size_t(2 * tile + i % 2)]);
+    }
+    logits[op.getResult()] = result;
+    return success();
+  }
+
+  static float zeroCodeOf(Type element) {
+    return isa<IntegerType>(element) ? float(int64_t(1) << (element.getIntOrFloatBitWidth() - 1)) : 0;
+  }
+  /// A product before its first step: a number for each of two columns, the same in all rows.
+  Value initial(ArrayRef<Value> columns, float factor) {
+    Value x = b.mul(columns[0], b.f32(factor)), y = b.mul(columns[1], b.f32(factor));
+    return b.makeQuad({x, y, x, y});
+  }
+
+  LogicalResult lower(TileAccumulateOp op) {
+    const BlockMemory &values = blocks.at(op.getValues());
+    if (failed(checkProduct(op, values.type)))
+      return failure();
+    Operand &weights = operands.at(op.getWeights());
+    State &state = *states.at(op.getState());
+    Type element = values.type.getElement();
+    FragmentReader reader(b, values);
+    bool scaled = op.getScales() && op.getPlacement() != Placement::Operand;
+    int64_t groups = scaled ? op.getScales().getType().getReduceExtent() : 1;
+    Scales scales{{}, {}, op.getHybrid(), zeroCodeOf(element)};
+    if (scaled) {
+      scales.scales.emplace(b, blocks.at(op.getScales()));
+      if (op.getZeros())
+        scales.zeros.emplace(b, blocks.at(op.getZeros()));
+    }
+    ArrayRef<Value> weightSums;
+    if (op.getWeightSums())
+      weightSums = sums.at(op.getWeightSums());
+    if (!scaled)
+      addOffsets(op, state, weights, weightSums);
+    SmallVector<Value> starts; // of every (tile, group)
+    for (int64_t tile = 0; scaled && tile < weights.tiles; ++tile)
+      for (int64_t g = 0; g < groups; ++g)
+        starts.push_back(!weightSums.empty() && !scales.zeros
+                             ? initial(weightSums.slice(size_t(2 * (tile * groups + g)), 2), -zeroCodeOf(element))
+                             : b.zeroQuad());
+    for (int64_t t = 0; t < state.rows; ++t) {
+      int64_t foldedGroup = t * weights.groups / state.rows;
+      Value a[] = {reader.getA(t, 0), reader.getA(t, 1)};
+      for (int64_t tile = 0; tile < weights.tiles; ++tile) {
+        int64_t at = (tile * state.rows + t) * 4;
+        Quad acc;
+        for (int64_t i = 0; i < 4; ++i)
+          acc[size_t(i)] = load(state.outputs, at + i);
+        auto step = [&](Value sum, int64_t s) {
+          return b.mma(weights.half, a[s], weights.at(tile, foldedGroup, t % 2, 2 * s),
+                       weights.at(tile, foldedGroup, t % 2, 2 * s + 1), sum);
+        };
+        if (!scaled) {
+          acc = b.splitQuad(step(step(b.makeQuad(acc), 0), 1));
+        } else {
+          for (int64_t g = 0; g < groups; ++g) {
+            Value sum = starts[size_t(tile * groups + g)];
+            for (int64_t s = 2 * g / groups; s < 2 * (g + 1) / groups; ++s)
+              sum = step(sum, s);
+            addScaled(scales, acc, b.splitQuad(sum), t, g,
+                      scales.zeros ? weightSums.slice(size_t(2 * (tile * groups + g)), 2) : ArrayRef<Value>());
+          }
+        }
+        for (int64_t i = 0; i < 4; ++i)
+          store(acc[size_t(i)], state.outputs, at + i);
+      }
+    }
+    return success();
+  }
+
+  /// What codes that do not count from zero lack in the outputs is the same for all channels of a group: added up in
+  /// registers of its own, and to the outputs when all blocks have been seen.
+  void addOffsets(TileAccumulateOp op, State &state, Operand &weights, ArrayRef<Value> weightSums) {
+    Type element = op.getValues().getType().getElement();
+    auto add = [&](Value array, int64_t at, Value amount, float factor) {
+      store(b.fma(amount, b.f32(factor), load(array, at)), array, at);
+    };
+    if (!op.getOffsets() && weightSums.empty())
+      return;
+    auto makeArray = [&](Value &array, int64_t count) {
+      if (array)
+        return;
+      array = registers(count);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPoint(initialized.at(op.getState()));
+      for (int64_t i = 0; i < count; ++i)
+        store(b.f32(0), array, i);
+    };
+    state.groups = weights.groups;
+    if (op.getOffsets() && offsets.at(op.getOffsets()).isOfLane) {
+      makeArray(state.laneOffsets, 2 * state.tiles);
+      for (auto [i, value] : llvm::enumerate(offsets.at(op.getOffsets()).values))
+        add(state.laneOffsets, int64_t(i), value, float(std::exp2(-kvcc::getUnitExponent(element))));
+      return;
+    }
+    makeArray(state.offsets, 2 * state.tiles * weights.groups);
+    if (op.getOffsets())
+      for (auto [i, value] : llvm::enumerate(offsets.at(op.getOffsets()).values))
+        add(state.offsets, int64_t(i), value, float(std::exp2(-kvcc::getUnitExponent(element))));
+    else
+      for (auto [i, value] : llvm::enumerate(weightSums))
+        add(state.offsets, int64_t(i), value, -zeroCodeOf(element));
+  }
+
+  //===-- Softmax -----------------------------------------------------------------------===//
+
+  LogicalResult lower(TileMaskOp op) {
+    SmallVector<Value> tile = logits.at(op.getTile());
+    Value valid = b.toI32(op.getValid()), first = b.toI32(b.mulIndex(b.gid, 2));
+    for (int64_t row = 0; row < 4; ++row) {
+      Value token = b.add(first, b.i32(int32_t(row / 2 * 16 + row % 2)));
+      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, token, valid);
+      for (size_t i = size_t(2 * row); i < tile.size(); i += 8)
+        for (size_t j = 0; j < 2; ++j)
+          tile[i + j] = arith::SelectOp::create(b, isThere, tile[i + j], b.f32(kMaskedLogit));
+    }
+    logits[op.getResult()] = tile;
+    return success();
+  }
+
+  LogicalResult lower(TileInitStateOp op) {
+    State state{op.getState().getType(), op.getState().getType().getHeads(), 0, 0, {}, {}, {}, {}, {}, 0};
+    state.tiles = tilesOf(state.heads);
+    state.rows = state.type.getHeadDim() / 16;
+    state.outputs = registers(state.tiles * state.rows * 4);
+    state.maxima = registers(state.tiles * 2);
+    state.sums = registers(state.tiles * 2);
+    for (int64_t i = 0; i < state.tiles * state.rows * 4; ++i)
+      store(b.f32(0), state.outputs, i);
+    for (int64_t i = 0; i < state.tiles * 2; ++i) {
+      store(b.f32(kMaskedLogit), state.maxima, i);
+      store(b.f32(0), state.sums, i);
+    }
+    initialized[op.getState()] = op;
+    states[op.getState()] = std::make_unique<State>(state);
+    return success();
+  }
+
+  LogicalResult lower(TileSoftmaxStepOp op) {
+    State &state = *states.at(op.getState());
+    ArrayRef<Value> tile = logits.at(op.getLogits());
+    auto exponent = float(int64_t(op.getExponent()));
+    // Relative to the maximum so far. No lane knows the block's own maximum, unless some logit is far above.
+    SmallVector<Value> powers;
+    Value largest;
+    auto relate = [&](int64_t tileIndex, int64_t j) {
+      return arith::SubFOp::create(b, b.f32(exponent), load(state.maxima, 2 * tileIndex + j)).getResult();
+    };
+    SmallVector<Value> columns;
+    for (int64_t i = 0; i < 2 * state.tiles; ++i)
+      columns.push_back(relate(i / 2, i % 2));
+    for (size_t i = 0; i < tile.size(); ++i) {
+      powers.push_back(b.add(tile[i], columns[2 * (i / 8) + i % 2]));
+      largest = largest ? b.max(largest, powers.back()) : powers.back();
+    }
+    Value isAbove = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, largest, b.f32(exponent + kSlack));
+    Value isRaised = b.call1("kv_any", b.getI1Type(), isAbove);
+    SmallVector<Type> types(powers.size(), b.getF32Type());
+    auto branch = scf::IfOp::create(b, types, isRaised, /*withElseRegion=*/true);
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.elseBlock());
+      scf::YieldOp::create(b, powers);
+      b.setInsertionPointToStart(branch.thenBlock());
+      for (int64_t t = 0; t < state.tiles; ++t)
+        for (int64_t j = 0; j < 2; ++j)
+          raiseMaximum(state, t, j, tile);
+      SmallVector<Value> raised;
+      for (int64_t i = 0; i < 2 * state.tiles; ++i)
+        columns[size_t(i)] = relate(i / 2, i % 2);
+      for (size_t i = 0; i < tile.size(); ++i)
+        raised.push_back(b.add(tile[i], columns[2 * (i / 8) + i % 2]));
+      scf::YieldOp::create(b, raised);
+    }
+    Operand weights;
+    weights.half = cast<VectorType>(op.getWeights().getType()).getElementType();
+    weights.tiles = state.tiles;
+    weights.pairs = 4;
+    for (int64_t t = 0; t < state.tiles; ++t) {
+      // Rows gid and columns 2tig, 2tig + 1 are tokens and heads; as an operand, heads and tokens.
+      for (int64_t n = 0; n < 4; ++n) {
+        Value low = b.exp2(branch.getResult(unsigned(8 * t + 2 * n)));
+        Value high = b.exp2(branch.getResult(unsigned(8 * t + 2 * n + 1)));
+        weights.plain.push_back(b.call1("kv_movmatrix_trans", b.getI32Type(), b.pack(weights.half, low, high)));
+      }
+      // The sum of what is multiplied, not of what it was before it was rounded.
+      Value one = b.word(weights.half.isBF16() ? kOneBf16 : kOneF16), ones = b.makeA({one, one, one, one});
+      Value sum = b.zeroQuad();
+      for (int64_t s = 0; s < 2; ++s)
+        sum = b.mma(weights.half, ones, weights.plain[size_t(4 * t + 2 * s)], weights.plain[size_t(4 * t + 2 * s + 1)],
+                    sum);
+      for (int64_t j = 0; j < 2; ++j) {
+        Value total = b.element(sum, j, b.getF32Type());
+        weights.totals.push_back(total);
+        store(b.add(load(state.sums, 2 * t + j), total), state.sums, 2 * t + j);
+      }
+    }
+    weights.words.assign(size_t(weights.tiles * 2 * 4), Value());
+    for (int64_t t = 0; t < state.tiles; ++t)
+      for (int64_t n = 0; n < 8; ++n)
+        weights.at(t, 0, n / 4, n % 4) = weights.plain[size_t(4 * t + n % 4)];
+    operands[op.getWeights()] = std::move(weights);
+    return success();
+  }
+
+  /// Takes the maximum of a column to at least the logits of a block, and rescales what was summed under the old one.
+  void raiseMaximum(State &state, int64_t tile, int64_t j, ArrayRef<Value> logits) {
+    Value largest;
+    for (int64_t row = 0; row < 4; ++row) {
+      Value logit = logits[size_t(8 * tile + 2 * row + j)];
+      largest = largest ? b.max(largest, logit) : logit;
+    }
+    for (int32_t mask : {4, 8, 16})
+      largest = b.max(largest, b.shuffleXor(largest, mask));
+    Value old = load(state.maxima, 2 * tile + j), max = b.max(old, largest);
+    Value factor = b.exp2(arith::SubFOp::create(b, old, max));
+    store(max, state.maxima, 2 * tile + j);
+    auto scale = [&](Value array, int64_t at) { store(b.mul(load(array, at), factor), array, at); };
+    scale(state.sums, 2 * tile + j);
+    for (int64_t t = 0; t < state.rows; ++t)
+      for (int64_t hi = 0; hi < 2; ++hi)
+        scale(state.outputs, (tile * state.rows + t) * 4 + 2 * hi + j);
+    // Arrays of offsets are made later, by what adds to them: they are rescaled by scaleOffsets.
+    raises.push_back({&state, tile, j, factor});
+  }
+
+  LogicalResult lower(TileScaleStateOp op) {
+    State &state = *states.at(op.getState());
+    scaleOffsets(state);
+    Value factor = b.f32(op.getFactor().convertToFloat());
+    for (int64_t tile = 0; tile < state.tiles; ++tile)
+      for (int64_t t = 0; t < state.rows; ++t) {
+        int64_t group = state.groups ? t * state.groups / state.rows : 0;
+        for (int64_t i = 0; i < 4; ++i) {
+          int64_t at = (tile * state.rows + t) * 4 + i, j = i % 2;
+          Value out = load(state.outputs, at);
+          if (state.offsets)
+            out = b.add(out, load(state.offsets, 2 * (tile * state.groups + group) + j));
+          if (state.laneOffsets)
+            out = b.add(out, b.shuffle(load(state.laneOffsets, 2 * tile + j),
+                                       b.toI32(b.addIndex(b.tig, 4 * group))));
+          store(b.mul(out, factor), state.outputs, at);
+        }
+      }
+    state.offsets = state.laneOffsets = {};
+    return success();
+  }
+
+  /// Where maxima were raised before the arrays of offsets were there.
+  void scaleOffsets(State &state) {
+    OpBuilder::InsertionGuard guard(b);
+    for (auto &[of, tile, j, factor] : raises) {
+      if (of != &state)
+        continue;
+      b.setInsertionPointAfterValue(factor);
+      auto scale = [&](Value array, int64_t at) { store(b.mul(load(array, at), factor), array, at); };
+      for (int64_t g = 0; state.offsets && g < state.groups; ++g)
+        scale(state.offsets, 2 * (tile * state.groups + g) + j);
+      if (state.laneOffsets)
+        scale(state.laneOffsets, 2 * tile + j);
+    }
+    raises.clear();
+  }
+
+  LogicalResult lower(TileShiftStateOp op) {
+    State &state = *states.at(op.getState());
+    for (int64_t tile = 0; tile < state.tiles; ++tile)
+      for (int64_t j = 0; j < 2; ++j) {
+        Value amount = b.load(tiles.at(op.getAmounts()), {headOf(tile, j, state.heads), b.index(0)});
+        store(b.add(load(state.maxima, 2 * tile + j), amount), state.maxima, 2 * tile + j);
+      }
+    return success();
+  }
+
+  //===-- Results -----------------------------------------------------------------------===//
+
+  /// Dynamic shared memory as [warps][heads][columns] of f32, the rows of this warp or all.
+  Value viewRows(int64_t heads, int64_t columns) {
+    auto type = MemRefType::get({ShapedType::kDynamic}, b.getF32Type(), MemRefLayoutAttrInterface(),
+                                cast<MemRefType>(dynamic.getType()).getMemorySpace());
+    return memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange{b.index(warps * heads * columns)});
+  }
+  /// Calls `body(index of the output's register, head, channel)` for this lane's outputs of heads that are there.
+  void forEachOutput(State &state, function_ref<void(int64_t, Value, Value)> body) {
+    for (int64_t tile = 0; tile < state.tiles; ++tile)
+      for (int64_t j = 0; j < 2; ++j) {
+        Value head = b.addIndex(b.mulIndex(b.tig, 2), 8 * tile + j);
+        auto visit = [&] {
+          for (int64_t t = 0; t < state.rows; ++t)
+            for (int64_t hi = 0; hi < 2; ++hi)
+              body((tile * state.rows + t) * 4 + 2 * hi + j, head, b.addIndex(b.mulIndex(b.gid, 2), 16 * t + hi));
+        };
+        if (state.heads >= 8 * (tile + 1)) {
+          visit();
+          continue;
+        }
+        Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, head, b.index(state.heads));
+        auto branch = scf::IfOp::create(b, isThere, /*withElseRegion=*/false);
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(branch.thenBlock());
+        visit();
+      }
+  }
+
+  LogicalResult lower(TileRestoreOp op) {
+    State &state = *states.at(op.getState());
+    int64_t channels = state.type.getHeadDim(), pitch = channels + kMergePad;
+    Value means, factors;
+    if (op.getMeans())
+      means = viewVector(op.getMeans(), op.getMeansOffset(), channels);
+    if (op.getFactors())
+      factors = viewVector(op.getFactors(), op.getFactorsOffset(), channels);
+    if (op.getSize()) {
+      // Each warp by itself, in the memory that its blocks have had.
+      Value rows = viewRows(state.heads, pitch), first = b.mulIndex(b.warp, state.heads);
+      auto at = [&](Value head, Value channel) {
+        return b.add(b.mulIndex(b.add(first, head), pitch), channel);
+      };
+      b.barrier(); // rows of a warp are not where its blocks were
+      forEachOutput(state, [&](int64_t i, Value head, Value channel) {
+        b.store(load(state.outputs, i), rows, at(head, channel));
+      });
+      b.syncWarp();
+      auto size = int64_t(*op.getSize());
+      int64_t pairs = channels / 2;
+      auto scale = float(1 / std::sqrt(double(size)));
+      Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
+      for (int64_t half = 1; half < size; half *= 2) {
+        Value factor = b.f32(2 * half == size ? scale : 1.0f);
+        b.loop(lane, state.heads * pairs, kWarp, false, [&](Value i) {
+          Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
+          Value block = arith::DivUIOp::create(b, pair, b.index(half));
+          Value channel = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
+          Value low = at(row, channel), high = b.addIndex(low, half);
+          Value x = b.load(rows, low), y = b.load(rows, high);
+          b.store(b.mul(b.add(x, y), factor), rows, low);
+          b.store(b.mul(arith::SubFOp::create(b, x, y), factor), rows, high);
+        });
+        b.syncWarp();
+      }
+      forEachOutput(state, [&](int64_t i, Value head, Value channel) {
+        store(b.load(rows, at(head, channel)), state.outputs, i);
+      });
+    }
+    if (!means && !factors)
+      return success();
+    forEachOutput(state, [&](int64_t i, Value, Value channel) {
+      Value out = load(state.outputs, i);
+      if (means)
+        out = b.fma(load(state.sums, i / (4 * state.rows) * 2 + i % 2), b.load(means, channel), out);
+      if (factors)
+        out = b.mul(out, b.load(factors, channel));
+      store(out, state.outputs, i);
+    });
+    return success();
+  }
+
+  LogicalResult lower(TileStoreResultOp op) {
+    State &state = *states.at(op.getState());
+    int64_t channels = state.type.getHeadDim(), pitch = channels + kMergePad + 2;
+    Value rows = viewRows(state.heads, pitch);
+    b.barrier(); // all warps are done with their blocks
+    Value first = b.mulIndex(b.warp, state.heads);
+    auto rowAt = [&](Value warp, Value head) {
+      return b.mulIndex(b.add(b.mulIndex(warp, state.heads), head), pitch);
+    };
+    forEachOutput(state, [&](int64_t i, Value head, Value channel) {
+      b.store(load(state.outputs, i), rows, b.add(rowAt(b.warp, head), channel));
+      // Lanes with the same columns know the same.
+      if (i % (4 * state.rows) < 2) {
+        int64_t column = i / (4 * state.rows) * 2 + i % 2;
+        b.store(load(state.maxima, column), rows, b.addIndex(rowAt(b.warp, head), channels));
+        b.store(load(state.sums, column), rows, b.addIndex(rowAt(b.warp, head), channels + 1));
+      }
+    });
+    b.barrier();
+    Value minusInfinity = b.f32(-std::numeric_limits<float>::infinity());
+    forEachOwn({state.heads, channels}, [&](Value head, Value channel) {
+      auto at = [&](Value warp, int64_t column) { return b.load(rows, b.addIndex(rowAt(warp, head), column)); };
+      Value max = b.loop(0, warps, b.f32(kMaskedLogit), [&](Value warp, ValueRange before) {
+        return SmallVector<Value>{b.max(before[0], at(warp, channels))};
+      })[0];
+      auto merged = b.loop(0, warps, ValueRange{b.f32(0), b.f32(0)}, [&](Value warp, ValueRange before) {
+        Value weight = b.exp2(arith::SubFOp::create(b, at(warp, channels), max));
+        Value out = b.load(rows, b.add(rowAt(warp, head), channel));
+        return SmallVector<Value>{b.fma(out, weight, before[0]), b.fma(at(warp, channels + 1), weight, before[1])};
+      });
+      Value sum = merged[1];
+      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0));
+      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1), sum), b.f32(0));
+      Value out = b.add(b.add(op.getOutOffset(), b.mulIndex(head, channels)), channel);
+      b.store(b.mul(merged[0], inverse), op.getOut(), out);
+      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, channel, b.index(0));
+      auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      Value lse = b.add(max, math::Log2Op::create(b, sum));
+      lse = b.add(lse, b.f32(-float(int64_t(op.getExponent()))));
+      lse = arith::SelectOp::create(b, seen, b.mul(lse, b.f32(float(std::numbers::ln2))), minusInfinity);
+      b.store(lse, op.getLse(), b.add(op.getLseOffset(), head));
+    });
+    return success();
+  }
+
+  func::FuncOp func;
+  int64_t warps;
+  FragmentBuilder b;
+  Value dynamic; ///< dynamic shared memory
+  DenseMap<Value, Value> tiles, rings;
+  DenseMap<Value, BlockMemory> blocks;
+  DenseMap<Value, Operand> operands;
+  DenseMap<Value, SmallVector<Value>> sums, logits;
+  DenseMap<Value, Offsets> offsets;
+  DenseMap<Value, std::unique_ptr<State>> states;
+  DenseMap<Value, Operation *> initialized;
+  struct Raise {
+    State *state;
+    int64_t tile, j;
+    Value factor;
+  };
+  SmallVector<Raise> raises;
+};
+
+} // namespace
+
+LogicalResult kvcc::cuda::lowerFragments(func::FuncOp func, int64_t warps) {
+  return FragmentLowering(func, warps).run();
+}
