@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 
 import lit.formats
@@ -30,8 +31,8 @@ config.environment["FILECHECK_OPTS"] = "--enable-var-scope"
 
 # Everything that decides where NVRTC, the driver and the host's compiler are found.
 llvm_config.with_system_environment([
-    "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH", "HOME", "KVCC_HOST_CXX", "KVCC_LIBCUDA", "KVCC_NVRTC",
-    "KVCC_PYTHON_ENV", "VIRTUAL_ENV"])
+    "CONDA_PREFIX", "CUDA_HOME", "CUDA_PATH", "HOME", "KVCC_HOST_CXX", "KVCC_LIBCUDA", "KVCC_NVDISASM",
+    "KVCC_NVRTC", "KVCC_PYTHON_ENV", "VIRTUAL_ENV"])
 
 llvm_config.use_default_substitutions()  # FileCheck, not, count, %python
 llvm_config.add_tool_substitutions(
@@ -101,5 +102,13 @@ if getattr(config, "cmake", "") and not config.sanitize:
         config.available_features.add("cmake-build")
 if getattr(config, "is_clang", False):
     config.available_features.add("clang")
+# A bundle has the tests only.
+sass = os.path.join(os.path.dirname(config.test_source_root), "tools", "bench", "sass.py")
+if os.path.exists(sass):
+    config.available_features.add("sources")
+    if subprocess.run([sys.executable, sass, "--find"], env=config.environment, capture_output=True).returncode == 0:
+        config.available_features.add("nvdisasm")
+    if os.path.exists(os.path.join(os.path.dirname(sass), "results", "sass-baseline.csv")):
+        config.available_features.add("sass-baseline")
 if shutil.which("readelf"):
     config.available_features.add("readelf")
