@@ -254,24 +254,25 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     `floats`: the packing of key codes, of value codes, and of tiles that are stored as numbers (windows and
     fp16 pages); `accumulators`: vector registers that sums of a product with codes take, 0 for what the
     target's level says; `page_bytes`: bytes of a page, 0 for as many as it needs, so that layers that are stored
-    differently may share a pool; `warps`: warps that share a work item, each with blocks of its own; `stages`: blocks of
-    pages that a warp has in memory of its own or on their way there, 0 for none.
+    differently may share a pool; `warps`: warps that share a work item, each with blocks of its own; `stages`: parts of
+    pages, of `blocks` blocks each, that a warp has in memory of its own or on their way there, 0 for none.
 
     Constraints:
     - (C1) heads is 1 to 16;
     - (C2) page is a multiple of 32 from 32 to 65536;
     - (C3) accumulators is 0 to 32;
     - (C4) page_bytes is 0 or a positive multiple of 64;
-    - (C5) warps is 1 to 32, stages 0 to 16.
+    - (C5) warps is 1 to 32, stages 0 to 16, blocks a power of two from 1 to 8 that divides a page.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,
                         "::kvcc::kv::PackingAttr":$floats, DefaultValuedParameter<"int64_t", "0">:$accumulators,
                         DefaultValuedParameter<"int64_t", "0">:$page_bytes,
-                        DefaultValuedParameter<"int64_t", "1">:$warps, DefaultValuedParameter<"int64_t", "0">:$stages);
+                        DefaultValuedParameter<"int64_t", "1">:$warps, DefaultValuedParameter<"int64_t", "0">:$stages,
+                        DefaultValuedParameter<"int64_t", "1">:$blocks);
   let assemblyFormat = [{
     `<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators, $page_bytes, $warps,
-               $stages) `>`
+               $stages, $blocks) `>`
   }];
   let genVerifyDecl = 1;
 }

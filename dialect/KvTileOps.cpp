@@ -159,8 +159,13 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
     return op->emitOpError("expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got ")
            << small << " and " << p.block;
   // score_c3, accumulate_c3
-  if (rounded != bool(p.smallScales) && !(halves && p.block.isKey()))
-    return op->emitOpError("expected scales of the small operand exactly if it is of integers, but got ") << small;
+  if ((rounded || (halves && p.block.isKey())) != bool(p.smallScales))
+    return op->emitOpError("expected scales of the small operand exactly if it is of integers or a query of halves, "
+                           "but got ")
+           << small;
+  if (halves && p.smallScales && !hasShape(p.smallScales.getType(), {heads, 1}))
+    return op->emitOpError("expected scales of a query of halves of ")
+           << heads << "x1, but got " << p.smallScales.getType();
   bool folded = p.placement == Placement::Operand;
   // score_c7, accumulate_c7
   if ((p.zeros && (folded || !p.scales || !areZerosOf(p.zeros.getType(), p.scales.getType()))) ||
@@ -239,6 +244,13 @@ LogicalResult TileAccumulateOp::verify() {
                        {getWeights(), values, getScales(), getZeros(), getWeightSums(), getWeightScales(), getOffsets(),
                         getPlacement(), getHybrid()},
                        state.getHeads());
+}
+
+LogicalResult TileAdvanceOp::verify() {
+  // advance_c1
+  if (getMemory().getType() != getResult().getType())
+    return emitOpError("expected a result of type ") << getMemory().getType() << ", but got " << getResult().getType();
+  return success();
 }
 
 LogicalResult TileRingOp::verify() {

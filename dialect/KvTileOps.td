@@ -320,6 +320,18 @@ def Kv_TileWarpOp : Kv_TileOp<"warp", [Pure]> {
   let assemblyFormat = "attr-dict";
 }
 
+def Kv_TileAdvanceOp : Kv_TileOp<"advance", [Pure]> {
+  let summary = "memory from an element on";
+  let description = [{
+    Where it begins is computed once and kept, rather than computed again where it is used. Constraint: (C1) the result
+    has the type of the memory.
+  }];
+  let arguments = (ins AnyTypeOf<[Kv_Bytes, MemRefRankOf<[I32], [1]>]>:$memory, Index:$offset);
+  let results = (outs AnyTypeOf<[Kv_Bytes, MemRefRankOf<[I32], [1]>]>:$result);
+  let assemblyFormat = "$memory `[` $offset `]` attr-dict `:` type($memory) `->` type($result)";
+  let hasVerifier = 1;
+}
+
 def Kv_TileRingOp : Kv_TileOp<"ring", [MemoryEffects<[MemAlloc]>]> {
   let summary = "memory of a warp for blocks on their way";
   let description = [{

@@ -41,15 +41,36 @@ bool kvcc::roundsToWords(CacheType cache, Role role, Placement placement, Comput
          (hasSignedWeights(value, placement) && !cache.getWindow().getSink());
 }
 
-/// Blocks that each warp has on their way: two at least, and as many as let three blocks of threads share a
-/// multiprocessor. Numbers as they are go to registers at once.
-static int64_t chooseStages(CacheType cache, StringRef arch, int64_t warps) {
+namespace {
+/// How blocks come to the warps of a multiprocessor.
+struct Pipeline {
+  int64_t warps, stages, blocks;
+};
+} // namespace
+
+/// Two stages at least, and as many as let three blocks of threads of four warps share a multiprocessor; of two blocks
+/// each where they fit, since what a stage costs is then paid for both. Numbers as they are go to registers at once.
+static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t blocksPerPage, int64_t wantedWarps) {
   if (!cache.getKey().isQuantized() && !cache.getValue().isQuantized())
-    return 0;
-  constexpr int64_t kBlocks = 3, kReserved = 1024, kMaxStages = 4;
+    return {wantedWarps ? wantedWarps : 4, 0, 1};
+  constexpr int64_t kReserved = 3072, kMaxStages = 4;
   const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
-  int64_t shared = (gpu ? gpu->sharedBytes : 100 << 10) / kBlocks - kReserved;
-  return std::clamp<int64_t>(shared / (warps * CacheLayout::getBlockBytes(cache)), 2, kMaxStages);
+  int64_t shared = gpu ? gpu->sharedBytes : 100 << 10, bytes = CacheLayout::getBlockBytes(cache);
+  struct Choice {
+    int64_t warps, blocks, resident;
+  };
+  Pipeline chosen{1, 2, 1};
+  for (Choice choice : {Choice{4, 2, 3}, {4, 1, 3}, {4, 1, 2}, {2, 1, 4}, {2, 1, 2}, {1, 1, 2}}) {
+    if (blocksPerPage % choice.blocks || (wantedWarps && wantedWarps != choice.warps))
+      continue;
+    int64_t stages = (shared / choice.resident - kReserved) / (choice.warps * choice.blocks * bytes);
+    chosen = {choice.warps, std::clamp<int64_t>(stages, 2, kMaxStages), choice.blocks};
+    if (stages >= 2)
+      break;
+  }
+  if (wantedWarps)
+    chosen.warps = wantedWarps;
+  return chosen;
 }
 
 /// Codes that no product of integers takes.
@@ -73,7 +94,7 @@ static constexpr int64_t kMergePad = 4;
 int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
   if (schedule.getCompute() != Compute::F16)
     return 0;
-  int64_t ring = schedule.getStages() * CacheLayout(cache, schedule).page.bytes;
+  int64_t ring = schedule.getStages() * schedule.getBlocks() * CacheLayout(cache, schedule).page.bytes;
   // Per warp and head: outputs, maximum, sum.
   int64_t merge = schedule.getHeads() * (cache.getHeadDim() + kMergePad + 2) * int64_t(sizeof(float));
   return schedule.getWarps() * std::max(ring, merge);
@@ -96,8 +117,7 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
   if (*compute == Compute::F16)
     return *compute;
   if (*compute != Compute::F32 && !level)
-    return emitError() << "expected compute auto, f32"
-                       << (halves ? " or f16" : "") << " for "
+    return emitError() << (halves ? "expected compute auto, f32 or f16 for " : "expected compute auto or f32 for ")
                        << (kind == TargetKind::Cuda ? "a cuda target" : "an unknown CPU level") << ", but got "
                        << wanted;
   if (*compute != Compute::F32 && hasFloatBytes(cache))
@@ -132,15 +152,16 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   };
   PackingAttr codes = cpu ? packing(16, 32, 64) : packing(32, 32, 32);
   PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
-  int64_t warps = 1, stages = 0;
+  int64_t page = options.page ? options.page : 128;
+  Pipeline pipeline{1, 0, 1};
   if (fragments) {
-    warps = options.warps ? options.warps : 4;
-    stages = options.stages;
-    if (stages < 0)
-      stages = chooseStages(cache, arch, warps);
+    pipeline = choosePipeline(cache, arch, page / kBlockTokens, options.warps);
+    if (options.stages >= 0)
+      pipeline.stages = options.stages;
   }
-  auto schedule = ScheduleAttr::getChecked(emitError, context, heads, options.page ? options.page : 128, *compute,
-                                           codes, codes, floats, options.accumulators, options.pageBytes, warps, stages);
+  auto schedule = ScheduleAttr::getChecked(emitError, context, heads, page, *compute,
+                                           codes, codes, floats, options.accumulators, options.pageBytes, pipeline.warps,
+                                           pipeline.stages, pipeline.blocks);
   if (!schedule || !options.pageBytes)
     return schedule;
   if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {

@@ -96,6 +96,8 @@ private:
     Value recentBlocks = ix.ceilDiv(recentTokens, kBlockTokens);
     Value total = ix.add(ix.add(pageBlocks, sinkBlocks), recentBlocks);
     Value share = ix.div(ix.sub(ix.add(total, args[Splits]), ix.constant(1)), args[Splits]);
+    // Stages are parts of pages.
+    share = ix.mul(ix.ceilDiv(share, schedule.getBlocks()), schedule.getBlocks());
     first = ix.min(ix.mul(args[Split], share), total);
     last = ix.min(ix.add(first, share), total);
   }
@@ -291,7 +293,7 @@ private:
     else if (key.isQuantized() && !folds)
       prepared = prepare(query, key.getGroupChannels(), queryInteger());
 
-    Value start = ix.add(first, warp), end = ix.min(last, pageBlocks);
+    Value start = ix.add(first, ix.mul(warp, schedule.getBlocks())), end = ix.min(last, pageBlocks);
     if (schedule.getStages())
       buildStagedLoop(start, end,
                       [&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
@@ -307,33 +309,68 @@ private:
     return getPageBlock(ix, layout, args[Table], ix.mul(sequence, args[TableStride]), kvHead, block);
   }
 
-  /// A loop over the blocks of this warp, each copied to memory of the warp some iterations before it is needed.
+  /// A loop over the blocks of this warp, some of a page at a time, copied to memory of the warp some iterations before
+  /// they are needed. Blocks and offsets in that memory are counted in 32 bits: half the instructions.
   void buildStagedLoop(Value start, Value end, function_ref<void(Value block, Value memory, Value at)> body) {
-    int64_t stages = schedule.getStages(), bytes = layout.page.bytes;
-    Type memoryType = MemRefType::get({ShapedType::kDynamic}, b.getI8Type());
+    int64_t stages = schedule.getStages(), unit = schedule.getBlocks(), bytes = unit * layout.page.bytes,
+            step = schedule.getWarps() * unit;
+    Type memoryType = MemRefType::get({ShapedType::kDynamic}, b.getI8Type()), i32 = b.getI32Type();
     Value ring = TileRingOp::create(b, memoryType, b.getI64IntegerAttr(stages), b.getI64IntegerAttr(bytes));
-    auto fetch = [&](Value block, Value stage) {
-      ix.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, end), [&] {
-        TileFetchOp::create(b, args[Pages], getBlockAt(block), ring, ix.mul(stage, bytes), b.getI64IntegerAttr(bytes));
+    auto number = [&](int64_t value) { return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value))); };
+    auto toI32 = [&](Value index) { return arith::IndexCastOp::create(b, i32, index).getResult(); };
+    auto toIndex = [&](Value word) { return arith::IndexCastUIOp::create(b, b.getIndexType(), word).getResult(); };
+    auto compare = [&](arith::CmpIPredicate predicate, Value x, Value y) {
+      return arith::CmpIOp::create(b, predicate, x, y).getResult();
+    };
+    Value first = toI32(start), last = toI32(end);
+    // What blocks have in common. A warp's blocks all have the same place in their pages where warps take whole pages.
+    bool samePlace = step % layout.blocksPerPage == 0;
+    Value head = ix.mul(kvHead, layout.pageHeadBytes);
+    if (samePlace)
+      head = ix.add(head, ix.mul(ix.rem(start, layout.blocksPerPage), layout.page.bytes));
+    Value row = ix.mul(sequence, args[TableStride]);
+    Value table = TileAdvanceOp::create(b, args[Table].getType(), args[Table], row);
+    Value pages = TileAdvanceOp::create(b, args[Pages].getType(), args[Pages], head);
+    auto fetch = [&](Value block, Value at) {
+      ix.branch(compare(arith::CmpIPredicate::slt, block, last), [&] {
+        Value inRow = arith::DivUIOp::create(b, block, number(layout.blocksPerPage));
+        Value from = ix.mul(ix.load(table, toIndex(inRow)), layout.pageBytes);
+        if (!samePlace)
+          from = ix.add(from, toIndex(arith::MulIOp::create(
+                                  b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
+                                  number(layout.page.bytes))));
+        TileFetchOp::create(b, pages, from, ring, toIndex(at), b.getI64IntegerAttr(bytes));
       });
       TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
     };
     for (int64_t i = 0; i + 1 < stages; ++i)
-      fetch(ix.add(start, i * schedule.getWarps()), ix.constant(i));
-    auto op = scf::ForOp::create(b, start, end, ix.constant(schedule.getWarps()), ValueRange{ix.constant(0)});
+      fetch(arith::AddIOp::create(b, first, number(i * step)), number(i * bytes));
+    auto op = scf::ForOp::create(b, first, last, number(step), ValueRange{number(0)});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(op.getBody());
-    Value block = op.getInductionVar(), stage = op.getRegionIterArg(0);
-    auto is = [&](Value x, int64_t y) {
-      return arith::CmpIOp::create(b, arith::CmpIPredicate::eq, x, ix.constant(y)).getResult();
-    };
+    Value block = op.getInductionVar(), at = op.getRegionIterArg(0);
     TileAwaitOp::create(b, b.getI64IntegerAttr(std::max<int64_t>(stages - 2, 0)));
     // What was computed last is done with: its memory takes the block that is needed last.
-    if (stages > 1)
-      fetch(ix.add(block, (stages - 1) * schedule.getWarps()),
-            ix.select(is(stage, 0), ix.constant(stages - 1), ix.sub(stage, ix.constant(1))));
-    body(block, ring, ix.mul(stage, bytes));
-    scf::YieldOp::create(b, ix.select(is(stage, stages - 1), ix.constant(0), ix.add(stage, 1)));
+    if (stages > 1) {
+      Value isFirst = compare(arith::CmpIPredicate::eq, at, number(0));
+      fetch(arith::AddIOp::create(b, block, number((stages - 1) * step)),
+            arith::SelectOp::create(b, isFirst, number((stages - 1) * bytes),
+                                    arith::SubIOp::create(b, at, number(bytes))));
+    }
+    if (unit == 1) {
+      body(toIndex(block), ring, toIndex(at));
+    } else {
+      Value count = arith::MinSIOp::create(b, number(unit), arith::SubIOp::create(b, last, block));
+      auto inner = scf::ForOp::create(b, number(0), count, number(1));
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(inner.getBody());
+      Value i = inner.getInductionVar();
+      Value offset = arith::AddIOp::create(b, at, arith::MulIOp::create(b, i, number(layout.page.bytes)));
+      body(toIndex(arith::AddIOp::create(b, block, i)), ring, toIndex(offset));
+    }
+    Value isLast = compare(arith::CmpIPredicate::eq, at, number((stages - 1) * bytes));
+    scf::YieldOp::create(
+        b, ValueRange{arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes)))});
   }
 
   /// A block of quantized tokens.
@@ -413,8 +450,11 @@ private:
     if (!halves)
       return 0;
     QuantAttr value = cache.getValue();
-    bool folds = *attend.getValueScales() == Placement::Operand || value.getTransform<TokenNormAttr>();
-    return folds ? 6 : 10;
+    bool folds = *attend.getValueScales() == Placement::Operand;
+    // These fill the range of their type, up to 448. A weight may be 2^4 above what it is relative to.
+    if (folds && isa<Float8E4M3FNType>(value.getScale()))
+      return 3;
+    return folds || value.getTransform<TokenNormAttr>() ? 6 : 10;
   }
 
   AttendOp attend;

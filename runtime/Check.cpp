@@ -14,6 +14,7 @@ double kvcc::getErrorBound(const Plan &plan) {
   case kv::Compute::F32:
     return 1e-3;
   case kv::Compute::Int16:
+  case kv::Compute::F16:
     return 1e-2;
   case kv::Compute::Int8:
     return 1e-1;

@@ -180,14 +180,26 @@ struct StorePattern : OpConversionPattern<memref::StoreOp> {
   }
 };
 
-/// Memory that a call of the prelude takes as the pointer it becomes.
+/// Memory as the pointer it becomes, and back.
 struct CastPattern : OpConversionPattern<UnrealizedConversionCastOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(UnrealizedConversionCastOp op, OpAdaptor in,
                                 ConversionPatternRewriter &rewriter) const override {
-    if (op->getNumOperands() != 1 || op->getNumResults() != 1 || in.getInputs()[0].getType() != op.getResultTypes()[0])
+    if (op->getNumOperands() != 1 || op->getNumResults() != 1 ||
+        in.getInputs()[0].getType() != getTypeConverter()->convertType(op.getResultTypes()[0]))
       return rewriter.notifyMatchFailure(op, "only memory as a pointer is known");
     rewriter.replaceOp(op, in.getInputs());
+    return success();
+  }
+};
+
+struct SpaceCastPattern : OpConversionPattern<memref::MemorySpaceCastOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(memref::MemorySpaceCastOp op, OpAdaptor in,
+                                ConversionPatternRewriter &rewriter) const override {
+    if (in.getSource().getType() != getTypeConverter()->convertType(op.getType()))
+      return rewriter.notifyMatchFailure(op, "only memory of unknown extent is known");
+    rewriter.replaceOp(op, in.getSource());
     return success();
   }
 };
@@ -310,7 +322,7 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
     populateArithToEmitCPatterns(converter, patterns);
     populateSCFToEmitCConversionPatterns(patterns, converter);
     patterns.add<AllocaPattern, CastPattern, DynamicSharedPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern, ReturnPattern, ShufflePattern,
-                 StorePattern, TruncFPattern, ViewPattern>(converter, context);
+                 SpaceCastPattern, StorePattern, TruncFPattern, ViewPattern>(converter, context);
     patterns
         .add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>, IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(
             converter, context);

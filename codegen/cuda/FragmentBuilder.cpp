@@ -64,14 +64,41 @@ Value FragmentBuilder::extract(Type type, Value words, int64_t at) {
   return isa<Float8E8M0FNUType>(type) ? bitsToF32(shift(byte, -23)) : decodeE4m3(byte);
 }
 
+Value FragmentBuilder::getLane(LaneOffset offset) {
+  Value lane = offset.kind == LaneOffset::Gid   ? gid
+               : offset.kind == LaneOffset::Tig ? tig
+                                                : add(mulIndex(gid, 4), tig);
+  return mulIndex(lane, offset.stride);
+}
+
+Value FragmentBuilder::addLane(Value pointer, LaneOffset offset) {
+  auto &known = pointers[pointer];
+  for (auto &[other, value] : known)
+    if (other.kind == offset.kind && other.stride == offset.stride)
+      return value;
+  OpBuilder::InsertionGuard guard(*this);
+  setInsertionPointAfterValue(pointer);
+  // Opaque: computing it again in every iteration would cost more than the register.
+  Value sum = call1("kv_opaque_smem", pointer.getType(), addBytes(pointer, toI32(getLane(offset))));
+  known.push_back({offset, sum});
+  return sum;
+}
+
+Value FragmentBuilder::advance(Value memory, Value offset) {
+  auto type = cast<MemRefType>(memory.getType());
+  Type pointerType = emitc::PointerType::get(type.getElementType());
+  Value pointer = UnrealizedConversionCastOp::create(*this, pointerType, memory).getResult(0);
+  Value distance = arith::IndexCastOp::create(*this, getI64Type(), offset);
+  pointer = emitc::AddOp::create(*this, pointerType, pointer, distance);
+  pointer = call1("kv_opaque_ptr", pointerType, pointer);
+  return UnrealizedConversionCastOp::create(*this, type, pointer).getResult(0);
+}
+
 //===-- Words -------------------------------------------------------------------------------===//
 
-WordReader::WordReader(FragmentBuilder &b, const BlockMemory &block, Value lane, int64_t offset, int64_t count)
-    : b(b), block(block), offset(offset), count(count), width(count % 4 ? count % 2 ? 1 : 2 : 4), words(size_t(count)) {
-  if (block.shared)
-    base = emitc::AddOp::create(b, block.shared.getType(), block.shared, b.toI32(lane));
-  else
-    base = b.add(block.offset, lane);
+WordReader::WordReader(FragmentBuilder &b, const BlockMemory &block, LaneOffset lane, int64_t offset, int64_t count)
+    : b(b), block(block), offset(offset + block.bytes), width(count % 4 ? count % 2 ? 1 : 2 : 4), words(size_t(count)) {
+  base = block.ring ? b.addBytes(b.addLane(block.ring, lane), block.offset) : b.add(block.offset, b.getLane(lane));
 }
 
 Value WordReader::get(int64_t word) {
@@ -79,14 +106,14 @@ Value WordReader::get(int64_t word) {
     return words[size_t(word)];
   int64_t first = word / width * width, at = offset + 4 * first;
   Value address;
-  if (block.shared) {
-    address = emitc::AddOp::create(b, base.getType(), base, b.i32(int32_t(at)));
+  if (block.ring) {
+    address = b.addBytes(base, b.i32(int32_t(at)));
   } else {
     auto bytes = MemRefType::get({16}, b.getI8Type());
     address = memref::ViewOp::create(b, bytes, block.memory, b.addIndex(base, at), ValueRange());
   }
-  std::string function = (block.shared ? "kv_lds" : "kv_ldg") + std::to_string(32 * width);
-  if (!block.shared)
+  std::string function = (block.ring ? "kv_lds" : "kv_ldg") + std::to_string(32 * width);
+  if (!block.ring)
     function += "_nc";
   Type type = width == 1 ? b.getI32Type() : Type(b.opaque(width == 2 ? "kv_u32x2" : "kv_u32x4"));
   Value loaded = b.call1(function, type, address);
@@ -136,8 +163,7 @@ FragmentReader::FragmentReader(FragmentBuilder &b, const BlockMemory &block)
   int64_t words = order.getWordsPerLane(), fours = words / 4 * 4;
   // Runs of four words of each lane, then two, then one.
   auto run = [&](int64_t first, int64_t count) {
-    Value lane = b.mulIndex(b.add(b.mulIndex(b.gid, 4), b.tig), 4 * count);
-    runs.push_back(std::make_unique<WordReader>(b, block, lane, first * 128, count));
+    runs.push_back(std::make_unique<WordReader>(b, block, LaneOffset{LaneOffset::Lane, 4 * count}, first * 128, count));
   };
   for (int64_t x = 0; x < fours; x += 4)
     run(x, 4);

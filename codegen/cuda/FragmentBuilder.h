@@ -14,6 +14,12 @@ namespace kvcc::cuda {
 /// Four f32 registers: element (row 8*(i/2) + gid, column 2*tig + i%2) of a 16x8 product.
 using Quad = std::array<mlir::Value, 4>;
 
+/// An offset in bytes that depends on the lane: the lane, lane / 4 or lane % 4, times `stride`.
+struct LaneOffset {
+  enum Kind { Lane, Gid, Tig } kind;
+  int64_t stride;
+};
+
 /// Builds the code of one lane of a warp. What no upstream operation says is a call of a prelude function.
 class FragmentBuilder : public GpuBuilder {
 public:
@@ -39,6 +45,8 @@ public:
   mlir::Value toI32(mlir::Value x) { return mlir::arith::IndexCastOp::create(*this, getI32Type(), x); }
   mlir::Value bitsToF32(mlir::Value x) { return mlir::arith::BitcastOp::create(*this, getF32Type(), x); }
   mlir::Value f32ToBits(mlir::Value x) { return mlir::arith::BitcastOp::create(*this, getI32Type(), x); }
+  /// One instruction; arith.maxnumf is expanded into comparisons on its way to EmitC.
+  mlir::Value max(mlir::Value x, mlir::Value y) { return call1("kv_max", getF32Type(), {x, y}); }
   mlir::Value exp2(mlir::Value x) { return call1("kv_exp2", getF32Type(), x); }
   mlir::Value minIndex(mlir::Value x, int64_t y) { return mlir::arith::MinUIOp::create(*this, x, index(y)); }
   mlir::Value shuffle(mlir::Value x, mlir::Value lane) {
@@ -62,30 +70,43 @@ public:
   /// A half of a word, an f16, bf16, f8E4M3FN or f8E8M0FNU, as f32; `at` counts in elements.
   mlir::Value extract(mlir::Type type, mlir::Value word, int64_t at);
 
+  mlir::Value getLane(LaneOffset offset);
+  /// A pointer to shared memory plus an offset of the lane, made once where the pointer is made.
+  mlir::Value addLane(mlir::Value pointer, LaneOffset offset);
+  /// Memory from an element on, as a pointer that is kept.
+  mlir::Value advance(mlir::Value memory, mlir::Value offset);
+  mlir::Value addBytes(mlir::Value pointer, mlir::Value bytes) {
+    return mlir::emitc::AddOp::create(*this, pointer.getType(), pointer, bytes);
+  }
+
   // The lane; set once at the entry of a function.
-  mlir::Value thread, warp, laneWord, gid, tig; ///< index, but laneWord an i32
+  mlir::Value thread, warp, gid, tig; ///< index
+
+private:
+  llvm::DenseMap<mlir::Value, llvm::SmallVector<std::pair<LaneOffset, mlir::Value>>> pointers;
 };
 
 /// A block of the cache in global memory, or in the memory of this warp.
 struct BlockMemory {
   kv::BlockType type;
   mlir::Value memory, offset; ///< global: bytes and where it begins
-  mlir::Value shared;         ///< a kv_smem_ptr to its beginning
+  mlir::Value ring;           ///< else a kv_smem_ptr to memory of the warp, in which it begins at `offset`, an i32
+  int64_t bytes = 0;          ///< plus this
 };
 
 /// Words of a block: runs of consecutive words that a lane loads 16 bytes at a time, when the first of them is asked
 /// for.
 class WordReader {
 public:
-  /// `count` words from byte `offset` + `lane` on, `lane` an index.
-  WordReader(FragmentBuilder &b, const BlockMemory &block, mlir::Value lane, int64_t offset, int64_t count);
+  /// `count` words from byte `offset` + `lane` on.
+  WordReader(FragmentBuilder &b, const BlockMemory &block, LaneOffset lane, int64_t offset, int64_t count);
   mlir::Value get(int64_t word);
 
 private:
   FragmentBuilder &b;
-  const BlockMemory &block;
+  BlockMemory block;
   mlir::Value base;
-  int64_t offset, count, width;
+  int64_t offset, width;
   llvm::SmallVector<mlir::Value> words;
 };
 

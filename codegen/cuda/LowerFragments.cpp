@@ -34,7 +34,6 @@ struct Operand {
   bool hasExponents = false;                ///< of codes, so that rows of odd tiles may have registers of their own
   SmallVector<Value> words;                 ///< [tiles][groups][2][pairs]
   SmallVector<Value> plain;                 ///< [tiles][pairs], before exponents
-  SmallVector<Value> totals;                ///< [tiles][2]: the sums of all columns; may be empty
 
   Value &at(int64_t tile, int64_t group, int64_t parity, int64_t pair) {
     return words[size_t(((tile * groups + group) * 2 + parity) * pairs + pair)];
@@ -61,12 +60,13 @@ public:
     b.thread = gpu::ThreadIdOp::create(b, gpu::Dimension::x);
     Value lane = arith::RemUIOp::create(b, b.thread, b.index(kWarp));
     b.warp = arith::DivUIOp::create(b, b.thread, b.index(kWarp));
-    b.laneWord = b.toI32(lane);
     b.gid = arith::DivUIOp::create(b, lane, b.index(4));
     b.tig = arith::RemUIOp::create(b, lane, b.index(4));
     Type bytes = MemRefType::get({ShapedType::kDynamic}, b.getI8Type(), MemRefLayoutAttrInterface(),
                                  gpu::AddressSpaceAttr::get(b.getContext(), gpu::AddressSpace::Workgroup));
     dynamic = gpu::DynamicSharedMemoryOp::create(b, cast<MemRefType>(bytes));
+    // Generic memory from here on: views of it are pointers, whatever their extents.
+    dynamic = memref::MemorySpaceCastOp::create(b, MemRefType::get({ShapedType::kDynamic}, b.getI8Type()), dynamic);
 
     SmallVector<Operation *> ops;
     func.walk<WalkOrder::PreOrder>([&](Operation *op) {
@@ -78,8 +78,8 @@ public:
       b.setLoc(op->getLoc());
       LogicalResult result =
           TypeSwitch<Operation *, LogicalResult>(op)
-              .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileRingOp,
-                    TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp, TileScoreOp,
+              .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileAdvanceOp,
+                    TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp, TileScoreOp,
                     TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp, TileScaleStateOp,
                     TileShiftStateOp, TileRestoreOp, TileStoreResultOp>([&](auto op) { return lower(op); })
               .Default([](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
@@ -194,28 +194,35 @@ private:
     return success();
   }
 
+  LogicalResult lower(TileAdvanceOp op) {
+    op.replaceAllUsesWith(b.advance(op.getMemory(), op.getOffset()));
+    return success();
+  }
+
   LogicalResult lower(TileRingOp op) {
     Value first = b.mulIndex(b.warp, int64_t(op.getStages()) * int64_t(op.getBytes()));
     Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
-    rings[op.getMemory()] = emitc::AddOp::create(b, pointer.getType(), pointer, b.toI32(first));
+    rings[op.getMemory()] = b.addBytes(pointer, b.toI32(first));
     return success();
-  }
-  Value atRing(Value ring, Value offset) {
-    Value pointer = rings.at(ring);
-    return emitc::AddOp::create(b, pointer.getType(), pointer, b.toI32(offset));
   }
 
   LogicalResult lower(TileFetchOp op) {
     auto bytes = int64_t(op.getBytes());
     constexpr int64_t kCopy = 16;
-    Value lane = b.mulIndex(b.add(b.mulIndex(b.gid, 4), b.tig), kCopy);
-    Value to = emitc::AddOp::create(b, rings.at(op.getRing()).getType(), atRing(op.getRing(), op.getTo()), b.toI32(lane));
-    Value from = b.add(op.getOffset(), lane);
+    LaneOffset offset{LaneOffset::Lane, kCopy};
+    Value lane = b.getLane(offset);
+    Value to = b.addBytes(b.addLane(rings.at(op.getRing()), offset), b.toI32(op.getTo()));
+    // Where the lane's part begins, kept where the memory is.
+    Value &memory = sources[op.getSource()];
+    if (!memory) {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointAfterValue(op.getSource());
+      memory = b.advance(op.getSource(), b.getLane(offset));
+    }
     auto copy = [&](int64_t at) {
       auto type = MemRefType::get({kCopy}, b.getI8Type());
-      Value source = memref::ViewOp::create(b, type, op.getSource(), b.addIndex(from, at), ValueRange());
-      Value target = emitc::AddOp::create(b, to.getType(), to, b.i32(int32_t(at)));
-      b.call("kv_cp_async16", {}, {target, source});
+      Value source = memref::ViewOp::create(b, type, memory, b.addIndex(op.getOffset(), at), ValueRange());
+      b.call("kv_cp_async16", {}, {b.addBytes(to, b.i32(int32_t(at))), source});
     };
     int64_t whole = bytes / (kCopy * kWarp) * kCopy * kWarp;
     for (int64_t at = 0; at < whole; at += kCopy * kWarp)
@@ -242,9 +249,18 @@ private:
 
   LogicalResult lower(TileLoadOp op) {
     BlockType type = op.getResult().getType();
-    BlockMemory memory{type, op.getSource(), op.getOffset(), {}};
-    if (rings.count(op.getSource()))
-      memory.shared = atRing(op.getSource(), op.getOffset());
+    BlockMemory memory{type, op.getSource(), op.getOffset(), {}, 0};
+    // A constant after what the blocks of an iteration have in common.
+    APInt bytes;
+    if (auto sum = op.getOffset().getDefiningOp<arith::AddIOp>();
+        sum && matchPattern(sum.getRhs(), m_ConstantInt(&bytes))) {
+      memory.offset = sum.getLhs();
+      memory.bytes = bytes.getSExtValue();
+    }
+    if (rings.count(op.getSource())) {
+      memory.ring = rings.at(op.getSource());
+      memory.offset = b.toI32(memory.offset);
+    }
     blocks[op.getResult()] = memory;
     return success();
   }
@@ -323,32 +339,41 @@ private:
     return operand;
   }
 
-  /// The sums of groups of columns, of a folded operand those of each group of rows: [tiles][groups][2].
+  /// What products with codes begin with, a kv_f32x4 of each group of columns, of a folded operand for each group of
+  /// rows: minus the zero code times the sum. Integers only.
   SmallVector<Value> sumGroups(TilePrepareOp op, Operand &operand, Type element) {
     int64_t columns = shapeOf(op.getTile())[1], group = int64_t(op.getGroup());
+    float zeroCode = zeroCodeOf(element);
+    bool isFolded = bool(op.getTile().getDefiningOp<TileFoldOp>());
     SmallVector<Value> result;
     for (int64_t tile = 0; tile < operand.tiles; ++tile)
       for (int64_t folded = 0; folded < operand.groups; ++folded)
         for (int64_t first = 0; first < columns; first += group) {
-          if (group == columns && !operand.totals.empty()) {
-            for (int64_t j = 0; j < 2; ++j)
-              result.push_back(b.mul(operand.totals[size_t(2 * tile + j)],
-                                     b.f32(float(std::exp2(-kvcc::getUnitExponent(element))))));
-            continue;
-          }
+          // By a product, which leaves four registers that are known to be equal to nobody, so that nobody copies them.
           Value sum = b.zeroQuad();
           for (int64_t s = first / 16; s < (first + group) / 16; ++s) {
-            Value ones[2];
+            // Numbers as they were before exponents of codes need no exponents of zero codes.
+            bool isPlain = operand.groups == 1 && !isFolded;
+            Value zeros[2], pairs[2];
             for (int64_t h = 0; h < 2; ++h) {
-              uint32_t one = 1u << getPairExponent(element, columns, 0, 2 * s + h);
-              ones[h] = b.word(one | one << 16);
+              int64_t n = 2 * s + h;
+              uint32_t zero = 0x8000 | uint32_t(zeroCode) << (isPlain ? 0 : getPairExponent(element, columns, 0, n));
+              zeros[h] = b.word(zero | zero << 16);
+              pairs[h] = isPlain ? operand.plain[size_t(tile * operand.pairs + n)] : operand.at(tile, folded, 0, n);
             }
-            sum = b.mma(operand.half, b.makeA({ones[0], ones[0], ones[1], ones[1]}), operand.at(tile, folded, 0, 2 * s),
-                        operand.at(tile, folded, 0, 2 * s + 1), sum);
+            sum = b.mma(operand.half, b.makeA({zeros[0], zeros[0], zeros[1], zeros[1]}), pairs[0], pairs[1], sum);
           }
-          for (int64_t j = 0; j < 2; ++j)
-            result.push_back(b.element(sum, j, b.getF32Type()));
+          result.push_back(sum);
         }
+    auto softmax = op.getTile().getDefiningOp<TileSoftmaxStepOp>();
+    if (softmax && isSummedByPrepare(softmax)) {
+      State &state = *states.at(softmax.getState());
+      float unit = -float(std::exp2(kvcc::getUnitExponent(element))) / zeroCode;
+      for (int64_t i = 0; i < 2 * state.tiles; ++i) {
+        Value start = b.element(result[size_t(i / 2)], i % 2, b.getF32Type());
+        store(b.fma(start, b.f32(unit), load(state.sums, i)), state.sums, i);
+      }
+    }
     return result;
   }
 
@@ -361,7 +386,7 @@ private:
     if (block.type.getPacking().getOrder() == Order::Tiles) {
       // Norms of tokens, in their order: four of a k-step.
       for (int64_t s = 0; s < reduce / 16; ++s) {
-        WordReader reader(b, block, b.mulIndex(b.tig, 4 * bytes), 16 * s * bytes, bytes);
+        WordReader reader(b, block, {LaneOffset::Tig, 4 * bytes}, 16 * s * bytes, bytes);
         for (int64_t h = 0; h < 2; ++h) {
           auto token = [&](int64_t i) { return b.extract(type, reader.get(i * bytes / 4), i % (4 / bytes)); };
           result.push_back(b.pack(half, token(h), token(2 + h)));
@@ -369,7 +394,7 @@ private:
       }
       return result;
     }
-    WordReader reader(b, block, b.mulIndex(b.tig, reduce / 4 * bytes), group * reduce * bytes, reduce / 16 * bytes);
+    WordReader reader(b, block, {LaneOffset::Tig, reduce / 4 * bytes}, group * reduce * bytes, reduce / 16 * bytes);
     for (int64_t n = 0; n < pairs; ++n) {
       if (type.isF16()) {
         result.push_back(reader.get(n));
@@ -386,12 +411,14 @@ private:
     auto element = cast<VectorType>(op.getTile().getType()).getElementType();
     if (element.isF32())
       return foldNorms(op, scales);
-    if (!element.isF16())
-      return op.emitError("expected scales that fold into f16, but got ") << op.getTile().getType();
     Operand operand = operands.at(op.getTile()), result = operand;
     int64_t reduce = scales.type.getReduceExtent();
-    auto mul = [&](Value x, Value y) { return b.call1("kv_mul_f16x2", b.getI32Type(), {x, y}); };
-    result.totals.clear();
+    auto mul = [&](Value x, Value y) {
+      if (element.isF16())
+        return b.call1("kv_mul_f16x2", b.getI32Type(), {x, y});
+      auto product = [&](int64_t i) { return b.mul(b.extract(element, x, i), b.extract(b.getF16Type(), y, i)); };
+      return b.pack(element, product(0), product(1));
+    };
     if (!operand.hasExponents) { // norms
       SmallVector<Value> words = loadColumns(scales, 0);
       for (int64_t tile = 0; tile < operand.tiles; ++tile)
@@ -435,10 +462,7 @@ private:
         if (result.isOfLane) {
           BlockMemory ofLane = zeros;
           Value skip = b.mulIndex(b.minIndex(b.gid, groups - 1), reduce * 2);
-          if (ofLane.shared)
-            ofLane.shared = emitc::AddOp::create(b, ofLane.shared.getType(), ofLane.shared, b.toI32(skip));
-          else
-            ofLane.offset = b.add(ofLane.offset, skip);
+          ofLane.offset = b.add(ofLane.offset, ofLane.ring ? b.toI32(skip) : skip);
           words = loadColumns(ofLane, 0);
         } else {
           words = loadColumns(zeros, group);
@@ -459,19 +483,21 @@ private:
 
   /// Logits times norms of tokens.
   LogicalResult foldNorms(TileFoldOp op, const BlockMemory &norms) {
-    SmallVector<Value> tile = logits.at(op.getTile());
+    SmallVector<Value> tile = getLogits(op.getTile());
     Type type = norms.type.getElement();
     int64_t bytes = type.getIntOrFloatBitWidth() / 8;
     for (int64_t t = 0; t < 2; ++t) {
       // Rows gid and gid + 8 are neighbouring tokens. Two norms of a byte are half of a word.
-      Value at = b.mulIndex(b.gid, 2 * bytes), word;
+      Value word;
       if (bytes == 1) {
-        Value whole = b.mulIndex(arith::DivUIOp::create(b, b.gid, b.index(2)), 4);
-        word = WordReader(b, norms, whole, 16 * t, 1).get(0);
+        BlockMemory whole = norms;
+        Value skip = b.mulIndex(arith::DivUIOp::create(b, b.gid, b.index(2)), 4);
+        whole.offset = b.add(whole.offset, whole.ring ? b.toI32(skip) : skip);
+        word = WordReader(b, whole, {LaneOffset::Gid, 0}, 16 * t, 1).get(0);
         Value isOdd = arith::RemUIOp::create(b, b.gid, b.index(2));
         word = arith::ShRUIOp::create(b, word, b.toI32(b.mulIndex(isOdd, 16)));
       } else {
-        word = WordReader(b, norms, at, 16 * t * bytes, 1).get(0);
+        word = WordReader(b, norms, {LaneOffset::Gid, 2 * bytes}, 16 * t * bytes, 1).get(0);
       }
       for (int64_t hi = 0; hi < 2; ++hi) {
         Value norm = b.extract(type, word, hi);
@@ -480,7 +506,7 @@ private:
             tile[i + j] = b.mul(tile[i + j], norm);
       }
     }
-    logits[op.getResult()] = tile;
+    logits[op.getResult()] = {tile, {}};
     return success();
   }
 
@@ -490,9 +516,9 @@ private:
   class RowScales {
   public:
     RowScales(FragmentBuilder &b, const BlockMemory &block)
-        : b(b), block(block), type(block.type.getElement()), groups(block.type.getReduceExtent()),
+        : b(b), type(block.type.getElement()), groups(block.type.getReduceExtent()),
           bytes(type.getIntOrFloatBitWidth() / 8), words(block.type.getFreeExtent() / 8 * groups * bytes / 4),
-          reader(b, this->block, b.mulIndex(b.gid, 4 * words), 0, words) {}
+          reader(b, block, {LaneOffset::Gid, 4 * words}, 0, words) {}
     Value get(int64_t u, int64_t g) {
       int64_t at = u * groups + g;
       Value &number = numbers[at];
@@ -503,7 +529,6 @@ private:
 
   private:
     FragmentBuilder &b;
-    BlockMemory block;
     Type type;
     int64_t groups, bytes, words;
     WordReader reader;
@@ -518,7 +543,10 @@ private:
   };
 
   /// Adds `part` (the sums of group g, four registers) times its scales to `sums`, which may be null.
-  void addScaled(Scales &p, Quad &sums, const Quad &part, int64_t t, int64_t g, ArrayRef<Value> smallSums) {
+  void addScaled(Scales &p, Quad &sums, const Quad &part, int64_t t, int64_t g, Value start) {
+    Value smallSums[2];
+    for (int64_t j = 0; p.zeros && j < 2; ++j)
+      smallSums[j] = b.mul(b.element(start, j, b.getF32Type()), b.f32(-1 / p.zeroCode));
     for (int64_t i = 0; i < 4; ++i) {
       int64_t u = 2 * t + i / 2;
       Value scale = p.scales->get(u, g), zero;
@@ -533,7 +561,7 @@ private:
       Value &sum = sums[size_t(i)];
       sum = sum ? b.fma(part[size_t(i)], scale, sum) : b.mul(part[size_t(i)], scale);
       if (zero)
-        sum = b.fma(zero, smallSums[size_t(i % 2)], sum);
+        sum = b.fma(zero, smallSums[i % 2], sum);
     }
   }
 
@@ -571,17 +599,15 @@ private:
       SmallVector<Quad> acc(size_t(query.tiles));
       for (int64_t g = 0; g < groups; ++g) {
         SmallVector<Value> parts;
-        auto sumsOf = [&](int64_t tile) {
-          return querySums.slice(size_t(2 * ((tile * query.groups + foldedGroup) * groups + g)), 2);
+        auto startOf = [&](int64_t tile) {
+          return querySums.empty() ? Value() : querySums[size_t((tile * query.groups + foldedGroup) * groups + g)];
         };
         for (int64_t tile = 0; tile < query.tiles; ++tile) {
           if (zeroOffsets)
             parts.push_back(initial(ArrayRef(zeroOffsets->values).slice(size_t(2 * (tile * query.groups + foldedGroup)), 2),
                                     float(std::exp2(-kvcc::getUnitExponent(element)))));
-          else if (!querySums.empty() && !scales.zeros)
-            parts.push_back(initial(sumsOf(tile), -zeroCodeOf(element)));
           else
-            parts.push_back(b.zeroQuad());
+            parts.push_back(!querySums.empty() && !scales.zeros ? startOf(tile) : b.zeroQuad());
         }
         for (int64_t s = g * steps / groups; s < (g + 1) * steps / groups; ++s) {
           Value a = reader.getA(t, s);
@@ -592,18 +618,29 @@ private:
         for (int64_t tile = 0; tile < query.tiles; ++tile) {
           Quad part = b.splitQuad(parts[size_t(tile)]);
           if (scales.scales)
-            addScaled(scales, acc[size_t(tile)], part, t, g, scales.zeros ? sumsOf(tile) : ArrayRef<Value>());
+            addScaled(scales, acc[size_t(tile)], part, t, g, startOf(tile));
           else
             acc[size_t(tile)] = part;
         }
       }
       for (int64_t tile = 0; tile < query.tiles; ++tile)
         for (int64_t i = 0; i < 4; ++i)
-          result[size_t(8 * tile + 4 * t + i)] =
-              b.mul(acc[size_t(tile)][size_t(i)], scalesOfQuery[size_t(2 * tile + i % 2)]);
+          result[size_t(8 * tile + 4 * t + i)] = acc[size_t(tile)][size_t(i)];
     }
-    logits[op.getResult()] = result;
+    logits[op.getResult()] = {result, SmallVector<Value>(scalesOfQuery)};
     return success();
+  }
+
+  /// The logits of a block, [tiles][4 rows][2 columns], that are still to be multiplied by scales, [tiles][2], or not.
+  struct Logits {
+    SmallVector<Value> values, scales;
+  };
+  SmallVector<Value> getLogits(Value tile) {
+    const Logits &of = logits.at(tile);
+    SmallVector<Value> result(of.values);
+    for (size_t i = 0; !of.scales.empty() && i < result.size(); ++i)
+      result[i] = b.mul(result[i], of.scales[2 * (i / 8) + i % 2]);
+    return result;
   }
 
   static float zeroCodeOf(Type element) {
@@ -639,9 +676,7 @@ private:
     SmallVector<Value> starts; // of every (tile, group)
     for (int64_t tile = 0; scaled && tile < weights.tiles; ++tile)
       for (int64_t g = 0; g < groups; ++g)
-        starts.push_back(!weightSums.empty() && !scales.zeros
-                             ? initial(weightSums.slice(size_t(2 * (tile * groups + g)), 2), -zeroCodeOf(element))
-                             : b.zeroQuad());
+        starts.push_back(!weightSums.empty() && !scales.zeros ? weightSums[size_t(tile * groups + g)] : b.zeroQuad());
     for (int64_t t = 0; t < state.rows; ++t) {
       int64_t foldedGroup = t * weights.groups / state.rows;
       Value a[] = {reader.getA(t, 0), reader.getA(t, 1)};
@@ -662,7 +697,7 @@ private:
             for (int64_t s = 2 * g / groups; s < 2 * (g + 1) / groups; ++s)
               sum = step(sum, s);
             addScaled(scales, acc, b.splitQuad(sum), t, g,
-                      scales.zeros ? weightSums.slice(size_t(2 * (tile * groups + g)), 2) : ArrayRef<Value>());
+                      scales.zeros ? weightSums[size_t(tile * groups + g)] : Value());
           }
         }
         for (int64_t i = 0; i < 4; ++i)
@@ -702,14 +737,15 @@ private:
       for (auto [i, value] : llvm::enumerate(offsets.at(op.getOffsets()).values))
         add(state.offsets, int64_t(i), value, float(std::exp2(-kvcc::getUnitExponent(element))));
     else
-      for (auto [i, value] : llvm::enumerate(weightSums))
-        add(state.offsets, int64_t(i), value, -zeroCodeOf(element));
+      for (auto [i, start] : llvm::enumerate(weightSums))
+        for (int64_t j = 0; j < 2; ++j)
+          add(state.offsets, 2 * int64_t(i) + j, b.element(start, j, b.getF32Type()), 1);
   }
 
   //===-- Softmax -----------------------------------------------------------------------===//
 
   LogicalResult lower(TileMaskOp op) {
-    SmallVector<Value> tile = logits.at(op.getTile());
+    SmallVector<Value> tile = getLogits(op.getTile());
     Value valid = b.toI32(op.getValid()), first = b.toI32(b.mulIndex(b.gid, 2));
     for (int64_t row = 0; row < 4; ++row) {
       Value token = b.add(first, b.i32(int32_t(row / 2 * 16 + row % 2)));
@@ -718,7 +754,7 @@ private:
         for (size_t j = 0; j < 2; ++j)
           tile[i + j] = arith::SelectOp::create(b, isThere, tile[i + j], b.f32(kMaskedLogit));
     }
-    logits[op.getResult()] = tile;
+    logits[op.getResult()] = {tile, {}};
     return success();
   }
 
@@ -740,9 +776,18 @@ private:
     return success();
   }
 
+  /// Whether what products with the weights begin with is the sum of the weights too.
+  static bool isSummedByPrepare(TileSoftmaxStepOp op) {
+    if (!op.getWeights().hasOneUse())
+      return false;
+    auto prepare = dyn_cast<TilePrepareOp>(*op.getWeights().user_begin());
+    return prepare && int64_t(prepare.getGroup()) == kBlockTokens && isa<IntegerType>(*prepare.getElements()) &&
+           !prepare.getSums().use_empty();
+  }
+
   LogicalResult lower(TileSoftmaxStepOp op) {
     State &state = *states.at(op.getState());
-    ArrayRef<Value> tile = logits.at(op.getLogits());
+    Logits tile = logits.at(op.getLogits());
     auto exponent = float(int64_t(op.getExponent()));
     // Relative to the maximum so far. No lane knows the block's own maximum, unless some logit is far above.
     SmallVector<Value> powers;
@@ -753,8 +798,14 @@ private:
     SmallVector<Value> columns;
     for (int64_t i = 0; i < 2 * state.tiles; ++i)
       columns.push_back(relate(i / 2, i % 2));
-    for (size_t i = 0; i < tile.size(); ++i) {
-      powers.push_back(b.add(tile[i], columns[2 * (i / 8) + i % 2]));
+    auto relative = [&](size_t i) {
+      size_t column = 2 * (i / 8) + i % 2;
+      if (tile.scales.empty())
+        return b.add(tile.values[i], columns[column]);
+      return b.call1("kv_fma", b.getF32Type(), {tile.values[i], tile.scales[column], columns[column]});
+    };
+    for (size_t i = 0; i < tile.values.size(); ++i) {
+      powers.push_back(relative(i));
       largest = largest ? b.max(largest, powers.back()) : powers.back();
     }
     Value isAbove = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, largest, b.f32(exponent + kSlack));
@@ -768,12 +819,12 @@ private:
       b.setInsertionPointToStart(branch.thenBlock());
       for (int64_t t = 0; t < state.tiles; ++t)
         for (int64_t j = 0; j < 2; ++j)
-          raiseMaximum(state, t, j, tile);
+          raiseMaximum(state, t, j, getLogits(op.getLogits()));
       SmallVector<Value> raised;
       for (int64_t i = 0; i < 2 * state.tiles; ++i)
         columns[size_t(i)] = relate(i / 2, i % 2);
-      for (size_t i = 0; i < tile.size(); ++i)
-        raised.push_back(b.add(tile[i], columns[2 * (i / 8) + i % 2]));
+      for (size_t i = 0; i < tile.values.size(); ++i)
+        raised.push_back(relative(i));
       scf::YieldOp::create(b, raised);
     }
     Operand weights;
@@ -787,6 +838,8 @@ private:
         Value high = b.exp2(branch.getResult(unsigned(8 * t + 2 * n + 1)));
         weights.plain.push_back(b.call1("kv_movmatrix_trans", b.getI32Type(), b.pack(weights.half, low, high)));
       }
+      if (isSummedByPrepare(op))
+        continue;
       // The sum of what is multiplied, not of what it was before it was rounded.
       Value one = b.word(weights.half.isBF16() ? kOneBf16 : kOneF16), ones = b.makeA({one, one, one, one});
       Value sum = b.zeroQuad();
@@ -795,7 +848,6 @@ private:
                     sum);
       for (int64_t j = 0; j < 2; ++j) {
         Value total = b.element(sum, j, b.getF32Type());
-        weights.totals.push_back(total);
         store(b.add(load(state.sums, 2 * t + j), total), state.sums, 2 * t + j);
       }
     }
@@ -880,9 +932,8 @@ private:
 
   /// Dynamic shared memory as [warps][heads][columns] of f32, the rows of this warp or all.
   Value viewRows(int64_t heads, int64_t columns) {
-    auto type = MemRefType::get({ShapedType::kDynamic}, b.getF32Type(), MemRefLayoutAttrInterface(),
-                                cast<MemRefType>(dynamic.getType()).getMemorySpace());
-    return memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange{b.index(warps * heads * columns)});
+    auto type = MemRefType::get({warps * heads * columns}, b.getF32Type());
+    return memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange());
   }
   /// Calls `body(index of the output's register, head, channel)` for this lane's outputs of heads that are there.
   void forEachOutput(State &state, function_ref<void(int64_t, Value, Value)> body) {
@@ -1010,10 +1061,11 @@ private:
   int64_t warps;
   FragmentBuilder b;
   Value dynamic; ///< dynamic shared memory
-  DenseMap<Value, Value> tiles, rings;
+  DenseMap<Value, Value> tiles, rings, sources;
   DenseMap<Value, BlockMemory> blocks;
   DenseMap<Value, Operand> operands;
-  DenseMap<Value, SmallVector<Value>> sums, logits;
+  DenseMap<Value, SmallVector<Value>> sums;
+  DenseMap<Value, Logits> logits;
   DenseMap<Value, Offsets> offsets;
   DenseMap<Value, std::unique_ptr<State>> states;
   DenseMap<Value, Operation *> initialized;

@@ -39,18 +39,29 @@
 module attributes {kv.target = #kv.target<TARGET>} {
 
 // TILE-LABEL:      func.func @attend(
-// TILE-SAME:         attributes {kv.item_args = 3 : i64}
+// TILE-SAME:         attributes {kv.item_args = 3 : i64
 // Of a page of 128 tokens there are four blocks, of one of 64 two.
 // CPU-TILE-DAG:      %[[BLOCKS:.*]] = arith.constant 4 : index
-// CUDA-TILE-DAG:     %[[BLOCKS:.*]] = arith.constant 4 : index
+// CUDA-TILE-DAG:     %[[BLOCKS:.*]] = arith.constant 4 : i32
 // OPTIONS-DAG:       %[[BLOCKS:.*]] = arith.constant 2 : index
 // CPU-TILE:          kv.tile.prepare {{.*}} -> vector<4x64xi16>, vector<4x2xf32>, vector<4x2xf32>
-// CUDA-TILE:         kv.tile.prepare {{.*}} -> vector<4x64xf32>, vector<4x2xf32>{{$}}
+// CUDA-TILE:         kv.tile.prepare {{.*}} for i3 factor {{.*}} -> vector<4x64xf16>, vector<4x2xf32>, vector<4x1xf32>
+// CUDA-TILE:         %[[RING:.*]] = kv.tile.ring stages 4 bytes 3072
+// CUDA-TILE:         kv.tile.fetch {{.*}} to %[[RING]]
 // OPTIONS:           kv.tile.prepare {{.*}} -> vector<4x64xf32>, vector<4x2xf32>{{$}}
-// TILE:              scf.for %[[BLOCK:.*]] = {{.*}} {
-// TILE:                arith.divui %[[BLOCK]], %[[BLOCKS]]
+// CPU-TILE:          scf.for %[[BLOCK:.*]] = {{.*}} {
+// CPU-TILE:            arith.divui %[[BLOCK]], %[[BLOCKS]]
+// OPTIONS:           scf.for %[[BLOCK:.*]] = {{.*}} {
+// OPTIONS:             arith.divui %[[BLOCK]], %[[BLOCKS]]
+// Before a stage is read, the one that is needed last is fetched.
+// CUDA-TILE:         scf.for {{.*}} iter_args(
+// CUDA-TILE:           kv.tile.await pending 2
+// CUDA-TILE:           scf.if
+// CUDA-TILE:             kv.tile.fetch {{.*}} to %[[RING]]
+// CUDA-TILE:           kv.tile.commit
+// CUDA-TILE:           scf.for
 // CPU-TILE:            kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
-// CUDA-TILE:           kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <32x32, lanes = 32>>
+// CUDA-TILE:           kv.tile.load %[[RING]]{{.*}} -> <key, 32x64xi3, packing = <fragments>>
 // OPTIONS:             kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
 // TILE:                kv.tile.score {{.*}} placement <accumulator>
 // TILE:                kv.tile.accumulate {{.*}} placement <accumulator>
@@ -69,8 +80,11 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // CPU-LABEL:       func.func @merge(
 
 // GPU-LABEL:       func.func @attend(
-// GPU-SAME:          attributes {kv.threads = 32 : i64}
+// GPU-SAME:          attributes {kv.threads = 128 : i64}
 // GPU:               gpu.block_id x
+// GPU:               emitc.call_opaque "kv_cp_async16"
+// GPU:               emitc.call_opaque "kv_mma_m16n8k16_f16"
+// GPU:               emitc.call_opaque "kv_movmatrix_trans"
 // GPU-LABEL:       func.func @merge(
 
 // LLVM-LABEL:      llvm.func @attend(
@@ -81,10 +95,11 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // LLVM:            llvm.func @_mlir_ciface_merge(
 
 // EMITC-LABEL:     emitc.func @attend(
-// EMITC-SAME:        specifiers = ["KV_KERNEL(32, 8)"]
+// EMITC-SAME:        specifiers = ["KV_KERNEL(128, 3)"]
 // EMITC-DAG:         verbatim "KV_SHARED"
 // EMITC-DAG:         call_opaque "kv_block_id_z"
-// EMITC:             verbatim "KV_UNROLL"
+// EMITC-DAG:         call_opaque "kv_dynamic_shared"
+// EMITC:             verbatim "KV_NOUNROLL"
 // EMITC-NEXT:        for
 // EMITC-LABEL:     emitc.func @merge(
 // EMITC-SAME:        specifiers = ["KV_KERNEL(32, 8)"]

@@ -342,6 +342,11 @@ func.func private @packing_c2_sixteen_codes() attributes {a = #kv.packing<16x32,
 
 // -----
 
+// expected-error @below {{expected tile extents, fragments, fragment_rows or fragment_columns, but got shards}}
+func.func private @packing_order() attributes {a = #kv.packing<shards>}
+
+// -----
+
 // expected-error @below {{expected two extents such as 1x32, but got 1}}
 func.func private @packing_extents() attributes {a = #kv.packing<16>}
 
@@ -407,7 +412,7 @@ func.func private @schedule_c4_odd() attributes {
 // -----
 
 func.func private @schedule_compute() attributes {
-  // expected-error @below {{expected f32, int16 or int8, but got int4}}
+  // expected-error @below {{expected f32, int16, int8 or f16, but got int4}}
   a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}
 
 // -----

@@ -152,23 +152,23 @@ func.func @fold_c3_eight_bits(%tile: vector<2x64xf32>, %scales: !scales) {
 //===-- kv.tile.prepare --------------------------------------------------------------------===//
 
 func.func @prepare_c1_shape(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x32xf32>'}}
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8, i16, f16 or bf16, but got 'vector<2x32xf32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x32xf32>, vector<2x2xf32>
   return
 }
 
 // -----
 
-func.func @prepare_c1_element(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x64xf16>'}}
-  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf16>, vector<2x2xf32>
+func.func @prepare_c1_element(%tile: vector<2x64xf16>) {
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf16>' of f32, i8, ui8, i16, f16 or bf16, but got 'vector<2x64xbf16>'}}
+  kv.tile.prepare %tile group 32 : vector<2x64xf16> -> vector<2x64xbf16>, vector<2x2xf32>
   return
 }
 
 // -----
 
 func.func @prepare_c1_wide(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x64xi32>'}}
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8, i16, f16 or bf16, but got 'vector<2x64xi32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi32>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
@@ -176,7 +176,7 @@ func.func @prepare_c1_wide(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c1_unsigned(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8 or i16, but got 'vector<2x64xui16>'}}
+  // expected-error @below {{expected values of the shape of 'vector<2x64xf32>' of f32, i8, ui8, i16, f16 or bf16, but got 'vector<2x64xui16>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xui16>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
@@ -216,7 +216,7 @@ func.func @prepare_c2_scales(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c3_missing_16(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xi16>'}}
+  // expected-error @below {{expected scales exactly with values that are rounded, but got values 'vector<2x64xi16>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>
   return
 }
@@ -224,7 +224,7 @@ func.func @prepare_c3_missing_16(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c3_missing(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xi8>'}}
+  // expected-error @below {{expected scales exactly with values that are rounded, but got values 'vector<2x64xi8>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xi8>, vector<2x2xf32>
   return
 }
@@ -232,15 +232,23 @@ func.func @prepare_c3_missing(%tile: vector<2x64xf32>) {
 // -----
 
 func.func @prepare_c3_missing_unsigned(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xui8>'}}
+  // expected-error @below {{expected scales exactly with values that are rounded, but got values 'vector<2x64xui8>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xui8>, vector<2x2xf32>
   return
 }
 
 // -----
 
+func.func @prepare_c3_missing_half(%tile: vector<2x64xf32>) {
+  // expected-error @below {{expected scales exactly with values that are rounded, but got values 'vector<2x64xf16>'}}
+  kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf16>, vector<2x2xf32>
+  return
+}
+
+// -----
+
 func.func @prepare_c3_extra(%tile: vector<2x64xf32>) {
-  // expected-error @below {{expected scales exactly with values of integers, but got values 'vector<2x64xf32>'}}
+  // expected-error @below {{expected scales exactly with values that are rounded, but got values 'vector<2x64xf32>'}}
   kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xf32>, vector<2x2xf32>, vector<2x2xf32>
   return
 }
@@ -359,7 +367,7 @@ func.func @score_c2_numbers_with_placement(%query: vector<2x64xf32>, %keys: !key
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c3_missing(%query: vector<2x64xi8>, %keys: !keys,
                             %scales: !scales, %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x64xi8>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x64xi8>'}}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xi8>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -371,7 +379,7 @@ func.func @score_c3_missing(%query: vector<2x64xi8>, %keys: !keys,
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
                           %scales: !scales, %sums: vector<2x2xf32>, %query_scales: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x64xf32>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x64xf32>'}}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %query_scales placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -381,7 +389,7 @@ func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
 
 !keys = !kv.block<key, 32x64xf16, packing = <16x1>>
 func.func @score_c4_numbers(%query: vector<2x64xi8>, %keys: !keys, %query_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got 'vector<2x64xi8>' and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
+  // expected-error @below {{expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got 'vector<2x64xi8>' and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.score"(%query, %keys, %query_scales)
     <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
     : (vector<2x64xi8>, !keys, vector<2x1xf32>) -> vector<2x32xf32>
@@ -394,7 +402,7 @@ func.func @score_c4_numbers(%query: vector<2x64xi8>, %keys: !keys, %query_scales
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c4_wide(%query: vector<2x64xi32>, %keys: !keys, %scales: !scales,
                          %sums: vector<2x2xf32>, %small: vector<2x2xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got }}
+  // expected-error @below {{expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got }}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %small placement <accumulator>
     : vector<2x64xi32>, !keys, scales !scales, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -404,11 +412,23 @@ func.func @score_c4_wide(%query: vector<2x64xi32>, %keys: !keys, %scales: !scale
 
 !keys = !kv.block<key, 32x64xi4, packing = <16x4>>
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
-func.func @score_c4_float(%query: vector<2x64xf16>, %keys: !keys, %scales: !scales,
-                          %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got }}
+func.func @score_c3_half(%query: vector<2x64xf16>, %keys: !keys, %scales: !scales,
+                         %sums: vector<2x2xf32>) {
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x64xf16>'}}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xf16>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c3_half_shape(%query: vector<2x64xf16>, %keys: !keys, %scales: !scales,
+                               %small: vector<2x2xf32>) {
+  // expected-error @below {{expected scales of a query of halves of 2x1, but got 'vector<2x2xf32>'}}
+  kv.tile.score %query, %keys scales %scales query_scales %small placement <accumulator>
+    : vector<2x64xf16>, !keys, scales !scales query_scales vector<2x2xf32> -> vector<2x32xf32>
   return
 }
 
@@ -774,7 +794,7 @@ func.func @accumulate_c2_numbers_with_placement(%state: !kv.state<2x64>,
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c3_missing(%state: !kv.state<2x64>, %weights: vector<2x32xi8>,
                                  %values: !values, %scales: !scales, %sums: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x32xi8>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x32xi8>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
     : !kv.state<2x64>, vector<2x32xi8>, !values, scales !scales, sums vector<2x1xf32>
   return
@@ -786,7 +806,7 @@ func.func @accumulate_c3_missing(%state: !kv.state<2x64>, %weights: vector<2x32x
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c3_extra(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
                                %scales: !scales, %sums: vector<2x1xf32>, %weight_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers, but got 'vector<2x32xf32>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x32xf32>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %weight_scales placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32> weight_scales vector<2x1xf32>
   return
@@ -797,7 +817,7 @@ func.func @accumulate_c3_extra(%state: !kv.state<2x64>, %weights: vector<2x32xf3
 !values = !kv.block<value, 32x64xf16, packing = <16x1>>
 func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32xi8>, %values: !values,
                                  %weight_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
+  // expected-error @below {{expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.accumulate"(%state, %weights, %values, %weight_scales)
     <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
     : (!kv.state<2x64>, vector<2x32xi8>, !values, vector<2x1xf32>) -> ()
@@ -810,7 +830,7 @@ func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32x
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c4_wide(%state: !kv.state<2x64>, %weights: vector<2x32xi32>, %values: !values,
                               %scales: !scales, %sums: vector<2x1xf32>, %small: vector<2x1xf32>) {
-  // expected-error @below {{expected a small operand of f32 or, times codes, i8, ui8 or i16, but got 'vector<2x32xi32>' and '!kv.block<value, 32x64xi4, packing = <16x4>>'}}
+  // expected-error @below {{expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got 'vector<2x32xi32>' and '!kv.block<value, 32x64xi4, packing = <16x4>>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %small placement <accumulator>
     : !kv.state<2x64>, vector<2x32xi32>, !values, scales !scales, sums vector<2x1xf32> weight_scales vector<2x1xf32>
   return
@@ -1295,5 +1315,47 @@ func.func @measure_c1_none(%s: memref<?xf16>, %g: memref<?xf32>, %m: memref<?xi8
 func.func @measure_c2(%s: memref<?xf16>, %g: memref<?xf32>, %m: memref<?xi8>, %i: index) {
   // expected-error @below {{expected channels a multiple of 32, but got 48}}
   kv.tile.measure %s[%i] stride %i rows %i given %g[%i] means %i into %m means %i channels 48 as <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.center]> : memref<?xf16>, memref<?xf32>, memref<?xi8>
+  return
+}
+
+// -----
+
+//===-- kv.tile.advance, ring, fetch, await ---------------------------------------------------===//
+
+func.func @advance_c1(%memory: memref<?xi8>, %at: index) {
+  // expected-error @below {{expected a result of type 'memref<?xi8>', but got 'memref<?xi32>'}}
+  kv.tile.advance %memory[%at] : memref<?xi8> -> memref<?xi32>
+  return
+}
+
+// -----
+
+func.func @ring_c1_stages() {
+  // expected-error @below {{expected positive stages and bytes a positive multiple of 16, but got 0 and 64}}
+  kv.tile.ring stages 0 bytes 64 : memref<?xi8>
+  return
+}
+
+// -----
+
+func.func @ring_c1_bytes() {
+  // expected-error @below {{expected positive stages and bytes a positive multiple of 16, but got 2 and 40}}
+  kv.tile.ring stages 2 bytes 40 : memref<?xi8>
+  return
+}
+
+// -----
+
+func.func @fetch_c1(%memory: memref<?xi8>, %ring: memref<?xi8>, %at: index) {
+  // expected-error @below {{expected bytes a positive multiple of 16, but got 8}}
+  kv.tile.fetch %memory[%at] to %ring[%at] bytes 8 : memref<?xi8> to memref<?xi8>
+  return
+}
+
+// -----
+
+func.func @await_c1() {
+  // expected-error @below {{expected pending not negative, but got -1}}
+  kv.tile.await pending -1
   return
 }

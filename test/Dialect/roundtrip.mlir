@@ -74,14 +74,20 @@ func.func private @window() attributes {windows = [
 // CHECK-SAME:    #kv.packing<256x256>,
 // CHECK-SAME:    #kv.packing<32x32, lanes = 32>,
 // CHECK-SAME:    #kv.packing<16x32, lanes = 64>,
-// CHECK-SAME:    #kv.packing<64x32, lanes = 256>]
+// CHECK-SAME:    #kv.packing<64x32, lanes = 256>,
+// CHECK-SAME:    #kv.packing<fragments>,
+// CHECK-SAME:    #kv.packing<fragment_rows>,
+// CHECK-SAME:    #kv.packing<fragment_columns>]
 func.func private @packing() attributes {packings = [
   #kv.packing<1x1>,
   #kv.packing<16x4, lanes = 1>,
   #kv.packing<256x256>,
   #kv.packing<32x32, lanes = 32>,
   #kv.packing<16x32, lanes = 64>,
-  #kv.packing<64x32, lanes = 256>]}
+  #kv.packing<64x32, lanes = 256>,
+  #kv.packing<fragments>,
+  #kv.packing<fragment_rows>,
+  #kv.packing<fragment_columns>]}
 
 // CHECK-LABEL: func.func private @schedule
 // CHECK-SAME:    #kv.schedule<heads = 1, page = 32, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>, floats = <32x1>>,
@@ -395,5 +401,50 @@ func.func @writer(%source: memref<?xf16>, %bytes: memref<?xi8>, %given: memref<?
       : vector<32x64xf32> into !key_codes scales !key_scales weights memref<?xf32>
   kv.tile.encode %tile into %window as <f16> : vector<32x64xf32> into !key_window
   kv.tile.write_rows %source[%i] stride %i rows %i to %i into %window : memref<?xf16> into !key_window
+  return
+}
+
+//===-- Warps and halves --------------------------------------------------------------------===//
+
+!fragments = !kv.block<key, 32x64xi3, packing = <fragments>>
+!row_scales = !kv.block<key, 32x2xf16, packing = <fragment_rows>>
+!value_fragments = !kv.block<value, 32x64xi4, packing = <fragments>>
+!column_scales = !kv.block<value, 32x2xf16, packing = <fragment_columns>>
+
+// CHECK-LABEL: func.func @halves(
+// CHECK:         kv.tile.warp
+// CHECK:         kv.tile.advance %{{.*}}[%{{.*}}] : memref<?xi8> -> memref<?xi8>
+// CHECK:         %[[RING:.*]] = kv.tile.ring stages 2 bytes 4096 : memref<?xi8>
+// CHECK:         kv.tile.fetch %{{.*}}[%{{.*}}] to %[[RING]][%{{.*}}] bytes 2048 : memref<?xi8> to memref<?xi8>
+// CHECK:         kv.tile.commit
+// CHECK:         kv.tile.await pending 1
+// CHECK:         kv.tile.prepare %{{.*}} group 32 for i3 factor 1.250000e-01 : vector<2x64xf32> -> vector<2x64xf16>, vector<2x2xf32>, vector<2x1xf32>
+// CHECK:         kv.tile.score %{{.*}}, %{{.*}} scales %{{.*}} query_scales %{{.*}} placement <accumulator> : vector<2x64xf16>, <key, 32x64xi3, packing = <fragments>>, scales !kv.block<key, 32x2xf16, packing = <fragment_rows>>{{.*}} query_scales vector<2x1xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.softmax_step %{{.*}}, %{{.*}} exponent 6 : <2x64>, vector<2x32xf32> -> vector<2x32xf16>
+// CHECK:         kv.tile.prepare %{{.*}} group 32 for i4 : vector<2x32xf16> -> vector<2x32xf16>, vector<2x1xf32>
+// CHECK:         kv.tile.fold %{{.*}}, %{{.*}} : vector<2x32xf16>, <value, 32x2xf16, packing = <fragment_columns>> -> vector<4x32xf16>
+// CHECK:         kv.tile.scale_state %{{.*}} by 2.500000e-01 : <2x64>
+// CHECK:         kv.tile.store_result {{.*}} exponent 6
+func.func @halves(%state: !kv.state<2x64>, %query: vector<2x64xf32>, %bytes: memref<?xi8>, %floats: memref<?xf32>,
+                  %keys: !fragments, %scales: !row_scales, %values: !value_fragments, %columns: !column_scales,
+                  %i: index) {
+  %warp = kv.tile.warp
+  %memory = kv.tile.advance %bytes[%warp] : memref<?xi8> -> memref<?xi8>
+  %ring = kv.tile.ring stages 2 bytes 4096 : memref<?xi8>
+  kv.tile.fetch %memory[%i] to %ring[%i] bytes 2048 : memref<?xi8> to memref<?xi8>
+  kv.tile.commit
+  kv.tile.await pending 1
+  %q, %sums, %qs = kv.tile.prepare %query group 32 for i3 factor 0.125
+      : vector<2x64xf32> -> vector<2x64xf16>, vector<2x2xf32>, vector<2x1xf32>
+  %logits = kv.tile.score %q, %keys scales %scales query_scales %qs placement <accumulator>
+      : vector<2x64xf16>, !fragments, scales !row_scales query_scales vector<2x1xf32> -> vector<2x32xf32>
+  %weights = kv.tile.softmax_step %state, %logits exponent 6
+      : !kv.state<2x64>, vector<2x32xf32> -> vector<2x32xf16>
+  %w, %unused = kv.tile.prepare %weights group 32 for i4 : vector<2x32xf16> -> vector<2x32xf16>, vector<2x1xf32>
+  %folded = kv.tile.fold %w, %columns : vector<2x32xf16>, !column_scales -> vector<4x32xf16>
+  kv.tile.accumulate %state, %folded, %values scales %columns placement <operand>
+      : !kv.state<2x64>, vector<4x32xf16>, !value_fragments, scales !column_scales
+  kv.tile.scale_state %state by 0.25 : !kv.state<2x64>
+  kv.tile.store_result %state, %floats[%i], %floats[%i] exponent 6 : !kv.state<2x64>, memref<?xf32>, memref<?xf32>
   return
 }

@@ -3,6 +3,8 @@
 // RUN: kvcc-opt %t/compute.mlir -kv-plan-schedule=compute=f64 -verify-diagnostics
 // RUN: kvcc-opt %t/cuda-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
 // RUN: kvcc-opt %t/cuda-int16.mlir -kv-plan-schedule=compute=int16 -verify-diagnostics
+// RUN: kvcc-opt %t/cuda-f32-model.mlir -kv-plan-schedule=compute=f16 -verify-diagnostics
+// RUN: kvcc-opt %t/cpu-f16.mlir -kv-plan-schedule=compute=f16 -verify-diagnostics
 // RUN: kvcc-opt %t/fp8-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
 // RUN: kvcc-opt %t/page.mlir -kv-plan-schedule=page=100 -verify-diagnostics
 // RUN: kvcc-opt %t/heads.mlir -kv-plan-schedule=heads=3 -verify-diagnostics
@@ -16,7 +18,7 @@
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @compute(%q: tensor<?x8x64xf16>, %cache: !cache) {
-    // expected-error @below {{expected compute auto, f32, int16 or int8, but got f64}}
+    // expected-error @below {{expected compute auto, f32, f16, int16 or int8, but got f64}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
@@ -27,7 +29,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   func.func @cuda_int8(%q: tensor<?x8x64xf16>, %cache: !cache) {
-    // expected-error @below {{expected compute auto or f32 for a cuda target, but got int8}}
+    // expected-error @below {{expected compute auto, f32 or f16 for a cuda target, but got int8}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
@@ -38,7 +40,29 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   func.func @cuda_int16(%q: tensor<?x8x64xf16>, %cache: !cache) {
-    // expected-error @below {{expected compute auto or f32 for a cuda target, but got int16}}
+    // expected-error @below {{expected compute auto, f32 or f16 for a cuda target, but got int16}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- cuda-f32-model.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f32, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  func.func @cuda_f32_model(%q: tensor<?x8x64xf32>, %cache: !cache) {
+    // expected-error @below {{expected compute f16 with a cuda target and a dtype of 16 bits, but got dtype f32}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf32>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- cpu-f16.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @cpu_f16(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected compute f16 with a cuda target and a dtype of 16 bits, but got a CPU}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }

@@ -22,7 +22,11 @@
 // RUN: kvcc-opt %t/fp8.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/fp8.mlir
 // RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule | FileCheck %t/fp4.mlir
 // RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
-// RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule | FileCheck %t/cuda.mlir
+// RUN: kvcc-opt %t/cuda-f16.mlir -kv-plan-schedule | FileCheck %t/cuda-f16.mlir
+// RUN: kvcc-opt %t/cuda-f16.mlir -kv-plan-schedule=compute=f16 | FileCheck %t/cuda-f16.mlir
+// RUN: kvcc-opt %t/cuda-pipeline.mlir -kv-plan-schedule | FileCheck %t/cuda-pipeline.mlir
+// RUN: sed 's/sm_90/sm_89/' %t/cuda-pipeline.mlir | kvcc-opt -kv-plan-schedule \
+// RUN:   | FileCheck %t/cuda-pipeline.mlir --check-prefix=SMALLER
 // RUN: kvcc-opt %t/cuda.mlir -kv-plan-schedule=compute=f32 | FileCheck %t/cuda.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule --remark-format=emitRemark --remarks-filter=kv-plan-schedule \
 // RUN:   -o /dev/null 2>&1 | FileCheck %t/cpu.mlir --check-prefix=REMARK
@@ -184,6 +188,69 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   func.func @group_7_wide(%q: tensor<?x14x256xf16>, %cache: !cache_256) {
     kv.attend %q, %cache {scale = 0.125}
       : tensor<?x14x256xf16>, !cache_256 -> tensor<?x14x256xf32>, tensor<?x14xf32>
+    return
+  }
+}
+
+//--- cuda-f16.mlir
+!cache_64 = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                      window = <sink = 0, recent = 0, flush = 32>>
+!cache_256 = !kv.cache<kv_heads = 2, head_dim = 256, dtype = f16, key = <f16>, value = <f16>,
+                       window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // CHECK-LABEL: func.func @group_4(
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = f16, key = <fragments>, value = <fragments>, floats = <fragments>, warps = 4>
+  func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache_64) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache_64 -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+
+  // Tensor cores take eight heads at once.
+  // CHECK-LABEL: func.func @group_16(
+  // CHECK:         #kv.schedule<heads = 8,
+  func.func @group_16(%q: tensor<?x32x64xf16>, %cache: !cache_64) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x32x64xf16>, !cache_64 -> tensor<?x32x64xf32>, tensor<?x32xf32>
+    return
+  }
+
+  // CHECK-LABEL: func.func @group_12_wide(
+  // CHECK:         #kv.schedule<heads = 6,
+  func.func @group_12_wide(%q: tensor<?x24x256xf16>, %cache: !cache_256) {
+    kv.attend %q, %cache {scale = 0.125}
+      : tensor<?x24x256xf16>, !cache_256 -> tensor<?x24x256xf32>, tensor<?x24xf32>
+    return
+  }
+
+  // CHECK-LABEL: func.func @group_7_wide(
+  // CHECK:         #kv.schedule<heads = 7,
+  func.func @group_7_wide(%q: tensor<?x14x256xf16>, %cache: !cache_256) {
+    kv.attend %q, %cache {scale = 0.125}
+      : tensor<?x14x256xf16>, !cache_256 -> tensor<?x14x256xf32>, tensor<?x14xf32>
+    return
+  }
+}
+
+//--- cuda-pipeline.mlir
+// Three blocks of four warps share the memory of a multiprocessor, with two blocks a stage where that leaves two stages.
+!small = !kv.cache<kv_heads = 2, head_dim = 128, dtype = bf16, key = <i3, map = sym, group = 1x32, scale = f16>,
+                   value = <i2, map = sym, group = 32x1, scale = f16>, window = <sink = 32, recent = 96, flush = 32>>
+!large = !kv.cache<kv_heads = 2, head_dim = 256, dtype = bf16, key = <i8, map = sym, group = 1x32, scale = f16>,
+                   value = <i8, map = sym, group = 32x1, scale = f16>, window = <sink = 32, recent = 96, flush = 32>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // CHECK-LABEL: func.func @small(
+  // CHECK:         warps = 4, stages = 3, blocks = 2>
+  // SMALLER-LABEL: func.func @small(
+  // SMALLER:         warps = 4, stages = 2>
+  func.func @small(%q: tensor<?x8x128xbf16>, %cache: !small) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x128xbf16>, !small -> tensor<?x8x128xf32>, tensor<?x8xf32>
+    return
+  }
+  // CHECK-LABEL: func.func @large(
+  // CHECK:         warps = 2, stages = 3>
+  // SMALLER-LABEL: func.func @large(
+  // SMALLER:         floats = <fragments>, stages = 2>
+  func.func @large(%q: tensor<?x8x256xbf16>, %cache: !large) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x256xbf16>, !large -> tensor<?x8x256xf32>, tensor<?x8xf32>
     return
   }
 }

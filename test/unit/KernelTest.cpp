@@ -48,7 +48,7 @@ std::vector<Machine> getLevels(const char *compute, double bound, bool wide = fa
 }
 std::vector<Machine> getAllMachines() {
   std::vector<Machine> machines = getCpuMachines();
-  machines.push_back({"cuda-host", "auto", 1e-3});
+  machines.push_back({"cuda-host", "auto", 5e-3});
   return machines;
 }
 
@@ -108,7 +108,7 @@ TEST_P(SchemeTest, AgreesOnTheEmulatorForOtherShapes) {
   problem.kvHeads = 1;
   problem.headDim = 96;
   problem.lens = {200, 3};
-  expectAgrees(problem, makeRandomTensors(problem), 1e-3);
+  expectAgrees(problem, makeRandomTensors(problem), 5e-3);
 }
 
 TEST_P(SchemeTest, AgreesForEveryDtype) {

@@ -267,6 +267,10 @@ KV_DEVICE kv_i8 *kv_dynamic_shared() {
 }
 KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return kv_u32(__cvta_generic_to_shared(p)); }
 // The memory clobbers order these with plain accesses to the same arrays.
+KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) {
+  asm volatile("" : "+r"(p));
+  return p;
+}
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p) {
   kv_u32 r;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(p) : "memory");

@@ -263,6 +263,7 @@ KV_DEVICE void kv_stg128(void *p, kv_u32x4 v, KV_HOST_LINE) {
 
 KV_DEVICE kv_i8 *kv_dynamic_shared() { return reinterpret_cast<kv_i8 *>(kv_host::state.dynamicShared); }
 KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return static_cast<kv_smem_ptr>(const_cast<void *>(p)); }
+KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) { return p; }
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p, KV_HOST_LINE) {
   kv_host::checkShared(p, 4, "kv_lds32", line);
   kv_u32 r;
