@@ -89,8 +89,112 @@ private:
   double heads;
 };
 
+/// The same on tensor cores: every count follows a function of codegen/cuda/LowerFragments.cpp, and was read off what
+/// ptxas 13.0 makes of it for sm_90.
+class FragmentCounter {
+public:
+  FragmentCounter(CacheType cache, ScheduleAttr schedule)
+      : cache(cache), schedule(schedule), tiles(double(divideCeil(schedule.getHeads(), 8))) {}
+
+  double countPage() const {
+    double count = countSide(cache.getKey(), Role::Key) + countSide(cache.getValue(), Role::Value) + countSoftmax();
+    if (schedule.getStages()) // copies, and what a stage costs
+      count += double(CacheLayout::getBlockBytes(cache)) / kCopyBytes + kInner + kStage / double(schedule.getBlocks());
+    else
+      count += kBlock;
+    if (cache.getWindow().getFlush() % kBlockTokens)
+      count += kMask * tiles;
+    return count;
+  }
+  double countWindow() const {
+    return 2 * countNumbers(cache.getDtype()) + countSoftmax() + kBlock + kMask * tiles;
+  }
+
+private:
+  static constexpr double kCopyBytes = 512;           // LDGSTS of a warp
+  static constexpr double kStage = 30, kInner = 12;   // addresses, waits, branches; of a stage and of each block
+  static constexpr double kBlock = 40;                // without stages
+  static constexpr double kSoftmax = 44, kVote = 3;   // of eight heads: FFMA, FMNMX, MUFU, F2FP, MOVM, the sum
+  static constexpr double kMask = 12;
+  static constexpr double kLine = 512, kWordLoad = 4; // pairs of codes of a warp's line; words of an LDS.128
+  static constexpr double kQuad = 4;                  // sums of a lane in a product
+
+  double headDim() const { return double(cache.getHeadDim()); }
+  double countSoftmax() const { return kSoftmax * tiles + kVote; }
+  double countProducts() const { return double(kBlockTokens) / 16 * headDim() / 16 * tiles; }
+  double countNumbers(Type element) const {
+    return countProducts() + double(kBlockTokens) * headDim() * element.getIntOrFloatBitWidth() / 32 / 32 / kWordLoad;
+  }
+
+  /// LOP3 and SHF for the 32 codes of a lane that make a line.
+  static double countUnpack(QuantAttr quant) {
+    if (!isa<IntegerType>(quant.getElement()))
+      return quant.getBits() == 8 ? 56 : 64; // sign and magnitude
+    switch (quant.getBits()) {
+    case 2:
+      return 18;
+    case 3:
+      return 22;
+    case 4:
+      return 20;
+    case 5:
+      return 31;
+    case 6:
+      return 34;
+    case 7:
+      return 37;
+    default:
+      return 24;
+    }
+  }
+  /// Of a stored scale, to f32.
+  static double countConvert(Type type) {
+    return isa<Float8E4M3FNType>(type) ? 6 : isa<Float8E8M0FNUType>(type) ? 3 : 1;
+  }
+
+  double countSide(QuantAttr quant, Role role) const {
+    if (!quant.isQuantized())
+      return countNumbers(quant.getElement());
+    bool isKey = role == Role::Key;
+    double free = isKey ? double(kBlockTokens) : headDim(), reduced = isKey ? headDim() : double(kBlockTokens);
+    double elements = free * reduced;
+    double count = countProducts() + elements * quant.getBits() / 32 / 32 / kWordLoad;
+    count += elements / 2 / kLine * countUnpack(quant);
+    if (!isKey) // bits of codes in the weights, and where the product begins
+      count += 10 * tiles;
+    double scaleWords = double(quant.getScale().getIntOrFloatBitWidth()) / 32;
+    if (choosePlacement(quant, role, cache.getHeadDim()) != Placement::Operand) {
+      // Two rows of a lane, for every 16 rows and group.
+      double groups = free / 16 * reduced / double(quant.getReducedExtent(role));
+      count += groups * (2 * countConvert(quant.getScale()) + kQuad * tiles + 2 * scaleWords / kWordLoad);
+      if (quant.hasZeros())
+        count += groups * (2 + kQuad * tiles + 2 * scaleWords / kWordLoad);
+      if (quant.getMap() == Map::Hybrid)
+        count += groups * 6;
+      return count;
+    }
+    // Pairs of scales, for every group of free indices.
+    double groups = free / double(isKey ? quant.getGroupTokens() : quant.getGroupChannels()), pairs = reduced / 8;
+    double convert = quant.getScale().isF16() ? 0 : 2 * countConvert(quant.getScale()) + 1;
+    count += groups * pairs * (tiles + convert + 2 * scaleWords / kWordLoad);
+    if (quant.hasZeros()) // a product of its own; values have all groups in one
+      count += (isKey ? groups : 1) * pairs / 2 * (tiles + 1) + 8;
+    else
+      count += groups * (pairs / 2 + 2) * tiles;
+    return count;
+  }
+
+  CacheType cache;
+  ScheduleAttr schedule;
+  double tiles;
+};
+
 /// Instructions of a block of a page and of a window.
 std::pair<double, double> countBlocks(CacheType cache, ScheduleAttr schedule, const TargetInfo &target) {
+  if (target.kind == TargetKind::Cuda && schedule.getCompute() == Compute::F16) {
+    FragmentCounter counter(cache, schedule);
+    return {counter.countPage(), counter.countWindow()};
+  }
   if (target.kind == TargetKind::Cuda) {
     GpuCounter counter(cache, schedule);
     return {counter.countPage(), counter.countWindow()};

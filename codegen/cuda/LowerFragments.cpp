@@ -34,6 +34,7 @@ struct Operand {
   bool hasExponents = false;                ///< of codes, so that rows of odd tiles may have registers of their own
   SmallVector<Value> words;                 ///< [tiles][groups][2][pairs]
   SmallVector<Value> plain;                 ///< [tiles][pairs], before exponents
+  SmallVector<Value> rest;                  ///< [tiles][pairs]: what rounding to bf16 left over; may be empty
 
   Value &at(int64_t tile, int64_t group, int64_t parity, int64_t pair) {
     return words[size_t(((tile * groups + group) * 2 + parity) * pairs + pair)];
@@ -302,6 +303,9 @@ private:
     operand.tiles = tilesOf(shape[0]);
     operand.pairs = shape[1] / 8;
     SmallVector<Value> scales;
+    // Logits grow with the error of a query: eight bits of it are too few, unless the model has no more.
+    auto query = op.getTile().getDefiningOp<TileLoadQueryOp>();
+    bool isExact = operand.half.isF16() || (query && query.getSource().getType().getElementType().isBF16());
     float unit = op.getFactor()->convertToFloat() * float(std::exp2(kvcc::getUnitExponent(element)));
     for (int64_t tile = 0; tile < operand.tiles; ++tile) {
       Value head = b.addIndex(b.gid, 8 * tile);
@@ -326,9 +330,17 @@ private:
         up = b.bitsToF32(b.shift(arith::SubIOp::create(b, b.i32(254 + kQueryExponent), exponent), -23));
       }
       for (int64_t c = 0; c < shape[1] / 16; ++c)
-        for (int64_t h = 0; h < 2; ++h)
-          operand.plain.push_back(b.pack(operand.half, b.mul(numbers[size_t(4 * c + h)], up),
-                                         b.mul(numbers[size_t(4 * c + 2 + h)], up)));
+        for (int64_t h = 0; h < 2; ++h) {
+          Value low = b.mul(numbers[size_t(4 * c + h)], up), high = b.mul(numbers[size_t(4 * c + 2 + h)], up);
+          Value pair = b.pack(operand.half, low, high);
+          operand.plain.push_back(pair);
+          if (isExact)
+            continue;
+          auto left = [&](Value number, int64_t i) {
+            return arith::SubFOp::create(b, number, b.extract(operand.half, pair, i)).getResult();
+          };
+          operand.rest.push_back(b.pack(operand.half, left(low, 0), left(high, 1)));
+        }
       // From the lanes of a head's column to those of its logits.
       for (int64_t j = 0; j < 2; ++j) {
         Value lane = b.toI32(b.addIndex(b.mulIndex(b.tig, 8), 4 * j));
@@ -425,6 +437,7 @@ private:
         for (int64_t n = 0; n < operand.pairs; ++n) {
           Value &word = result.plain[size_t(tile * operand.pairs + n)];
           word = mul(word, words[size_t(n)]);
+          result.at(tile, 0, 0, n) = result.at(tile, 0, 1, n) = word;
         }
       operands[op.getResult()] = std::move(result);
       return success();
@@ -611,9 +624,15 @@ private:
         }
         for (int64_t s = g * steps / groups; s < (g + 1) * steps / groups; ++s) {
           Value a = reader.getA(t, s);
-          for (int64_t tile = 0; tile < query.tiles; ++tile)
-            parts[size_t(tile)] = b.mma(query.half, a, query.at(tile, foldedGroup, t, 2 * s),
-                                        query.at(tile, foldedGroup, t, 2 * s + 1), parts[size_t(tile)]);
+          for (int64_t tile = 0; tile < query.tiles; ++tile) {
+            Value &part = parts[size_t(tile)];
+            part = b.mma(query.half, a, query.at(tile, foldedGroup, t, 2 * s),
+                         query.at(tile, foldedGroup, t, 2 * s + 1), part);
+            if (query.rest.empty())
+              continue;
+            size_t rest = size_t(tile * query.pairs + 2 * s);
+            part = b.mma(query.half, a, query.rest[rest], query.rest[rest + 1], part);
+          }
         }
         for (int64_t tile = 0; tile < query.tiles; ++tile) {
           Quad part = b.splitQuad(parts[size_t(tile)]);
@@ -808,7 +827,7 @@ private:
       powers.push_back(relative(i));
       largest = largest ? b.max(largest, powers.back()) : powers.back();
     }
-    Value isAbove = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, largest, b.f32(exponent + kSlack));
+    Value isAbove = emitc::CmpOp::create(b, b.getI1Type(), emitc::CmpPredicate::gt, largest, b.f32(exponent + kSlack));
     Value isRaised = b.call1("kv_any", b.getI1Type(), isAbove);
     SmallVector<Type> types(powers.size(), b.getF32Type());
     auto branch = scf::IfOp::create(b, types, isRaised, /*withElseRegion=*/true);
