@@ -555,6 +555,8 @@ int64_t snapshotTokens(nb::bytes data) {
 } // namespace
 
 NB_MODULE(_native, m) {
+  // What lives until the interpreter ends, such as a program in a variable of a module, is no leak.
+  nb::set_leak_warnings(false);
   m.doc() = "kvcc.h for Python; see the package kvcc, which documents it";
   m.def("version", [] { return kvcc_version(); });
   m.def("snapshot_tokens", &snapshotTokens, nb::arg("data"));

@@ -195,9 +195,13 @@ class LayerCache:
 
     def reset(self, batch: Optional[int] = None) -> None:
         """Empties all sequences; `batch` of them, if given, begin. Keeps the memory."""
-        for table, slot in zip(self._tables, self._slots):
+        old = list(zip(self._tables, self._slots))
+        batch = self.batch if batch is None else batch
+        if batch < 1:
+            raise expected("batch of at least 1", batch)
+        for table, slot in old:
             self._release(table, slot)
-        self._begin(self.batch if batch is None else batch)
+        self._begin(batch)
 
     def snapshot(self, sequence: int) -> bytes:
         """A sequence as bytes that name its format and end in a checksum."""

@@ -16,7 +16,7 @@ from typing import Any, Optional, Union
 
 from . import _native
 from ._native import Memory
-from .errors import expected
+from .errors import Error, expected
 
 Array = Any
 """An array that speaks DLPack or the buffer protocol: of NumPy, PyTorch, JAX, CuPy, ..."""
@@ -225,7 +225,10 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
     if not isinstance(facts, Mapping):
         raise expected("model to be a path, a mapping or a configuration of Transformers", f"a {type(model).__name__}")
     with tempfile.TemporaryDirectory() as folder:
-        # Messages name the file.
         path = Path(folder) / f"{facts.get('model_type') or 'config'}.json"
         path.write_text(json.dumps(dict(facts), default=str))
-        return native(str(path))
+        try:
+            return native(str(path))
+        except Error as error:
+            # Messages name the file, and there is none that the caller knows.
+            raise type(error)(str(error).replace(f"{path}", path.stem)) from None

@@ -32,6 +32,7 @@ except ImportError as error:
 
 NAME = "kvcc"
 _MOST_QUERIES = 16  # of a step of the kernels
+_WINDOWS = "sliding windows of at least max_tokens are none, so give max_tokens if it is small enough"
 
 
 class KvccLayer(CacheLayerMixin):
@@ -69,13 +70,15 @@ class KvccLayer(CacheLayerMixin):
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any,
                **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        implementation = getattr(self.config, "_attn_implementation", NAME)
-        if implementation != NAME or self._pending is not None:
-            raise expected(
-                f"the attention '{NAME}' to read this cache",
-                f"'{implementation}'; call model.set_attn_implementation('{NAME}')" if implementation != NAME else
-                "a second update before it did; call model.set_attn_implementation('kvcc'), and cache.reset() if a step "
-                "failed")
+        # None: of a configuration that no model was made of. The second update of its cache would be noticed, below.
+        implementation = getattr(self.config, "_attn_implementation", None)
+        if implementation not in (None, NAME):
+            raise expected(f"the attention '{NAME}' to read this cache",
+                           f"'{implementation}'; call model.set_attn_implementation('{NAME}')")
+        if self._pending is not None:
+            raise expected(f"the attention '{NAME}' to read this cache after each update",
+                           f"a second update; call model.set_attn_implementation('{NAME}'), or cache.reset() after a step "
+                           "that failed")
         self._check(key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -305,6 +308,8 @@ class KvccCache(Cache):
                  page_tokens: int = 0, context: Optional[Context] = None):
         if unserved not in ("refuse", "exact"):
             raise expected("unserved to be 'refuse' or 'exact'", repr(unserved))
+        if max_tokens is not None and max_tokens < 1:
+            raise expected("max_tokens of at least 1, or None", max_tokens)
         config = model
         if isinstance(model, torch.nn.Module):
             config = getattr(model, "config", None)
@@ -315,9 +320,12 @@ class KvccCache(Cache):
             raise expected("model to be a model or a configuration of Transformers", f"a {type(model).__name__}")
         text = config.get_text_config(decoder=True)
         dtype = dtype or getattr(text, "dtype", None) or torch.get_default_dtype()
-        self.program = compile(_facts(config, max_tokens), scheme, target or "cpu", dtype=dtype_name(dtype),
-                               compute=compute, profile=profile, page_tokens=page_tokens,
-                               context=context or _shared_context())
+        try:
+            self.program = compile(_facts(config, max_tokens), scheme, target or "cpu", dtype=dtype_name(dtype),
+                                   compute=compute, profile=profile, page_tokens=page_tokens,
+                                   context=context or _shared_context())
+        except Unsupported as error:
+            raise Unsupported(f"{error} ({_WINDOWS})") from None
         missing = [i for i, layer in enumerate(self.program.layers) if not layer.served]
         others: list[Any] = []
         if missing:
@@ -381,7 +389,7 @@ def _describe_refused(config: PreTrainedConfig, program: Program, refused: list[
                      for reason, layers in reasons.items())
     remedy = "unserved='exact' leaves such layers to Transformers" if unserved == "refuse" else \
         "Transformers has no exact cache of keys and values for them"
-    return f"{config.model_type}: {text} ({remedy}; sliding windows are none up to max_tokens)"
+    return f"{config.model_type}: {text} ({remedy}; {_WINDOWS})"
 
 
 _contexts: list[Context] = []
