@@ -172,6 +172,18 @@ def test_a_snapshot_in_another_scheme(model_path, small):
     assert 0.05 < np.linalg.norm(out - wanted) / np.linalg.norm(wanted) < 0.7  # random numbers quantize badly
 
 
+@pytest.mark.parametrize("scheme", ["innerq-small", "kivi-2", "q4_0", "kvcc-3.5", "nvfp4"])
+def test_kernels_attend_to_the_numbers_that_the_codes_stand_for(model_path, exact, scheme):
+    """What evaluations call fake quantization: the numbers, read from a snapshot, in an exact cache."""
+    program = kvcc.compile(model_path, scheme, dtype="f32")
+    keys, values, query = tensors(1, 500)
+    quantized, numbers = kvcc.LayerCache(program), kvcc.LayerCache(exact)
+    quantized.append(keys, values)
+    numbers.restore(0, quantized.snapshot(0), requantize=True)
+    out, wanted = quantized.attend(query)[0], numbers.attend(query)[0]
+    assert np.linalg.norm(out - wanted) < program.layers[0].kernel_error_bound * np.linalg.norm(wanted)
+
+
 def test_memory(small):
     keys, values, _ = tensors(2, 2000, np.float16)
     growing = kvcc.LayerCache(small, batch=2)
