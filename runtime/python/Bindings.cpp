@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// kvcc._native: kvcc.h for Python. Takes arrays of any library that speaks DLPack or the buffer protocol, checks what the
-// C interface trusts (shapes, dtypes, devices; on the host also tables, slots and lengths), releases the GIL, and turns a
-// status into an exception of kvcc.errors. Links nothing but libkvcc.so; everything else is written in Python.
+// kvcc._native: kvcc.h for Python. Takes arrays of any library that speaks DLPack or the buffer protocol, checks what
+// the C interface trusts (shapes, dtypes, devices; on the host also tables, slots and lengths), releases the GIL, and
+// turns a status into an exception of kvcc.errors. Links nothing but libkvcc.so; everything else is written in Python.
 #include <kvcc.h>
 
 #include <nanobind/nanobind.h>
@@ -339,8 +339,8 @@ public:
     for (size_t axis = 0; !empty && axis < 3; ++axis)
       if (keys.shape(axis) > 1 && keys.stride(axis) != values.stride(axis))
         expected("values with the strides of keys", std::to_string(values.stride(axis)) + " beside " +
-                                                         std::to_string(keys.stride(axis)) + " at axis " +
-                                                         std::to_string(axis) + "; make contiguous copies of both");
+                                                        std::to_string(keys.stride(axis)) + " at axis " +
+                                                        std::to_string(axis) + "; make contiguous copies of both");
     if (most < 0 || most > tokens)
       expected("max_new from 0 to tokens = " + std::to_string(tokens), std::to_string(most));
     if (place.device == nb::device::cpu::value)
@@ -431,8 +431,8 @@ public:
     args.fork_slot = forkSlot;
     args.table_length = int64_t(table.shape(0));
     if (forkTable.shape(0) != table.shape(0))
-      expected("fork_table as long as table", std::to_string(forkTable.shape(0)) + " beside " +
-                                                  std::to_string(table.shape(0)) + " pages");
+      expected("fork_table as long as table",
+               std::to_string(forkTable.shape(0)) + " beside " + std::to_string(table.shape(0)) + " pages");
     args.tokens = tokens;
     run([&, program = get()] { return kvcc_fork(program, memory.layer, &args, reinterpret_cast<void *>(stream)); });
   }
@@ -459,7 +459,9 @@ public:
     auto args = describe(memory, table, slot);
     args.bytes = const_cast<char *>(data.c_str()); // is read only
     args.bytes_length = data.size();
-    run([&, program = get()] { return kvcc_restore(program, memory.layer, &args, requantize, reinterpret_cast<void *>(stream)); });
+    run([&, program = get()] {
+      return kvcc_restore(program, memory.layer, &args, requantize, reinterpret_cast<void *>(stream));
+    });
     return args.tokens;
   }
 
