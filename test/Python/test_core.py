@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # The package without PyTorch: NumPy in and out.
+import copy
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -152,6 +154,10 @@ def test_the_life_of_sequences(small):
     assert np.array_equal(other.attend(query[:1])[0], after[:1])
 
     used = cache.nbytes
+    again = copy.deepcopy(cache)
+    again.append(keys[:, :, :50], values[:, :, :50])
+    assert np.array_equal(cache.attend(query[[1, 0]])[0], after[[1, 0]]) and again.lengths == [450, 450]
+
     cache.reset(batch=2)
     assert cache.lengths == [0, 0] and cache.nbytes == used
     cache.append(keys[:, :, :380], values[:, :, :380])
@@ -239,6 +245,21 @@ def test_a_forked_child_gets_an_error_and_may_compile(model_path):
                "    os._exit(0)\n"
                "assert os.waitpid(child, 0)[1] == 0\n", model_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("missing, module, words", [
+    ("torch", "kvcc.torch", "expected PyTorch 2.6 or newer, .*pip install 'kvcc.torch.'"),
+    ("torch", "kvcc.transformers", "expected PyTorch 2.6 or newer"),
+    ("transformers", "kvcc.transformers", "expected Transformers 5.20 or newer, .*pip install 'kvcc.transformers.'"),
+])
+def test_missing_libraries(missing, module, words):
+    if missing == "transformers":
+        pytest.importorskip("torch")
+    done = run("import importlib, sys, kvcc\n"
+               "sys.modules[sys.argv[1]] = None\n"
+               "try: importlib.import_module(sys.argv[2])\n"
+               "except kvcc.Unavailable as error: print(error)\n", missing, module)
+    assert done.returncode == 0 and re.search(words, done.stdout), done
 
 
 def test_the_tool():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # The cache and the attention for Transformers, on small models of each family with random weights, and on SmolLM2-135M
 # where `tools/dev setup --python` has put it.
+import copy
 import os
 from pathlib import Path
 
@@ -152,6 +153,18 @@ def test_batch_operations(llama):
     assert torch.equal(again, wanted[rows])
     cache.reorder_cache(torch.tensor([3, 2, 1, 0]))
     assert cache.layers[0].padding == [0, 0, 5, 5] and cache.batch_size == 4
+
+
+def test_a_prompt_that_several_answers_share(llama):
+    inputs = prompts()
+    wanted = generate(llama, inputs, tokens=8)
+    prompt = KvccCache(llama, F32)
+    out = generate(llama, inputs, prompt, tokens=1)
+    mask = torch.cat([inputs["attention_mask"], torch.ones(3, 1, dtype=torch.long)], 1)
+    for _ in range(2):
+        cache = copy.deepcopy(prompt)
+        assert torch.equal(generate(llama, {"input_ids": out, "attention_mask": mask}, cache, tokens=7), wanted)
+        assert (prompt.get_seq_length(), cache.get_seq_length()) == (70, 77)
 
 
 def test_crop_and_reset(llama):

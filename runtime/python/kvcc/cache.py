@@ -3,6 +3,7 @@
 and to attend."""
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
@@ -30,6 +31,12 @@ class HostMemory:
     def integers(self, values: np.ndarray) -> Any:
         """What kernels read of an array of int32 of the host."""
         return values
+
+
+def _check_batch(batch: int) -> int:
+    if batch < 1:
+        raise expected("batch of at least 1", batch)
+    return batch
 
 
 class _Entries:
@@ -67,8 +74,7 @@ class LayerCache:
 
     def __init__(self, program: Program, layer: int = 0, batch: int = 1, *, max_tokens: Optional[int] = None,
                  memory: Optional[HostMemory] = None):
-        if batch < 1:
-            raise expected("batch of at least 1", batch)
+        _check_batch(batch)
         if max_tokens is not None and max_tokens < 1:
             raise expected("max_tokens of at least 1, or None", max_tokens)
         if program.target.startswith("cuda") and program.target != "cuda-host" and memory is None:
@@ -86,6 +92,16 @@ class LayerCache:
         self._lengths: list[int] = []
         self._workspace: Any = None
         self._begin(batch)
+
+    def __deepcopy__(self, memo: dict) -> LayerCache:
+        """All sequences, in memory of their own."""
+        result = copy.copy(self)
+        for name in ("_page_entries", "_slot_entries", "_tables", "_slots", "_lengths", "_greatest"):
+            setattr(result, name, copy.deepcopy(getattr(self, name)))
+        result._page_pool, result._slot_pool = self._moved(self._page_pool, 0), self._moved(self._slot_pool, 0)
+        result._handle = self.program.memory(self.layer, result._page_pool, result._slot_pool)
+        result._workspace = None
+        return result
 
     # -- What there is.
 
@@ -195,11 +211,8 @@ class LayerCache:
 
     def reset(self, batch: Optional[int] = None) -> None:
         """Empties all sequences; `batch` of them, if given, begin. Keeps the memory."""
-        old = list(zip(self._tables, self._slots))
-        batch = self.batch if batch is None else batch
-        if batch < 1:
-            raise expected("batch of at least 1", batch)
-        for table, slot in old:
+        batch = _check_batch(self.batch if batch is None else batch)
+        for table, slot in zip(self._tables, self._slots):
             self._release(table, slot)
         self._begin(batch)
 

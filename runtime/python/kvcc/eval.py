@@ -119,7 +119,7 @@ class _Subject:
             following = part[0, start + 1:start + chunk + 1]
             for i, values in enumerate((wanted, logits)):
                 self.losses[i] -= float(values[:len(following)].gather(1, following[:, None]).sum())
-        self.bytes = _peer_bytes(self.cache) if self.peer else _used_bytes(self.cache)
+        self.bytes = peer_bytes(self.cache) if self.peer else _used_bytes(self.cache)
         self.cells = _cells(model, part.shape[1])
 
     def result(self) -> Result:
@@ -151,7 +151,7 @@ def _cells(model: Any, tokens: int) -> int:
     return 2 * tokens * config.num_hidden_layers * config.num_key_value_heads * head_dim
 
 
-def _peer_bytes(cache: Any) -> int:
+def peer_bytes(cache: Any) -> int:
     """Of all tensors that a cache of Transformers' holds."""
     import torch
     from torch.utils._python_dispatch import is_traceable_wrapper_subclass

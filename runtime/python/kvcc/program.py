@@ -102,6 +102,9 @@ class Program:
         self.info = ProgramInfo(**handle.info())
         self.layers: tuple[LayerInfo, ...] = tuple(LayerInfo(**handle.layer(i)) for i in range(self.info.layers))
 
+    def __deepcopy__(self, memo: dict) -> Program:
+        return self  # never changes
+
     def __repr__(self) -> str:
         served = sum(layer.served for layer in self.layers)
         return f"<kvcc.Program for {self.target}: {served} of {len(self.layers)} layers, {self.info.variants} kernels>"

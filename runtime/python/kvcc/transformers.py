@@ -11,6 +11,7 @@ where the configuration tells, else before the first token.
 """
 from __future__ import annotations
 
+import copy
 import os
 import weakref
 from collections.abc import Mapping
@@ -55,6 +56,13 @@ class KvccLayer(CacheLayerMixin):
         self.length = 0  # with padding, and with what is pending
         self.padding: list[int] = []  # tokens at the left of each sequence that are not in the cache
         self._pending: Optional[tuple[torch.Tensor, torch.Tensor]] = None
+
+    def __deepcopy__(self, memo: dict) -> KvccLayer:
+        """As the way to go on with a prompt more than once; of the same model, so its configuration is not copied."""
+        result = copy.copy(self)
+        memo[id(self)] = result
+        result.cache, result.padding = copy.deepcopy(self.cache, memo), list(self.padding)
+        return result
 
     # -- What Transformers asks of a layer.
 
