@@ -78,8 +78,8 @@ private:
       FragmentOrder::Chunk chunk = fragments.getChunk(first);
       int64_t lines = chunk.getLines();
       Value line = b.addIndex(b.remIndex(row, lines), first / 4);
-      Value position = b.addIndex(b.mulIndex(b.divIndex(row, lines), chunk.extent),
-                                  arith::SubIOp::create(b, n, b.index(first)));
+      Value position =
+          b.addIndex(b.mulIndex(b.divIndex(row, lines), chunk.extent), arith::SubIOp::create(b, n, b.index(first)));
       Value inUnit = b.addIndex(b.mulIndex(line, 16), position);
       Value isLater = arith::CmpIOp::create(b, arith::CmpIPredicate::uge, n, b.index(first));
       word = word ? b.select(isLater, inUnit, word) : inUnit;
@@ -87,8 +87,7 @@ private:
     }
     word = b.addIndex(b.mulIndex(b.divIndex(u, 4), fragments.getLinesPerUnit() * 16), word);
     Value lane = b.addIndex(b.mulIndex(gid, 4), tig);
-    Value at = b.addIndex(b.mulIndex(b.divIndex(word, 4), 128),
-                          b.addIndex(b.mulIndex(lane, 4), b.remIndex(word, 4)));
+    Value at = b.addIndex(b.mulIndex(b.divIndex(word, 4), 128), b.addIndex(b.mulIndex(lane, 4), b.remIndex(word, 4)));
     return b.addIndex(b.mulIndex(at, 2), e);
   }
 };
@@ -367,8 +366,8 @@ private:
         for (int64_t e = 0; e < 2; ++e) {
           int64_t rows = u * (line.chunk / 4), pair = line.first + n;
           Value row = b.addIndex(line.row, rows);
-          Value free = b.addIndex(b.addIndex(b.mulIndex(b.divIndex(row, 2), 16), b.remIndex(row, 2)),
-                                  b.mulIndex(line.gid, 2));
+          Value free =
+              b.addIndex(b.addIndex(b.mulIndex(b.divIndex(row, 2), 16), b.remIndex(row, 2)), b.mulIndex(line.gid, 2));
           Value reduce = b.addIndex(b.mulIndex(line.tig, 4), getReduceIndex(pair, 0, e));
           body(free, reduce, getCodePieces(unsigned(bits), getLinePosition(unsigned(bits), line.chunk, rows, n)), e);
         }

@@ -459,7 +459,8 @@ Attribute PackingAttr::parse(AsmParser &parser, Type) {
   if (succeeded(parser.parseOptionalKeyword(&name))) {
     std::optional<Order> order = symbolizeOrder(name);
     if (!order || *order == Order::Tiles) {
-      parser.emitError(start) << "expected tile extents, fragments, fragment_rows or fragment_columns, but got " << name;
+      parser.emitError(start) << "expected tile extents, fragments, fragment_rows or fragment_columns, but got "
+                              << name;
       return {};
     }
     return parser.parseGreater() ? PackingAttr() : PackingAttr::get(parser.getContext(), *order);

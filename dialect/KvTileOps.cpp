@@ -74,8 +74,8 @@ LogicalResult TilePrepareOp::verify() {
   Type element = values.getElementType(), from = tile.getElementType();
   bool rounded = isSmallInteger(element), halves = isHalf(element);
   // prepare_c1
-  if (values.getShape() != tile.getShape() || !(from.isF32() ? rounded || halves || element.isF32()
-                                                             : halves && from == element))
+  if (values.getShape() != tile.getShape() ||
+      !(from.isF32() ? rounded || halves || element.isF32() : halves && from == element))
     return emitOpError("expected values of the shape of ")
            << tile << " of f32, i8, ui8, i16, f16 or bf16, but got " << values;
   // prepare_c2
@@ -118,8 +118,7 @@ LogicalResult TileFoldOp::verify() {
   // fold_c2
   int64_t rows = scales.getFreeExtent() * tile.getDimSize(0);
   Type element = tile.getElementType();
-  if (!(element.isF32() || isHalf(element)) ||
-      cast<VectorType>(getResult().getType()).getElementType() != element ||
+  if (!(element.isF32() || isHalf(element)) || cast<VectorType>(getResult().getType()).getElementType() != element ||
       !hasShape(getResult().getType(), {rows, tile.getDimSize(1)}) ||
       (getOffsets() && !hasShape(getOffsets().getType(), {rows, 1})))
     return emitOpError("expected a result of ")

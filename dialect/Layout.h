@@ -58,8 +58,8 @@ struct Packing {
   Order order = Order::Tiles;
   Packing() = default;
   Packing(PackingAttr attr)
-      : freeTile(attr.getFreeTile()), reduceTile(attr.getReduceTile()), lanes(attr.getLanes()),
-        order(attr.getOrder()) {}
+      : freeTile(attr.getFreeTile()), reduceTile(attr.getReduceTile()), lanes(attr.getLanes()), order(attr.getOrder()) {
+  }
 };
 
 /// The packing of a quantized format's scales (and zeros), given that of its codes: the free index in tiles

@@ -106,15 +106,13 @@ public:
       count += kMask * tiles;
     return count;
   }
-  double countWindow() const {
-    return 2 * countNumbers(cache.getDtype()) + countSoftmax() + kBlock + kMask * tiles;
-  }
+  double countWindow() const { return 2 * countNumbers(cache.getDtype()) + countSoftmax() + kBlock + kMask * tiles; }
 
 private:
-  static constexpr double kCopyBytes = 512;           // LDGSTS of a warp
-  static constexpr double kStage = 30, kInner = 12;   // addresses, waits, branches; of a stage and of each block
-  static constexpr double kBlock = 40;                // without stages
-  static constexpr double kSoftmax = 44, kVote = 3;   // of eight heads: FFMA, FMNMX, MUFU, F2FP, MOVM, the sum
+  static constexpr double kCopyBytes = 512;         // LDGSTS of a warp
+  static constexpr double kStage = 30, kInner = 12; // addresses, waits, branches; of a stage and of each block
+  static constexpr double kBlock = 40;              // without stages
+  static constexpr double kSoftmax = 44, kVote = 3; // of eight heads: FFMA, FMNMX, MUFU, F2FP, MOVM, the sum
   static constexpr double kMask = 12;
   static constexpr double kLine = 512, kWordLoad = 4; // pairs of codes of a warp's line; words of an LDS.128
   static constexpr double kQuad = 4;                  // sums of a lane in a product

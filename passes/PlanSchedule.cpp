@@ -137,8 +137,8 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
     emitError() << "expected heads that divide the " << group << " query heads of a KV head, but got " << heads;
     return {};
   }
-  // A CPU keeps an accumulator per head beside unpacked codes. Tensor cores take eight heads at once. Without them a GPU
-  // lane keeps heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
+  // A CPU keeps an accumulator per head beside unpacked codes. Tensor cores take eight heads at once. Without them a
+  // GPU lane keeps heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
   // heads ptxas spills the partial sums.
   bool fragments = *compute == Compute::F16;
   if (!heads)
@@ -159,9 +159,9 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
     if (options.stages >= 0)
       pipeline.stages = options.stages;
   }
-  auto schedule = ScheduleAttr::getChecked(emitError, context, heads, page, *compute,
-                                           codes, codes, floats, options.accumulators, options.pageBytes, pipeline.warps,
-                                           pipeline.stages, pipeline.blocks);
+  auto schedule =
+      ScheduleAttr::getChecked(emitError, context, heads, page, *compute, codes, codes, floats, options.accumulators,
+                               options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks);
   if (!schedule || !options.pageBytes)
     return schedule;
   if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {

@@ -70,8 +70,8 @@ private:
   float getScale() { return float(attend.getScale().convertToDouble() * std::numbers::log2e); }
   /// Halves are of the query as it is: its scale multiplies the logits.
   Value loadQuery(bool scaled) {
-    return TileLoadQueryOp::create(b, tileType(cache.getHeadDim()), args[Query],
-                                   ix.mul(queryRow, cache.getHeadDim()), b.getF32FloatAttr(scaled ? getScale() : 1));
+    return TileLoadQueryOp::create(b, tileType(cache.getHeadDim()), args[Query], ix.mul(queryRow, cache.getHeadDim()),
+                                   b.getF32FloatAttr(scaled ? getScale() : 1));
   }
 
   VectorType tileType(int64_t columns, Type element = {}) {
@@ -336,9 +336,9 @@ private:
         Value inRow = arith::DivUIOp::create(b, block, number(layout.blocksPerPage));
         Value from = ix.mul(ix.load(table, toIndex(inRow)), layout.pageBytes);
         if (!samePlace)
-          from = ix.add(from, toIndex(arith::MulIOp::create(
-                                  b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
-                                  number(layout.page.bytes))));
+          from = ix.add(from,
+                        toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
+                                                      number(layout.page.bytes))));
         TileFetchOp::create(b, pages, from, ring, toIndex(at), b.getI64IntegerAttr(bytes));
       });
       TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups

@@ -37,8 +37,7 @@ FailureOr<BlockTypes> kvcc::kv::chooseBlockTypes(Operation *op, CacheType cache,
     types.data = elements(role, quant.getElement(), quant.isQuantized() ? codes : schedule.getFloats());
     if (quant.isQuantized())
       types.scales = block(role, kBlockTokens / quant.getGroupTokens(), cache.getHeadDim() / quant.getGroupChannels(),
-                           quant.getScale(),
-                           getScalePackingAttr(quant, role, codes));
+                           quant.getScale(), getScalePackingAttr(quant, role, codes));
     // One number per token, which a product along the tokens reduces.
     if (auto norm = quant.getTransform<TokenNormAttr>())
       types.norms = block(Role::Value, kBlockTokens, 1, norm.getType(), PackingAttr::get(quant.getContext(), 1, 1, 1));

@@ -171,8 +171,7 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes, Cu
   return std::make_unique<CudaHostBackend>(std::move(*module), attend);
 }
 
-Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Target &target,
-                                                         CudaBlock attend) {
+Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Target &target, CudaBlock attend) {
   auto driver = CudaDriver::load();
   if (!driver)
     return withKind(ErrorKind::Unavailable, driver.takeError());

@@ -44,8 +44,8 @@ public:
       for (int64_t t = 0; t < kBlockTokens; ++t)
         for (int64_t c = 0; c < headDim; ++c) {
           int64_t groupToken = t / quant.getGroupTokens(), groupChannel = c / quant.getGroupChannels();
-          scaleAt.push_back(int32_t(isKey ? scales.getIndex(groupToken, groupChannel)
-                                          : scales.getIndex(groupChannel, groupToken)));
+          scaleAt.push_back(
+              int32_t(isKey ? scales.getIndex(groupToken, groupChannel) : scales.getIndex(groupChannel, groupToken)));
         }
     }
     if (auto norm = quant.getTransform<TokenNormAttr>()) {

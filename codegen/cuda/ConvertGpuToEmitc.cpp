@@ -321,8 +321,10 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
     RewritePatternSet patterns(context);
     populateArithToEmitCPatterns(converter, patterns);
     populateSCFToEmitCConversionPatterns(patterns, converter);
-    patterns.add<AllocaPattern, CastPattern, DynamicSharedPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern, ReturnPattern, ShufflePattern,
-                 SpaceCastPattern, StorePattern, TruncFPattern, ViewPattern>(converter, context);
+    patterns
+        .add<AllocaPattern, CastPattern, DynamicSharedPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern,
+             ReturnPattern, ShufflePattern, SpaceCastPattern, StorePattern, TruncFPattern, ViewPattern>(converter,
+                                                                                                        context);
     patterns
         .add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>, IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(
             converter, context);

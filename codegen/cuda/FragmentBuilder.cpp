@@ -65,9 +65,7 @@ Value FragmentBuilder::extract(Type type, Value words, int64_t at) {
 }
 
 Value FragmentBuilder::getLane(LaneOffset offset) {
-  Value lane = offset.kind == LaneOffset::Gid   ? gid
-               : offset.kind == LaneOffset::Tig ? tig
-                                                : add(mulIndex(gid, 4), tig);
+  Value lane = offset.kind == LaneOffset::Gid ? gid : offset.kind == LaneOffset::Tig ? tig : add(mulIndex(gid, 4), tig);
   return mulIndex(lane, offset.stride);
 }
 

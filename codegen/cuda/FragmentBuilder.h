@@ -32,9 +32,7 @@ public:
     return call(function, result, operands, templateArgument)[0];
   }
   mlir::Type opaque(llvm::StringRef name) { return mlir::emitc::OpaqueType::get(getContext(), name); }
-  mlir::Value element(mlir::Value fragment, int64_t i, mlir::Type type) {
-    return call1("kv_elt", type, fragment, i);
-  }
+  mlir::Value element(mlir::Value fragment, int64_t i, mlir::Type type) { return call1("kv_elt", type, fragment, i); }
 
   mlir::Value word(uint32_t value) { return i32(int32_t(value)); }
   mlir::Value bitAnd(mlir::Value x, uint32_t mask) { return mlir::arith::AndIOp::create(*this, x, word(mask)); }
@@ -49,12 +47,8 @@ public:
   mlir::Value max(mlir::Value x, mlir::Value y) { return call1("kv_max", getF32Type(), {x, y}); }
   mlir::Value exp2(mlir::Value x) { return call1("kv_exp2", getF32Type(), x); }
   mlir::Value minIndex(mlir::Value x, int64_t y) { return mlir::arith::MinUIOp::create(*this, x, index(y)); }
-  mlir::Value shuffle(mlir::Value x, mlir::Value lane) {
-    return call1("kv_shfl_idx_f32", getF32Type(), {x, lane});
-  }
-  mlir::Value shuffleXor(mlir::Value x, int32_t mask) {
-    return call1("kv_shfl_xor_f32", getF32Type(), {x, i32(mask)});
-  }
+  mlir::Value shuffle(mlir::Value x, mlir::Value lane) { return call1("kv_shfl_idx_f32", getF32Type(), {x, lane}); }
+  mlir::Value shuffleXor(mlir::Value x, int32_t mask) { return call1("kv_shfl_xor_f32", getF32Type(), {x, i32(mask)}); }
   void syncWarp() { call("kv_syncwarp", {}, {}); }
 
   mlir::Value makeQuad(const Quad &quad);

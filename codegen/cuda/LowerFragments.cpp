@@ -19,8 +19,8 @@ using namespace kvcc::cuda;
 namespace {
 
 constexpr uint32_t kOneF16 = 0x3c003c00, kOneBf16 = 0x3f803f80;
-/// Queries are rounded as if their largest element were in [2^4, 2^5): scales of up to 2000 fold into them, and the bits
-/// of codes, and what is 2^-8 of the largest is still a normal number.
+/// Queries are rounded as if their largest element were in [2^4, 2^5): scales of up to 2000 fold into them, and the
+/// bits of codes, and what is 2^-8 of the largest is still a normal number.
 constexpr int64_t kQueryExponent = 4;
 /// How far logits may be above the maximum that weights are relative to, in powers of two, before it is raised.
 constexpr float kSlack = 4;
@@ -80,10 +80,11 @@ public:
       LogicalResult result =
           TypeSwitch<Operation *, LogicalResult>(op)
               .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileAdvanceOp,
-                    TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp, TileScoreOp,
-                    TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp, TileScaleStateOp,
+                    TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp,
+                    TileScoreOp, TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp, TileScaleStateOp,
                     TileShiftStateOp, TileRestoreOp, TileStoreResultOp>([&](auto op) { return lower(op); })
-              .Default([](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
+              .Default(
+                  [](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
       if (failed(result))
         return failure();
     }
@@ -143,9 +144,8 @@ private:
   LogicalResult lower(TileRotateOp op) {
     auto shape = shapeOf(op.getResult());
     Value result = b.shared(shape), from = tiles.at(op.getTile());
-    forEachOwn(shape, [&](Value head, Value channel) {
-      b.store(b.load(from, {head, channel}), result, {head, channel});
-    });
+    forEachOwn(shape,
+               [&](Value head, Value channel) { b.store(b.load(from, {head, channel}), result, {head, channel}); });
     b.barrier();
     rotate(result, shape, int64_t(op.getSize()), b.thread, getThreads(), [&] { b.barrier(); });
     tiles[op.getResult()] = result;
@@ -580,7 +580,8 @@ private:
 
   template <typename Op> LogicalResult checkProduct(Op op, BlockType block) {
     if (op.getPlacement() == Placement::Element)
-      return op.emitError("expected scales placed at accumulator, result or operand for a cuda target, but got element");
+      return op.emitError(
+          "expected scales placed at accumulator, result or operand for a cuda target, but got element");
     if (block.getPacking().getOrder() != Order::Fragments)
       return op.emitError("expected packing <fragments> with compute f16, but got ") << block.getPacking();
     return success();
@@ -617,8 +618,9 @@ private:
         };
         for (int64_t tile = 0; tile < query.tiles; ++tile) {
           if (zeroOffsets)
-            parts.push_back(initial(ArrayRef(zeroOffsets->values).slice(size_t(2 * (tile * query.groups + foldedGroup)), 2),
-                                    float(std::exp2(-kvcc::getUnitExponent(element)))));
+            parts.push_back(
+                initial(ArrayRef(zeroOffsets->values).slice(size_t(2 * (tile * query.groups + foldedGroup)), 2),
+                        float(std::exp2(-kvcc::getUnitExponent(element)))));
           else
             parts.push_back(!querySums.empty() && !scales.zeros ? startOf(tile) : b.zeroQuad());
         }
@@ -912,8 +914,7 @@ private:
           if (state.offsets)
             out = b.add(out, load(state.offsets, 2 * (tile * state.groups + group) + j));
           if (state.laneOffsets)
-            out = b.add(out, b.shuffle(load(state.laneOffsets, 2 * tile + j),
-                                       b.toI32(b.addIndex(b.tig, 4 * group))));
+            out = b.add(out, b.shuffle(load(state.laneOffsets, 2 * tile + j), b.toI32(b.addIndex(b.tig, 4 * group))));
           store(b.mul(out, factor), state.outputs, at);
         }
       }
@@ -987,9 +988,7 @@ private:
     if (op.getSize()) {
       // Each warp by itself, in the memory that its blocks have had.
       Value rows = viewRows(state.heads, pitch), first = b.mulIndex(b.warp, state.heads);
-      auto at = [&](Value head, Value channel) {
-        return b.add(b.mulIndex(b.add(first, head), pitch), channel);
-      };
+      auto at = [&](Value head, Value channel) { return b.add(b.mulIndex(b.add(first, head), pitch), channel); };
       b.barrier(); // rows of a warp are not where its blocks were
       forEachOutput(state, [&](int64_t i, Value head, Value channel) {
         b.store(load(state.outputs, i), rows, at(head, channel));
@@ -1035,9 +1034,7 @@ private:
     Value rows = viewRows(state.heads, pitch);
     b.barrier(); // all warps are done with their blocks
     Value first = b.mulIndex(b.warp, state.heads);
-    auto rowAt = [&](Value warp, Value head) {
-      return b.mulIndex(b.add(b.mulIndex(warp, state.heads), head), pitch);
-    };
+    auto rowAt = [&](Value warp, Value head) { return b.mulIndex(b.add(b.mulIndex(warp, state.heads), head), pitch); };
     forEachOutput(state, [&](int64_t i, Value head, Value channel) {
       b.store(load(state.outputs, i), rows, b.add(rowAt(b.warp, head), channel));
       // Lanes with the same columns know the same.

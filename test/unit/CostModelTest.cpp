@@ -173,8 +173,8 @@ TEST_F(CostModelTest, CountsOfTensorCoresAreThoseOfTheCompiler) {
   EXPECT_NEAR(perLane(symmetric(2, 2)), 1.420, 0.08);
   EXPECT_NEAR(perLane(symmetric(4, 4)), 1.529, 0.08);
   EXPECT_NEAR(perLane(symmetric(3, 3)), 1.564, 0.08);
-  EXPECT_NEAR(perLane(cache("<i2, map = asym, group = 32x1, scale = f16>", "<i2, map = asym, group = 1x32, scale = f16>",
-                            "<sink = 0, recent = 128, flush = 32>")),
+  EXPECT_NEAR(perLane(cache("<i2, map = asym, group = 32x1, scale = f16>",
+                            "<i2, map = asym, group = 1x32, scale = f16>", "<sink = 0, recent = 128, flush = 32>")),
               1.303, 0.08);
 }
 

@@ -22,8 +22,8 @@ std::string makeSide(bool isKey, int64_t bits, int64_t style, int64_t headDim) {
   } else if (style == 2) { // one of a token; half a block of tokens
     group = isKey ? "1x" + std::to_string(headDim) : "16x1";
   }
-  return "<i" + std::to_string(bits) + ", map = " + map + ", group = " + group + ", scale = " +
-         (bits % 3 ? "f16" : "bf16") + ">";
+  return "<i" + std::to_string(bits) + ", map = " + map + ", group = " + group +
+         ", scale = " + (bits % 3 ? "f16" : "bf16") + ">";
 }
 
 class FragmentTest : public testing::TestWithParam<int64_t> {};
