@@ -77,12 +77,12 @@ def aligned(nbytes):
 class Program:
     """One scheme compiled for one layer of a model."""
 
-    def __init__(self, library, context, model, layer, scheme, compute="auto"):
+    def __init__(self, library, context, model, layer, scheme, compute="auto", target="cpu", dtype="f16"):
         self.library, self.index = library, ctypes.c_int32(layer)
         self.name = f"kvcc {scheme}" + (f" {compute}" if compute != "auto" else "")
         self.handle = ctypes.c_void_p()
-        options = CompileOptions(ctypes.sizeof(CompileOptions), str(model).encode(), scheme.encode(), b"cpu", b"f16",
-                                 compute.encode(), 0)
+        options = CompileOptions(ctypes.sizeof(CompileOptions), str(model).encode(), scheme.encode(), target.encode(),
+                                 dtype.encode(), compute.encode(), 0)
         library.call("kvcc_compile", context, ctypes.byref(options), ctypes.byref(self.handle))
         self.layer = LayerInfo(ctypes.sizeof(LayerInfo))
         library.call("kvcc_program_get_layer", self.handle, self.index, ctypes.byref(self.layer))

@@ -50,7 +50,7 @@ KernelOptions::KernelOptions(cl::SubCommand &command)
     : position(cl::Positional, cl::desc("MODEL.json"), cl::sub(command)),
       model("model", cl::desc("a Hugging Face config.json, or a folder with one; the same as MODEL.json"),
             cl::value_desc("file"), cl::sub(command)),
-      compute("compute", cl::desc("arithmetic of products with codes: auto, f32, int16 or int8"), cl::init("auto"),
+      compute("compute", cl::desc("arithmetic of products with codes: auto, f32, f16, int16 or int8"), cl::init("auto"),
               cl::sub(command)),
       page("page", cl::desc("quantized tokens per page, a multiple of 32; 0 chooses"), cl::init(0), cl::sub(command)),
       layer("layer", cl::desc("the layer of the model; default: the first that is served"), cl::init(-1),
