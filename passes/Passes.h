@@ -103,6 +103,8 @@ constexpr llvm::StringLiteral kThreadsAttrName = "kv.threads";
 /// On a loop whose body indexes registers: must be unrolled by the device compiler.
 /// Warps that share a work item, on tile functions that are lowered to fragments.
 constexpr llvm::StringLiteral kWarpsAttrName = "kv.warps";
+/// Blocks of threads that share a multiprocessor, which bounds the registers; on kernels that say so.
+constexpr llvm::StringLiteral kBlocksAttrName = "kv.blocks";
 constexpr llvm::StringLiteral kUnrollAttrName = "kv.unroll";
 
 /// The levels that a module passes through.

@@ -253,8 +253,9 @@ struct FuncPattern : OpConversionPattern<func::FuncOp> {
       return failure();
     auto type = rewriter.getFunctionType(signature.getConvertedTypes(), {});
     auto kernel = emitc::FuncOp::create(rewriter, op.getLoc(), op.getName(), type);
-    // 256 threads of a multiprocessor leave each 255 registers, three blocks of 128 leave them 168.
-    int64_t blocks = threads.getInt() == 128 ? 3 : std::max<int64_t>(256 / threads.getInt(), 1);
+    // 256 threads of a multiprocessor leave each 255 registers.
+    auto wanted = op->getAttrOfType<IntegerAttr>(kvcc::kBlocksAttrName);
+    int64_t blocks = wanted ? wanted.getInt() : std::max<int64_t>(256 / threads.getInt(), 1);
     std::string specifier = "KV_KERNEL(" + std::to_string(threads.getInt()) + ", " + std::to_string(blocks) + ")";
     kernel.setSpecifiersAttr(rewriter.getStrArrayAttr({specifier}));
     rewriter.inlineRegionBefore(op.getBody(), kernel.getBody(), kernel.end());

@@ -387,7 +387,7 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
       if (failed(takeItemFromGrid(func)))
         return signalPassFailure();
       auto warps = func->getAttrOfType<IntegerAttr>(kvcc::kWarpsAttrName);
-      if (warps && failed(lowerFragments(func, warps.getInt())))
+      if (warps && failed(lowerFragments(func, warps.getInt(), target->getArch())))
         return signalPassFailure();
       func->removeAttr(kvcc::kWarpsAttrName);
     }

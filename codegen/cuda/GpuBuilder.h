@@ -83,7 +83,7 @@ struct StateColumns {
 void populateProductPatterns(mlir::RewritePatternSet &patterns, const mlir::TypeConverter &converter);
 
 /// Lowers the tile operations of a function to fragments of tensor cores, for blocks of `warps` warps.
-mlir::LogicalResult lowerFragments(mlir::func::FuncOp func, int64_t warps);
+mlir::LogicalResult lowerFragments(mlir::func::FuncOp func, int64_t warps, llvm::StringRef arch);
 
 } // namespace kvcc::cuda
 

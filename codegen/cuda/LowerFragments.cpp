@@ -1095,6 +1095,19 @@ private:
 
 } // namespace
 
-LogicalResult kvcc::cuda::lowerFragments(func::FuncOp func, int64_t warps) {
+LogicalResult kvcc::cuda::lowerFragments(func::FuncOp func, int64_t warps, StringRef arch) {
+  // Three blocks of four warps leave a thread 168 registers: enough for the outputs and the query of eight heads of 128
+  // channels beside a block's words, if those come from shared memory. (For sm_120 ptxas needs a few more.) Two leave
+  // 255.
+  int64_t width = 0;
+  bool hasRing = false;
+  func.walk([&](Operation *op) {
+    if (auto init = dyn_cast<TileInitStateOp>(op))
+      width = (init.getState().getType().getHeads() + 7) / 8 * init.getState().getType().getHeadDim();
+    hasRing |= isa<TileRingOp>(op);
+  });
+  int64_t warpsOfMultiprocessor = width <= 128 && hasRing && !arch.starts_with("sm_12") ? 12 : 8;
+  func->setAttr(kvcc::kBlocksAttrName, IntegerAttr::get(IntegerType::get(func.getContext(), 64),
+                                                        std::max<int64_t>(warpsOfMultiprocessor / warps, 1)));
   return FragmentLowering(func, warps).run();
 }

@@ -46,12 +46,13 @@ KV_KERNEL(128) void everything(float *KV_RESTRICT floats, kv_u32 *words, const k
   f += kv_add(f, f) + kv_fma(f, f, f) + kv_rint(f) + kv_pow(f, 0.5f);
   uint32_t u = kv_f32_to_bits(f) + kv_f32_to_i32_rn(f) + kv_f32_to_f16(f) + kv_f32_to_bf16(f);
   u += kv_f32x2_to_f16x2(f, f) ^ kv_f32x2_to_bf16x2(f, f);
-  f += kv_f16_to_f32(u) + kv_bf16_to_f32(u);
+  f += kv_f16_to_f32(u) + kv_bf16_to_f32(u) + kv_f16x2_lo_to_f32(u) + kv_f16x2_hi_to_f32(u);
   u = kv_add_f16x2(u, kv_mul_f16x2(u, kv_fma_f16x2(u, u, u)));
   u = kv_funnel_shift_r(u, u + 1, 3) + kv_and_or(u, 0x000f000fu, 0x64006400u);
 
   kv_uint4 nc = kv_ldg128_nc(in + 4 * i), l = kv_lds128(mine);
-  u += kv_lds32(shared + 4 * (kv_u32)tid);
+  u += kv_lds32(shared + 4 * (kv_u32)tid) + kv_lds64(kv_opaque_smem(mine)).x;
+  u += kv_ldg64_nc(in + 2 * i).y + kv_ldg32_nc(in + i) + kv_dynamic_shared()[tid];
   kv_barrier();
   kv_sts32(shared + 4096 + 4 * (kv_u32)tid, u);
   kv_syncwarp();
