@@ -451,10 +451,10 @@ private:
       return 0;
     QuantAttr value = cache.getValue();
     bool folds = *attend.getValueScales() == Placement::Operand;
-    // These fill the range of their type, up to 448. A weight may be 2^4 above what it is relative to.
+    // Scales of f8E4M3FN fill the range of their type, up to 448; others may be as large as halves.
     if (folds && isa<Float8E4M3FNType>(value.getScale()))
       return 3;
-    return folds || value.getTransform<TokenNormAttr>() ? 6 : 10;
+    return folds || value.getTransform<TokenNormAttr>() ? -1 : 10;
   }
 
   AttendOp attend;

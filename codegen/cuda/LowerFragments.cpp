@@ -19,11 +19,12 @@ using namespace kvcc::cuda;
 namespace {
 
 constexpr uint32_t kOneF16 = 0x3c003c00, kOneBf16 = 0x3f803f80;
-/// Queries are rounded as if their largest element were in [2^4, 2^5): scales of up to 2000 fold into them, and the
-/// bits of codes, and what is 2^-8 of the largest is still a normal number.
-constexpr int64_t kQueryExponent = 4;
-/// How far logits may be above the maximum that weights are relative to, in powers of two, before it is raised.
-constexpr float kSlack = 4;
+/// Queries are rounded as if their largest element were in [1/2, 1): any scale may fold into them, and with the bits of
+/// codes, too, what is 2^-6 of the largest is still a normal number.
+constexpr int64_t kQueryExponent = -1;
+/// How far logits may be above the maximum that weights are relative to, in powers of two, before it is raised. Weights
+/// that scales of any size fold into are never above 1.
+float getSlack(int64_t exponent) { return exponent < 0 ? float(-exponent) : 4; }
 /// As passes/PlanSchedule.cpp has it for the size of shared memory.
 constexpr int64_t kMergePad = 4;
 
@@ -829,7 +830,7 @@ private:
       powers.push_back(relative(i));
       largest = largest ? b.max(largest, powers.back()) : powers.back();
     }
-    Value isAbove = emitc::CmpOp::create(b, b.getI1Type(), emitc::CmpPredicate::gt, largest, b.f32(exponent + kSlack));
+    Value isAbove = emitc::CmpOp::create(b, b.getI1Type(), emitc::CmpPredicate::gt, largest, b.f32(exponent + getSlack(int64_t(op.getExponent()))));
     Value isRaised = b.call1("kv_any", b.getI1Type(), isAbove);
     SmallVector<Type> types(powers.size(), b.getF32Type());
     auto branch = scf::IfOp::create(b, types, isRaised, /*withElseRegion=*/true);
