@@ -103,7 +103,8 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
                                         StringRef arch, StringRef wanted) {
   const kvcc::CpuLevel *level = kind == TargetKind::Cpu ? kvcc::findCpuLevel(arch) : nullptr;
-  bool halves = kind == TargetKind::Cuda && !cache.getDtype().isF32();
+  bool wide = cache.getDtype().isF32() || cache.getKey().getElement().isF32() || cache.getValue().getElement().isF32();
+  bool halves = kind == TargetKind::Cuda && !wide;
   if (wanted == "auto" && halves)
     return Compute::F16;
   if (wanted == "auto")
@@ -112,8 +113,8 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
   if (!compute)
     return emitError() << "expected compute auto, f32, f16, int16 or int8, but got " << wanted;
   if (*compute == Compute::F16 && !halves)
-    return emitError() << "expected compute f16 with a cuda target and a dtype of 16 bits, but got "
-                       << (kind == TargetKind::Cuda ? "dtype f32" : "a CPU");
+    return emitError() << "expected compute f16 with a cuda target and numbers of 16 bits, but got "
+                       << (kind == TargetKind::Cuda ? "f32" : "a CPU");
   if (*compute == Compute::F16)
     return *compute;
   if (*compute != Compute::F32 && !level)

@@ -19,9 +19,9 @@ using namespace kvcc::cuda;
 namespace {
 
 constexpr uint32_t kOneF16 = 0x3c003c00, kOneBf16 = 0x3f803f80;
-/// Queries are rounded as if their largest element were in [1/2, 1): any scale may fold into them, and with the bits of
-/// codes, too, what is 2^-6 of the largest is still a normal number.
-constexpr int64_t kQueryExponent = -1;
+/// Queries are rounded as if their largest element were in [2^13, 2^14); where scales fold into them, in [1/2, 1), so
+/// that any scale may.
+constexpr int32_t kQueryExponent = 13, kFoldedQueryExponent = -1;
 /// How far logits may be above the maximum that weights are relative to, in powers of two, before it is raised. Weights
 /// that scales of any size fold into are never above 1.
 float getSlack(int64_t exponent) { return exponent < 0 ? float(-exponent) : 4; }
@@ -327,8 +327,10 @@ private:
           largest = b.max(largest, b.shuffleXor(largest, mask));
         constexpr int32_t kSmallest = 27; // 2^-100: a query of zeros needs no power
         Value exponent = arith::MaxUIOp::create(b, b.shift(b.f32ToBits(largest), 23), b.i32(kSmallest));
-        down = b.bitsToF32(b.shift(arith::SubIOp::create(b, exponent, b.i32(kQueryExponent)), -23));
-        up = b.bitsToF32(b.shift(arith::SubIOp::create(b, b.i32(254 + kQueryExponent), exponent), -23));
+        bool folds = llvm::any_of(op.getValues().getUsers(), llvm::IsaPred<TileFoldOp>);
+        int32_t target = folds ? kFoldedQueryExponent : kQueryExponent;
+        down = b.bitsToF32(b.shift(arith::SubIOp::create(b, exponent, b.i32(target)), -23));
+        up = b.bitsToF32(b.shift(arith::SubIOp::create(b, b.i32(254 + target), exponent), -23));
       }
       for (int64_t c = 0; c < shape[1] / 16; ++c)
         for (int64_t h = 0; h < 2; ++h) {
@@ -830,7 +832,8 @@ private:
       powers.push_back(relative(i));
       largest = largest ? b.max(largest, powers.back()) : powers.back();
     }
-    Value isAbove = emitc::CmpOp::create(b, b.getI1Type(), emitc::CmpPredicate::gt, largest, b.f32(exponent + getSlack(int64_t(op.getExponent()))));
+    Value isAbove = emitc::CmpOp::create(b, b.getI1Type(), emitc::CmpPredicate::gt, largest,
+                                         b.f32(exponent + getSlack(int64_t(op.getExponent()))));
     Value isRaised = b.call1("kv_any", b.getI1Type(), isAbove);
     SmallVector<Type> types(powers.size(), b.getF32Type());
     auto branch = scf::IfOp::create(b, types, isRaised, /*withElseRegion=*/true);

@@ -51,7 +51,7 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   func.func @cuda_f32_model(%q: tensor<?x8x64xf32>, %cache: !cache) {
-    // expected-error @below {{expected compute f16 with a cuda target and a dtype of 16 bits, but got dtype f32}}
+    // expected-error @below {{expected compute f16 with a cuda target and numbers of 16 bits, but got f32}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf32>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
@@ -62,7 +62,7 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @cpu_f16(%q: tensor<?x8x64xf16>, %cache: !cache) {
-    // expected-error @below {{expected compute f16 with a cuda target and a dtype of 16 bits, but got a CPU}}
+    // expected-error @below {{expected compute f16 with a cuda target and numbers of 16 bits, but got a CPU}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
