@@ -80,7 +80,7 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // CPU-LABEL:       func.func @merge(
 
 // GPU-LABEL:       func.func @attend(
-// GPU-SAME:          attributes {kv.threads = 128 : i64}
+// GPU-SAME:          attributes {kv.blocks = 3 : i64, kv.threads = 128 : i64}
 // GPU:               gpu.block_id x
 // GPU:               emitc.call_opaque "kv_cp_async16"
 // GPU:               emitc.call_opaque "kv_mma_m16n8k16_f16"
