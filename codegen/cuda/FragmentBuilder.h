@@ -39,7 +39,6 @@ public:
   mlir::Value bitOr(mlir::Value x, mlir::Value y) { return mlir::arith::OrIOp::create(*this, x, y); }
   /// To the right, or to the left where negative.
   mlir::Value shift(mlir::Value x, int64_t by);
-  mlir::Value toIndex(mlir::Value x) { return mlir::arith::IndexCastOp::create(*this, getIndexType(), x); }
   mlir::Value toI32(mlir::Value x) { return mlir::arith::IndexCastOp::create(*this, getI32Type(), x); }
   mlir::Value bitsToF32(mlir::Value x) { return mlir::arith::BitcastOp::create(*this, getF32Type(), x); }
   mlir::Value f32ToBits(mlir::Value x) { return mlir::arith::BitcastOp::create(*this, getI32Type(), x); }

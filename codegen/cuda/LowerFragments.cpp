@@ -118,58 +118,64 @@ private:
 
   //===-- The query, in shared memory ---------------------------------------------------===//
 
-  LogicalResult lower(TileLoadQueryOp op) {
-    auto shape = shapeOf(op.getResult());
-    Value result = b.shared(shape), scale = b.f32(op.getScale().convertToFloat());
-    forEachOwn(shape, [&](Value head, Value channel) {
-      Value at = b.add(b.add(op.getOffset(), b.mulIndex(head, shape[1])), channel);
-      b.store(b.mul(b.loadF32(op.getSource(), at), scale), result, {head, channel});
-    });
+  /// Makes a tile whose elements are `number(head, channel)`.
+  LogicalResult makeTile(Value tile, function_ref<Value(Value, Value)> number) {
+    auto shape = shapeOf(tile);
+    Value result = b.shared(shape);
+    forEachOwn(shape, [&](Value head, Value channel) { b.store(number(head, channel), result, {head, channel}); });
     b.barrier();
-    tiles[op.getResult()] = result;
+    tiles[tile] = result;
     return success();
+  }
+
+  LogicalResult lower(TileLoadQueryOp op) {
+    Value scale = b.f32(op.getScale().convertToFloat());
+    return makeTile(op.getResult(), [&](Value head, Value channel) {
+      Value at = b.add(b.add(op.getOffset(), b.mulIndex(head, shapeOf(op.getResult())[1])), channel);
+      return b.mul(b.loadF32(op.getSource(), at), scale);
+    });
   }
 
   LogicalResult lower(TileScaleChannelsOp op) {
-    auto shape = shapeOf(op.getResult());
-    Value result = b.shared(shape), from = tiles.at(op.getTile());
-    Value factors = viewVector(op.getFactors(), op.getOffset(), shape[1]);
-    forEachOwn(shape, [&](Value head, Value channel) {
-      b.store(b.mul(b.load(from, {head, channel}), b.load(factors, channel)), result, {head, channel});
+    Value factors = viewVector(op.getFactors(), op.getOffset(), shapeOf(op.getResult())[1]);
+    return makeTile(op.getResult(), [&](Value head, Value channel) {
+      return b.mul(b.load(tiles.at(op.getTile()), {head, channel}), b.load(factors, channel));
     });
-    b.barrier();
-    tiles[op.getResult()] = result;
-    return success();
   }
 
   LogicalResult lower(TileRotateOp op) {
-    auto shape = shapeOf(op.getResult());
-    Value result = b.shared(shape), from = tiles.at(op.getTile());
-    forEachOwn(shape,
-               [&](Value head, Value channel) { b.store(b.load(from, {head, channel}), result, {head, channel}); });
-    b.barrier();
-    rotate(result, shape, int64_t(op.getSize()), b.thread, getThreads(), [&] { b.barrier(); });
-    tiles[op.getResult()] = result;
+    (void)makeTile(op.getResult(),
+                   [&](Value head, Value channel) { return b.load(tiles.at(op.getTile()), {head, channel}); });
+    rotate(tiles.at(op.getResult()), shapeOf(op.getResult()), int64_t(op.getSize()),
+           {b.thread, getThreads(), [&] { b.barrier(); }},
+           [](Value row, Value channel) { return SmallVector<Value>{row, channel}; });
     return success();
   }
 
-  /// Multiplies blocks of `size` channels by the normalized Hadamard matrix, `threads` threads together.
-  void rotate(Value buffer, ArrayRef<int64_t> shape, int64_t size, Value thread, int64_t threads,
-              function_ref<void()> sync) {
+  /// Threads that do something together: this one's index, how many they are, and how they wait for each other.
+  struct Team {
+    Value thread;
+    int64_t threads;
+    function_ref<void()> sync;
+  };
+  /// Multiplies blocks of `size` channels of a matrix, whose elements are at `place` of the buffer, by the normalized
+  /// Hadamard matrix.
+  void rotate(Value buffer, ArrayRef<int64_t> shape, int64_t size, const Team &team,
+              function_ref<SmallVector<Value>(Value, Value)> place) {
     int64_t pairs = shape[1] / 2;
     auto scale = float(1 / std::sqrt(double(size)));
     for (int64_t half = 1; half < size; half *= 2) {
       Value factor = b.f32(2 * half == size ? scale : 1.0f); // in the last stage
-      b.loop(thread, shape[0] * pairs, threads, false, [&](Value i) {
+      b.loop(team.thread, shape[0] * pairs, team.threads, false, [&](Value i) {
         Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
         Value block = arith::DivUIOp::create(b, pair, b.index(half));
         Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
-        Value at[] = {row, first}, other[] = {row, b.addIndex(first, half)};
+        SmallVector<Value> at = place(row, first), other = place(row, b.addIndex(first, half));
         Value x = b.load(buffer, at), y = b.load(buffer, other);
         b.store(b.mul(b.add(x, y), factor), buffer, at);
         b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
       });
-      sync();
+      team.sync();
     }
   }
 
@@ -999,22 +1005,9 @@ private:
       });
       b.syncWarp();
       auto size = int64_t(*op.getSize());
-      int64_t pairs = channels / 2;
-      auto scale = float(1 / std::sqrt(double(size)));
       Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
-      for (int64_t half = 1; half < size; half *= 2) {
-        Value factor = b.f32(2 * half == size ? scale : 1.0f);
-        b.loop(lane, state.heads * pairs, kWarp, false, [&](Value i) {
-          Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
-          Value block = arith::DivUIOp::create(b, pair, b.index(half));
-          Value channel = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
-          Value low = at(row, channel), high = b.addIndex(low, half);
-          Value x = b.load(rows, low), y = b.load(rows, high);
-          b.store(b.mul(b.add(x, y), factor), rows, low);
-          b.store(b.mul(arith::SubFOp::create(b, x, y), factor), rows, high);
-        });
-        b.syncWarp();
-      }
+      rotate(rows, {state.heads, channels}, size, {lane, kWarp, [&] { b.syncWarp(); }},
+             [&](Value row, Value channel) { return SmallVector<Value>{at(row, channel)}; });
       forEachOutput(state, [&](int64_t i, Value head, Value channel) {
         store(b.load(rows, at(head, channel)), state.outputs, i);
       });
@@ -1037,7 +1030,6 @@ private:
     int64_t channels = state.type.getHeadDim(), pitch = channels + kMergePad + 2;
     Value rows = viewRows(state.heads, pitch);
     b.barrier(); // all warps are done with their blocks
-    Value first = b.mulIndex(b.warp, state.heads);
     auto rowAt = [&](Value warp, Value head) { return b.mulIndex(b.add(b.mulIndex(warp, state.heads), head), pitch); };
     forEachOutput(state, [&](int64_t i, Value head, Value channel) {
       b.store(load(state.outputs, i), rows, b.add(rowAt(b.warp, head), channel));
