@@ -153,12 +153,13 @@ class LayerCache:
             self._lengths[row] = length
             self._greatest[row] = max(self._greatest[row], length)
 
-    def attend(self, query: Array) -> tuple[Any, Any]:
+    def attend(self, query: Array, sinks: Optional[Array] = None) -> tuple[Any, Any]:
         """One decode step of all sequences, for the last token or the last few.
 
         query: [batch, queries, q_heads, head_dim] of the layer's dtype, 1 to 16 queries, after RoPE, not scaled; query i
         sees all but the last queries - 1 - i tokens. Returns out [batch, queries, q_heads, head_dim] and lse [batch,
-        queries, q_heads], float32; lse is the natural logarithm of the sum of exp of the scaled logits."""
+        queries, q_heads], float32; lse is the natural logarithm of the sum of exp of the logits. sinks: [q_heads],
+        float32, of a layer with sink_logits."""
         shape = getattr(query, "shape", None)
         if shape is None or len(shape) != 4:
             raise expected("query of shape [batch, queries, q_heads, head_dim]",
@@ -168,7 +169,7 @@ class LayerCache:
         lse = self._memory.results(self.batch, queries, self.info.q_heads)
         self.program.attend(self._handle, **self._describe(range(self.batch), self._lengths), query=query, out=out,
                             lse=lse, workspace=self._workspace_for(self.batch * max(queries, 1), longest),
-                            max_tokens=longest, stream=self._memory.stream)
+                            max_tokens=longest, sinks=sinks, stream=self._memory.stream)
         return out, lse
 
     def rollback(self, count: int) -> None:
