@@ -25,8 +25,10 @@ class HostMemory:
         start = -raw.ctypes.data % _ALIGNMENT
         return raw[start:start + count * size].reshape(count, size)
 
-    def results(self, *shape: int) -> Any:
-        return np.empty(shape, np.float32)
+    def results(self, dtype: str, *shape: int) -> Any:
+        if dtype == "bf16":
+            raise expected("out_dtype f32 or f16 for results of NumPy, which has no bf16", "bf16")
+        return np.empty(shape, np.float16 if dtype == "f16" else np.float32)
 
     def integers(self, values: np.ndarray) -> Any:
         """What kernels read of an array of int32 of the host."""
@@ -158,15 +160,15 @@ class LayerCache:
 
         query: [batch, queries, q_heads, head_dim] of the layer's dtype, 1 to 16 queries, after RoPE, not scaled; query i
         sees all but the last queries - 1 - i tokens. Returns out [batch, queries, q_heads, head_dim] and lse [batch,
-        queries, q_heads], float32; lse is the natural logarithm of the sum of exp of the logits. sinks: [q_heads],
+        queries, q_heads], of the layer's out_dtype and float32; lse is the natural logarithm of the sum of exp of the logits. sinks: [q_heads],
         float32, of a layer with sink_logits."""
         shape = getattr(query, "shape", None)
         if shape is None or len(shape) != 4:
             raise expected("query of shape [batch, queries, q_heads, head_dim]",
                            list(shape) if shape is not None else f"a {type(query).__name__}")
         queries, longest = int(shape[1]), max(self._lengths)
-        out = self._memory.results(self.batch, queries, self.info.q_heads, self.info.head_dim)
-        lse = self._memory.results(self.batch, queries, self.info.q_heads)
+        out = self._memory.results(self.info.out_dtype, self.batch, queries, self.info.q_heads, self.info.head_dim)
+        lse = self._memory.results("f32", self.batch, queries, self.info.q_heads)
         self.program.attend(self._handle, **self._describe(range(self.batch), self._lengths), query=query, out=out,
                             lse=lse, workspace=self._workspace_for(self.batch * max(queries, 1), longest),
                             max_tokens=longest, sinks=sinks, stream=self._memory.stream)
@@ -325,4 +327,5 @@ class LayerCache:
         needed = self.program.workspace_bytes(self.layer, rows, longest)
         if needed and (self._workspace is None or self._workspace.shape[0] < needed):
             self._workspace = self._memory.empty(1, needed)[0]
+            self._workspace[:] = 0
         return self._workspace

@@ -376,7 +376,7 @@ class KvccCache(Cache):
         text = config.get_text_config(decoder=True)
         dtype = dtype or getattr(text, "dtype", None) or torch.get_default_dtype()
         self.program = compile(config, scheme, target or "cpu", dtype=dtype_name(dtype), compute=compute,
-                               profile=profile, page_tokens=page_tokens, context=context or _shared_context())
+                               profile=profile, page_tokens=page_tokens, out_dtype=dtype_name(dtype), context=context or _shared_context())
         missing = [i for i, layer in enumerate(self.program.layers) if not layer.served]
         others: list[Any] = []
         if missing:
