@@ -214,11 +214,36 @@ LogicalResult TileScoreOp::verify() {
                        result.getDimSize(0));
 }
 
+/// Of operations whose rows may be heads of several queries: `there` of `all` parts that say so.
+template <typename Op> static LogicalResult verifyQueries(Op op, int there, int all, int64_t rows, int64_t heads) {
+  if (there != 0 && there != all)
+    return op.emitOpError("expected all that says what rows of several queries are, or none of it, but got ")
+           << there << " of " << all;
+  if (heads < 1 || rows % heads)
+    return op.emitOpError("expected heads that divide the ") << rows << " rows, but got " << heads;
+  return success();
+}
+
+LogicalResult TileLoadQueryOp::verify() {
+  // load_query_c1
+  int64_t rows = cast<VectorType>(getResult().getType()).getDimSize(0);
+  return verifyQueries(*this, bool(getQueries()) + bool(getHeads()) + bool(getStride()), 3, rows,
+                       int64_t(getHeads().value_or(rows)));
+}
+
 LogicalResult TileMaskOp::verify() {
   // mask_c1
   if (getTile().getType() != getResult().getType())
     return emitOpError("expected a result of type ") << getTile().getType() << ", but got " << getResult().getType();
-  return success();
+  // mask_c2
+  int64_t rows = cast<VectorType>(getTile().getType()).getDimSize(0);
+  return verifyQueries(*this, bool(getEnd()) + bool(getLater()) + bool(getHeads()), 3, rows,
+                       int64_t(getHeads().value_or(rows)));
+}
+
+LogicalResult TileJoinSinksOp::verify() {
+  // join_sinks_c1
+  return verifyQueries(*this, 0, 1, getState().getType().getHeads(), int64_t(getHeads()));
 }
 
 LogicalResult TileSoftcapOp::verify() {
@@ -234,6 +259,26 @@ LogicalResult TileSoftcapOp::verify() {
   if (getAmounts() && !hasShape(getAmounts().getType(), shape))
     return emitOpError("expected amounts of ") << shape[0] << "x1, but got " << getAmounts().getType();
   return success();
+}
+
+LogicalResult TileStoreResultOp::verify() {
+  // store_result_c1
+  int there = bool(getIsPart()) + bool(getParts()) + bool(getPartOffset()) + bool(getPartLseOffset());
+  if (there != 0 && there != 4)
+    return emitOpError("expected a condition, memory and two offsets of parts, or none of them, but got ") << there;
+  // store_result_c2
+  int64_t rows = getState().getType().getHeads();
+  return verifyQueries(*this, bool(getQueries()) + bool(getHeads()) + bool(getStride()), 3, rows,
+                       int64_t(getHeads().value_or(rows)));
+}
+
+LogicalResult TileMergeOp::verify() {
+  // merge_c1
+  if (int64_t(getHeads()) < 1 || int64_t(getHeadDim()) < 1 || int64_t(getHeadDim()) % 32)
+    return emitOpError("expected positive heads and a head_dim of a multiple of 32, but got ")
+           << int64_t(getHeads()) << " x " << int64_t(getHeadDim());
+  // merge_c2
+  return verifyQueries(*this, bool(getQueries()) + bool(getStride()), 2, 1, 1);
 }
 
 LogicalResult TileSoftmaxStepOp::verify() {

@@ -17,13 +17,27 @@ def Kv_TileLoadQueryOp : Kv_TileOp<"load_query", [MemoryEffects<[MemRead]>]> {
   let summary = "heads x channels of the query, times a constant";
   let description = [{
     Reads heads * head_dim consecutive elements from `offset` on and multiplies them by `scale` (the
-    softmax scale and log2(e), so that logits are powers of two).
+    softmax scale and log2(e), so that logits are powers of two). With `queries`, rows are `heads` heads of one query
+    after the other, queries are `stride` elements apart, and only `queries` of them are there: the other rows are not
+    read and hold any numbers.
+
+    Constraint: (C1) queries, heads and stride are all there or none of them is, and heads divides the rows.
   }];
-  let arguments = (ins MemRefRankOf<[F16, BF16, F32], [1]>:$source, Index:$offset, F32Attr:$scale);
+  let arguments = (ins MemRefRankOf<[F16, BF16, F32], [1]>:$source, Index:$offset, F32Attr:$scale,
+                       Optional<Index>:$queries, OptionalAttr<I64Attr>:$heads, OptionalAttr<I64Attr>:$stride);
   let results = (outs Kv_F32Tile:$result);
   let assemblyFormat = [{
-    $source `[` $offset `]` `scale` $scale attr-dict `:` type($source) `->` type($result)
+    $source `[` $offset `]` `scale` $scale (`queries` $queries^ `heads` $heads `stride` $stride)? attr-dict `:`
+    type($source) `->` type($result)
   }];
+  let builders = [
+    OpBuilder<(ins "::mlir::Type":$result, "::mlir::Value":$source, "::mlir::Value":$offset,
+                   "::mlir::FloatAttr":$scale), [{
+      build($_builder, $_state, result, source, offset, scale, ::mlir::Value(), ::mlir::IntegerAttr(),
+            ::mlir::IntegerAttr());
+    }]>,
+  ];
+  let hasVerifier = 1;
 }
 
 def Kv_TileScaleChannelsOp : Kv_TileOp<"scale_channels", [MemoryEffects<[MemRead]>]> {
@@ -167,19 +181,25 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
   let hasVerifier = 1;
 }
 
-def Kv_TileMaskOp : Kv_TileOp<"mask", [Pure]> {
-  let summary = "logits with those of tokens before `from` and from `valid` on made -1e30";
+def Kv_TileMaskOp : Kv_TileOp<"mask", [Pure, AttrSizedOperandSegments]> {
+  let summary = "logits of a block without those of tokens before `from` and from `valid` on";
   let description = [{
-    Constraint: (C1) the result has the type of the tile.
+    Tokens are counted as `first` is, the first of the block. What is not seen gets a logit of -1e30, or less. Rows of
+    several queries, `heads` each, do not see the same tokens: with `later` queries after the first one, query i
+    is d = max(later - i, 0) tokens behind the last, and sees the tokens from `from` - d on, before `valid` and before
+    `end` - d.
+
+    Constraints:
+    - (C1) the result has the type of the tile;
+    - (C2) end, later and heads are all there or none of them is, and heads divides the rows.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, Index:$valid, Optional<Index>:$from);
+  let arguments = (ins Kv_F32Tile:$tile, Index:$first, Optional<Index>:$valid, Optional<Index>:$from,
+                       Optional<Index>:$end, Optional<Index>:$later, OptionalAttr<I64Attr>:$heads);
   let results = (outs Kv_F32Tile:$result);
-  let assemblyFormat = "$tile `,` $valid (`from` $from^)? attr-dict `:` type($tile) `->` type($result)";
-  let builders = [
-    OpBuilder<(ins "::mlir::Type":$result, "::mlir::Value":$tile, "::mlir::Value":$valid), [{
-      build($_builder, $_state, result, tile, valid, ::mlir::Value());
-    }]>,
-  ];
+  let assemblyFormat = [{
+    $tile `at` $first (`valid` $valid^)? (`from` $from^)? (`end` $end^ `later` $later `heads` $heads)? attr-dict `:` type($tile) `->`
+    type($result)
+  }];
   let hasVerifier = 1;
 }
 
@@ -309,41 +329,65 @@ def Kv_TileJoinSinksOp : Kv_TileOp<"join_sinks", [MemoryEffects<[MemRead, MemWri
   let summary = "takes a logit per head, without a value, into the state";
   let description = [{
     The logits, as the model has them, stand from `offset` on. m' = max(m, log2(e) * logit); acc, sum *= 2^(m - m');
-    sum += 2^(log2(e) * logit - m' + exponent).
+    sum += 2^(log2(e) * logit - m' + exponent). Row r of the state is of head r modulo `heads`. Constraint: (C1) heads
+    divides the rows.
   }];
-  let arguments = (ins Kv_StateType:$state, Kv_Floats:$sinks, Index:$offset, DefaultValuedAttr<I64Attr, "0">:$exponent);
+  let arguments = (ins Kv_StateType:$state, Kv_Floats:$sinks, Index:$offset, DefaultValuedAttr<I64Attr, "0">:$exponent,
+                       I64Attr:$heads);
   let assemblyFormat = [{
-    $state `,` $sinks `[` $offset `]` (`exponent` $exponent^)? attr-dict `:` type($state) `,` type($sinks)
+    $state `,` $sinks `[` $offset `]` (`exponent` $exponent^)? `heads` $heads attr-dict `:` type($state) `,` type($sinks)
   }];
+  let hasVerifier = 1;
 }
 
-def Kv_TileMergeStepOp : Kv_TileOp<"merge_step", [MemoryEffects<[MemRead, MemWrite]>]> {
-  let summary = "takes a finished part (out, lse) into the state";
-  let description = [{
-    The part's heads x head_dim outputs stand from `out_offset` on, its lse (natural logarithm) from
-    `lse_offset` on.
-  }];
-  let arguments = (ins Kv_StateType:$state, Kv_Floats:$outs, Index:$out_offset, Kv_Floats:$lses,
-                       Index:$lse_offset);
-  let assemblyFormat = [{
-    $state `,` $outs `[` $out_offset `]` `,` $lses `[` $lse_offset `]` attr-dict `:` type($state) `,`
-    type($outs) `,` type($lses)
-  }];
-}
-
-def Kv_TileStoreResultOp : Kv_TileOp<"store_result", [MemoryEffects<[MemRead, MemWrite]>]> {
+def Kv_TileStoreResultOp
+    : Kv_TileOp<"store_result", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
   let summary = "writes out = acc / sum, rounded to its type, and lse = ln 2 * (m + log2 sum)";
   let description = [{
     heads x head_dim outputs from `out_offset` on, one lse per head from `lse_offset` on. A state that has
     seen no token gives out = 0 and lse = -inf. The states of all warps of the work item are merged. Sums are of weights
-    times 2^exponent.
+    times 2^exponent. Where `is_part` is true, what is a part of the result goes to `parts` instead, as f32: outputs from
+    `part_offset` on, lses from `part_lse_offset` on. With `queries`, rows of the state are `heads` heads of one query
+    after the other, whose results are `stride` rows apart, and only `queries` of them are there.
+
+    Constraints:
+    - (C1) parts have all of their operands or none;
+    - (C2) queries, heads and stride are all there or none of them is, and heads divides the rows.
   }];
   let arguments = (ins Kv_StateType:$state, Kv_Numbers:$out, Index:$out_offset, Kv_Floats:$lse,
-                       Index:$lse_offset, DefaultValuedAttr<I64Attr, "0">:$exponent);
+                       Index:$lse_offset, Optional<I1>:$is_part, Optional<Kv_Floats>:$parts,
+                       Optional<Index>:$part_offset, Optional<Index>:$part_lse_offset, Optional<Index>:$queries,
+                       DefaultValuedAttr<I64Attr, "0">:$exponent, OptionalAttr<I64Attr>:$heads,
+                       OptionalAttr<I64Attr>:$stride);
   let assemblyFormat = [{
-    $state `,` $out `[` $out_offset `]` `,` $lse `[` $lse_offset `]` (`exponent` $exponent^)? attr-dict `:` type($state) `,`
+    $state `,` $out `[` $out_offset `]` `,` $lse `[` $lse_offset `]` (`exponent` $exponent^)?
+    (`queries` $queries^ `heads` $heads `stride` $stride)?
+    (`part` `if` $is_part^ `into` $parts `[` $part_offset `]` `,` `[` $part_lse_offset `]`)? attr-dict `:`
+    type($state) `,` type($out) `,` type($lse) (`into` type($parts)^)?
+  }];
+  let hasVerifier = 1;
+}
+
+def Kv_TileMergeOp : Kv_TileOp<"merge", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "parts of a result, over disjoint tokens, merged";
+  let description = [{
+    Of `count` parts, part i has heads x head_dim outputs from `part_offset` + i * `rows` * head_dim on and an lse per
+    head from `lse_offset` + i * `rows` on. The result goes to `out` and `lse` as from kv.tile.store_result. Parts without
+    tokens have lse = -inf and do not count. With `queries`, there are the heads of so many queries, `stride` rows apart.
+
+    Constraints:
+    - (C1) heads and head_dim are positive, head_dim a multiple of 32;
+    - (C2) queries and stride are both there or neither is.
+  }];
+  let arguments = (ins Kv_Floats:$parts, Index:$part_offset, Kv_Floats:$lses, Index:$lse_offset, Index:$count, Index:$rows,
+                       Kv_Numbers:$out, Index:$out_offset, Kv_Floats:$lse, Index:$out_lse_offset,
+                       Optional<Index>:$queries, I64Attr:$heads, I64Attr:$head_dim, OptionalAttr<I64Attr>:$stride);
+  let assemblyFormat = [{
+    $parts `[` $part_offset `]` `,` $lses `[` $lse_offset `]` `count` $count `rows` $rows `into` $out `[` $out_offset `]`
+    `,` $lse `[` $out_lse_offset `]` `heads` $heads `x` $head_dim (`queries` $queries^ `stride` $stride)? attr-dict `:` type($parts) `,` type($lses) `into`
     type($out) `,` type($lse)
   }];
+  let hasVerifier = 1;
 }
 
 def Kv_TileArriveOp : Kv_TileOp<"arrive", [MemoryEffects<[MemRead, MemWrite]>]> {

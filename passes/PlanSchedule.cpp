@@ -96,7 +96,8 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
     return 0;
   int64_t ring = schedule.getStages() * schedule.getBlocks() * CacheLayout(cache, schedule).page.bytes;
   // Per warp and head: outputs, maximum, sum.
-  int64_t merge = schedule.getHeads() * (cache.getHeadDim() + kMergePad + 2) * int64_t(sizeof(float));
+  int64_t merge =
+      schedule.getHeads() * schedule.getQueries() * (cache.getHeadDim() + kMergePad + 2) * int64_t(sizeof(float));
   return schedule.getWarps() * std::max(ring, merge);
 }
 
@@ -155,6 +156,8 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
   int64_t page = options.page ? options.page : 128;
   Pipeline pipeline{1, 0, 1};
+  // Products on tensor cores have eight columns in any case: what heads leave of them serves more queries.
+  int64_t queries = fragments && !options.oneQuery ? std::max<int64_t>(8 / heads, 1) : 1;
   if (fragments) {
     pipeline = choosePipeline(cache, arch, page / kBlockTokens, options.warps);
     if (options.stages >= 0)
@@ -162,7 +165,7 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   }
   auto schedule =
       ScheduleAttr::getChecked(emitError, context, heads, page, *compute, codes, codes, floats, options.accumulators,
-                               options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks);
+                               options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks, queries);
   if (!schedule || !options.pageBytes)
     return schedule;
   if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {
@@ -207,6 +210,8 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();
+      // Queries of different chunks have nothing in common.
+      options.oneQuery = attend.getReach().value_or(Reach::Full) == Reach::Chunked;
       ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
                                                  attend.getQueryHeads(), target->getKind(), target->getArch(), options);
       if (!schedule)

@@ -48,18 +48,20 @@ public:
   AttendBuilder(AttendOp attend, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
       : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()), layout(cache, schedule),
         blocks(blocks), b(b), ix{b}, args(args), queryHeads(attend.getQueryHeads()), heads(schedule.getHeads()),
-        halves(schedule.getCompute() == Compute::F16), exponent(chooseExponent()) {}
+        queries(schedule.getQueries()), rows(heads * queries), halves(schedule.getCompute() == Compute::F16),
+        exponent(chooseExponent()) {}
 
   void build() {
     Value firstHead = ix.mul(args[Tile], heads);
     kvHead = ix.div(args[Tile], queryHeads / cache.getKvHeads() / heads);
-    // Queries of one sequence stand together.
-    sequence = ix.div(args[Seq], args[Queries]);
+    // Queries of one sequence stand together, some of them in a work item.
+    sequence = ix.div(args[Seq], queries == 1 ? args[Queries] : ix.ceilDiv(args[Queries], queries));
     slot = getSlot(ix, layout, args[SlotIds], sequence, kvHead);
     computeRanges();
 
-    state = TileInitStateOp::create(b, StateType::get(b.getContext(), heads, cache.getHeadDim()));
-    queryRow = ix.add(ix.mul(args[Seq], queryHeads), firstHead);
+    state = TileInitStateOp::create(b, StateType::get(b.getContext(), rows, cache.getHeadDim()));
+    Value row = queries == 1 ? args[Seq] : ix.add(ix.mul(sequence, args[Queries]), firstQuery);
+    queryRow = ix.add(ix.mul(row, queryHeads), firstHead);
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
     Value query = loadQuery(/*scaled=*/!halves);
     buildPageLoop(query);
@@ -68,7 +70,9 @@ public:
     if (attend.getSinks()) {
       // Of all that share the heads, the first warp of the first split has them.
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, ix.add(args[Split], warp), ix.constant(0));
-      ix.branch(isFirst, [&] { TileJoinSinksOp::create(b, state, args[Sinks], firstHead, exponent); });
+      ix.branch(isFirst, [&] {
+        TileJoinSinksOp::create(b, state, args[Sinks], firstHead, uint64_t(exponent), uint64_t(heads));
+      });
     }
     storeResult();
   }
@@ -77,40 +81,42 @@ private:
   /// Writes the result, or the part of it that this split has: the last of the splits to arrive merges all parts, in
   /// their order, so that who is last changes nothing.
   void storeResult() {
-    Value isWhole = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, args[Splits], ix.constant(1));
-    auto branch = scf::IfOp::create(b, isWhole, /*withElseRegion=*/true);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.thenBlock());
-    auto store = [&](Value state, int64_t exponent) {
-      TileStoreResultOp::create(b, state, args[Out], ix.mul(queryRow, cache.getHeadDim()), args[Lse], queryRow,
-                                exponent);
-    };
-    store(state, exponent);
-    b.setInsertionPointToStart(branch.elseBlock());
+    Value isPart = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, args[Splits], ix.constant(1));
     // Outputs [splits][rows][head_dim], then lses [splits][rows].
-    Value rows = ix.mul(args[Batch], queryHeads), lses = ix.mul(ix.mul(args[Splits], rows), cache.getHeadDim());
-    auto rowOf = [&](Value split) { return ix.add(ix.mul(split, rows), queryRow); };
-    auto outAt = [&](Value split) { return ix.mul(rowOf(split), cache.getHeadDim()); };
-    auto lseAt = [&](Value split) { return ix.add(lses, rowOf(split)); };
-    TileStoreResultOp::create(b, state, args[Parts], outAt(args[Split]), args[Parts], lseAt(args[Split]), exponent);
-    Value item = ix.add(ix.mul(args[Seq], queryHeads / heads), args[Tile]);
-    ix.branch(TileArriveOp::create(b, b.getI1Type(), args[Arrivals], item, args[Splits]), [&] {
-      Value merged = TileInitStateOp::create(b, state.getType());
-      loop(warp, args[Splits],
-           [&](Value part) { TileMergeStepOp::create(b, merged, args[Parts], outAt(part), args[Parts], lseAt(part)); });
-      store(merged, /*exponent=*/0);
+    Value allRows = ix.mul(args[Batch], queryHeads), lses = ix.mul(ix.mul(args[Splits], allRows), cache.getHeadDim());
+    Value partRow = ix.add(ix.mul(args[Split], allRows), queryRow), outAt = ix.mul(queryRow, cache.getHeadDim());
+    IntegerAttr headsOfQuery, stride;
+    if (count) {
+      headsOfQuery = b.getI64IntegerAttr(heads);
+      stride = b.getI64IntegerAttr(queryHeads);
+    }
+    TileStoreResultOp::create(b, state, args[Out], outAt, args[Lse], queryRow, isPart, args[Parts],
+                              ix.mul(partRow, cache.getHeadDim()), ix.add(lses, partRow), count,
+                              b.getI64IntegerAttr(exponent), headsOfQuery, stride);
+    ix.branch(isPart, [&] {
+      Value item = ix.add(ix.mul(args[Seq], queryHeads / heads), args[Tile]);
+      ix.branch(TileArriveOp::create(b, b.getI1Type(), args[Arrivals], item, args[Splits]), [&] {
+        TileMergeOp::create(b, args[Parts], outAt, args[Parts], ix.add(lses, queryRow), args[Splits], allRows,
+                            args[Out], outAt, args[Lse], queryRow, count, b.getI64IntegerAttr(heads),
+                            b.getI64IntegerAttr(cache.getHeadDim()), stride);
+      });
     });
   }
 
   float getScale() { return float(attend.getScale().convertToDouble() * std::numbers::log2e); }
   /// Halves are of the query as it is: its scale multiplies the logits.
   Value loadQuery(bool scaled) {
-    return TileLoadQueryOp::create(b, tileType(cache.getHeadDim()), args[Query], ix.mul(queryRow, cache.getHeadDim()),
-                                   b.getF32FloatAttr(scaled ? getScale() : 1));
+    VectorType type = tileType(cache.getHeadDim());
+    Value at = ix.mul(queryRow, cache.getHeadDim());
+    FloatAttr scale = b.getF32FloatAttr(scaled ? getScale() : 1);
+    if (!count)
+      return TileLoadQueryOp::create(b, type, args[Query], at, scale);
+    return TileLoadQueryOp::create(b, type, args[Query], at, scale, count, b.getI64IntegerAttr(heads),
+                                   b.getI64IntegerAttr(queryHeads * cache.getHeadDim()));
   }
 
   VectorType tileType(int64_t columns, Type element = {}) {
-    return VectorType::get({heads, columns}, element ? element : b.getF32Type());
+    return VectorType::get({rows, columns}, element ? element : b.getF32Type());
   }
 
   /// The first token that a query reaches, the last of `tokens`; null if that is always the first of all.
@@ -118,8 +124,11 @@ private:
     switch (attend.getReach().value_or(Reach::Full)) {
     case Reach::Full:
       return {};
-    case Reach::Sliding:
-      return ix.monus(tokens, ix.constant(int64_t(*attend.getWindowTokens())));
+    case Reach::Sliding: {
+      // Below zero, for masks to count queries back from.
+      Value first = ix.sub(tokens, ix.constant(int64_t(*attend.getWindowTokens())));
+      return count ? first : ix.max(first, ix.constant(0));
+    }
     case Reach::Chunked:
       auto chunk = int64_t(*attend.getWindowTokens());
       return ix.mul(ix.div(ix.monus(tokens, ix.constant(1)), chunk), chunk);
@@ -131,9 +140,17 @@ private:
   void computeRanges() {
     WindowAttr window = cache.getWindow();
     Value all = ix.load(args[Lens], sequence);
-    // What this query sees: all but the tokens of the queries after it.
-    Value later = ix.sub(ix.sub(args[Queries], ix.constant(1)), ix.rem(args[Seq], args[Queries]));
-    Value tokens = ix.monus(all, later);
+    // What this query sees, or the last of several: all but the tokens of the queries after it.
+    Value lastQuery = ix.sub(args[Queries], ix.constant(1)), number;
+    if (queries == 1) {
+      number = ix.rem(args[Seq], args[Queries]);
+    } else {
+      firstQuery = ix.mul(ix.rem(args[Seq], ix.ceilDiv(args[Queries], queries)), queries);
+      number = ix.min(ix.add(firstQuery, queries - 1), lastQuery);
+      laterQueries = ix.sub(number, firstQuery);
+      count = ix.add(laterQueries, 1);
+    }
+    tokens = ix.monus(all, ix.sub(lastQuery, number));
     // Where tokens lie depends on all of them. Later tokens than a query's are quantized only if nothing is recent.
     quantizedTokens = getQuantizedTokens(ix, window, all);
     if (!window.getRecent())
@@ -144,13 +161,16 @@ private:
     recentTokens = ix.monus(ix.sub(tokens, sinkTokens), quantizedTokens);
     Value recentBlocks = ix.ceilDiv(recentTokens, kBlockTokens);
     pageEnd = pageBlocks;
-    if ((firstReached = getFirstReached(tokens))) {
-      // Stages begin at a multiple of their blocks, as they do in pages.
-      firstPageToken = ix.monus(firstReached, ix.constant(window.getSink()));
-      firstPage = ix.min(ix.mul(ix.div(firstPageToken, kBlockTokens * getUnit()), getUnit()), pageBlocks);
-      firstSink = ix.min(ix.div(firstReached, kBlockTokens), sinkBlocks);
-      firstRecentToken = ix.monus(firstReached, ix.add(sinkTokens, quantizedTokens));
-      firstRecent = ix.min(ix.div(firstRecentToken, kBlockTokens), recentBlocks);
+    firstReached = getFirstReached(tokens);
+    if (firstReached) {
+      // Of several queries, the first reaches back the farthest. Stages begin at a multiple of their blocks, as they do
+      // in pages.
+      Value farthest = count ? ix.monus(firstReached, laterQueries) : firstReached;
+      Value inPages = ix.monus(farthest, ix.constant(window.getSink()));
+      firstPage = ix.min(ix.mul(ix.div(inPages, kBlockTokens * getUnit()), getUnit()), pageBlocks);
+      firstSink = ix.min(ix.div(farthest, kBlockTokens), sinkBlocks);
+      Value inRecent = ix.monus(farthest, ix.add(sinkTokens, quantizedTokens));
+      firstRecent = ix.min(ix.div(inRecent, kBlockTokens), recentBlocks);
       pageEnd = ix.sub(pageBlocks, firstPage);
       sinkBlocks = ix.sub(sinkBlocks, firstSink);
       recentBlocks = ix.sub(recentBlocks, firstRecent);
@@ -466,11 +486,11 @@ private:
     logits = softcap(foldNorms(logits, keys), missing);
     // Blocks end early only where nothing is recent: tokens are quantized one by one, or later than the query's.
     bool endsEarly = !cache.getWindow().getRecent();
-    Value before = ix.mul(block, kBlockTokens);
-    if (endsEarly || firstReached)
-      logits = TileMaskOp::create(b, logits.getType(), logits,
-                                  endsEarly ? ix.sub(quantizedTokens, before) : ix.constant(kBlockTokens),
-                                  firstReached ? ix.sub(firstPageToken, before) : Value());
+    if (endsEarly || firstReached) {
+      int64_t sink = cache.getWindow().getSink();
+      logits =
+          mask(logits, ix.add(ix.mul(block, kBlockTokens), sink), endsEarly ? ix.add(quantizedTokens, sink) : Value());
+    }
     Value weights = softmaxStep(logits, cache.getValue().getElement());
     accumulate(weights, loadSide(Role::Value, memory, at));
   }
@@ -481,6 +501,13 @@ private:
       return logits;
     auto cap = float(attend.getSoftcap()->convertToDouble() * std::numbers::log2e);
     return TileSoftcapOp::create(b, logits.getType(), logits, amounts, b.getF32FloatAttr(cap));
+  }
+
+  /// Logits of a block that begins with token `first` of the sequence and ends before token `valid`, or is whole,
+  /// without those that a query does not see.
+  Value mask(Value logits, Value first, Value valid) {
+    return TileMaskOp::create(b, logits.getType(), logits, first, valid, firstReached, count ? tokens : Value(),
+                              laterQueries, count ? b.getI64IntegerAttr(heads) : IntegerAttr());
   }
 
   /// Weights of a block, for values of `element`.
@@ -507,17 +534,14 @@ private:
       Value sinkAt = ix.add(ix.mul(sink, layout.window.bytes), layout.sinkOffset);
       Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
       Value at = ix.add(slot, ix.select(isSink, sinkAt, recentAt));
-      Value valid = ix.select(isSink, ix.sub(sinkTokens, ix.mul(sink, kBlockTokens)),
-                              ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
-      Value from;
-      if (firstReached)
-        from = ix.select(isSink, ix.sub(firstReached, ix.mul(sink, kBlockTokens)),
-                         ix.sub(firstRecentToken, ix.mul(recent, kBlockTokens)));
+      Value recentStart = ix.add(sinkTokens, quantizedTokens);
+      Value first = ix.select(isSink, ix.mul(sink, kBlockTokens), ix.add(recentStart, ix.mul(recent, kBlockTokens)));
+      Value valid = ix.select(isSink, sinkTokens, ix.add(recentStart, recentTokens));
       Value keys = loadBlock(blocks.key.window, args[Slots], ix.add(at, layout.window.key.data));
       Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), queryScales,
                                          Value(), none, UnitAttr());
       logits = softcap(logits, Value());
-      logits = TileMaskOp::create(b, logits.getType(), logits, valid, from);
+      logits = mask(logits, first, valid);
       Value weights = softmaxStep(logits, cache.getDtype());
       Value values = loadBlock(blocks.value.window, args[Slots], ix.add(at, layout.window.value.data));
       TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none,
@@ -551,27 +575,27 @@ private:
   IndexBuilder ix;
   ValueRange args;
   int64_t queryHeads, heads;
-  bool halves; ///< products on tensor cores, by several warps
+  int64_t queries, rows; ///< of a work item; rows are queries x heads
+  bool halves;           ///< products on tensor cores, by several warps
   int64_t exponent;
   Value queryRow, warp, kvHead, sequence, slot, state;
   Value missing; ///< in the logits of quantized tokens, per head; null where nothing is, or where it is added later
-  Value quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
+  /// Where several queries share a work item: the first of them, how many there are, and how many after the first; else
+  /// null.
+  Value firstQuery, count, laterQueries;
+  Value tokens, quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
   Value pageEnd; ///< blocks of pages that the query reaches
-  /// Where the query reaches some tokens only: the first of them, among quantized and among recent ones, and the blocks
-  /// of each kind before; null where it reaches all.
-  Value firstReached, firstPageToken, firstRecentToken, firstPage, firstSink, firstRecent;
+  /// Where the query, or the last of several, reaches some tokens only: the first of them, and the blocks of each kind
+  /// before; null where it reaches all.
+  Value firstReached, firstPage, firstSink, firstRecent;
 };
 
 void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
-  IndexBuilder ix{b};
   int64_t headDim = merge.getOut().getType().getShape().back();
-  Value state = TileInitStateOp::create(b, StateType::get(b.getContext(), 1, headDim));
-  ix.loop(ix.constant(0), args[MergedParts], ix.constant(1), [&](Value part) {
-    Value row = ix.add(ix.mul(part, args[MergedRows]), args[MergedRow]);
-    TileMergeStepOp::create(b, state, args[Outs], ix.mul(row, headDim), args[Lses], row);
-  });
-  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[MergedRow], headDim), args[MergedLse],
-                            args[MergedRow], /*exponent=*/0);
+  Value row = args[MergedRow], at = IndexBuilder{b}.mul(row, headDim);
+  TileMergeOp::create(b, args[Outs], at, args[Lses], row, args[MergedParts], args[MergedRows], args[MergedOut], at,
+                      args[MergedLse], row, /*queries=*/Value(), b.getI64IntegerAttr(1), b.getI64IntegerAttr(headDim),
+                      IntegerAttr());
 }
 
 LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
@@ -581,6 +605,9 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   for (Placement placement : {*attend.getKeyScales(), *attend.getValueScales()})
     if (placement == Placement::Element)
       return attend.emitOpError("expected scales placed at none, accumulator, result or operand, but got element");
+  if (attend.getSchedule()->getQueries() > 1 && attend.getReach().value_or(Reach::Full) == Reach::Chunked)
+    return attend.emitOpError("expected a schedule of one query per work item with reach chunked, but got ")
+           << attend.getSchedule()->getQueries();
   FailureOr<BlockTypes> blocks = chooseBlockTypes(attend, attend.getCache().getType(), *attend.getSchedule());
   if (failed(blocks))
     return failure();

@@ -313,7 +313,7 @@ kvcc_status kvcc_workspace_bytes(const kvcc_program *handle, int32_t layer, int6
     // Fewer sequences or tokens may be split more often: the most that any of them needs.
     *bytes = 0;
     for (int64_t b = 1; b <= batch; ++b)
-      *bytes = std::max(*bytes, (*program)->getWorkspaceBytes(b, (*program)->chooseSplits(b, maxTokens, 0)));
+      *bytes = std::max(*bytes, (*program)->getWorkspaceBytes(b, (*program)->getMostSplits(b, maxTokens, 0)));
     return Error::success();
   }());
 }

@@ -230,7 +230,7 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
       if (Error error = checkRead(*handle->ledger, program, args.memory, args.slots[b], args.seq_lens[b]).takeError())
         return error;
   }
-  int64_t splits = program.chooseSplits(rows, args.max_tokens, 0);
+  int64_t splits = program.chooseSplits(args.batch, queries, args.max_tokens, 0);
   size_t bytes = program.getWorkspaceBytes(rows, splits);
   if (bytes) {
     if (Error error = notNull(args.workspace, "workspace"))

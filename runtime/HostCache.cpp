@@ -264,7 +264,7 @@ Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<fl
   call.sinks = sinks.empty() ? nullptr : sinks.data();
   call.threads = threads;
   call.seed = seed;
-  call.splits = splits ? splits : program.chooseSplits(call.batch * queries, longest, threads);
+  call.splits = splits ? splits : program.chooseSplits(call.batch, queries, longest, threads);
   AlignedBytes workspace(program.getWorkspaceBytes(call.batch * queries, call.splits));
   call.workspace = workspace.data();
   if (Error error = plan.target.executor != Executor::CudaDevice

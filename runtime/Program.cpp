@@ -66,14 +66,23 @@ int64_t Program::getExpiredPages(int64_t tokens) const {
   return std::clamp<int64_t>(expired, 0, window.getQuantizedTokens(tokens)) / plan.schedule.getPage();
 }
 
-int64_t Program::chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {
-  int64_t items = rows * (plan.shape.qHeads / plan.schedule.getHeads());
-  int64_t wanted = backend->getParallelism(threads);
+int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens, unsigned threads) const {
+  int64_t items =
+      batch * divideCeil(queries, plan.schedule.getQueries()) * plan.shape.qHeads / plan.schedule.getHeads();
   // Whole items that keep every thread busy need no splitting and no merging.
-  if (items == 0 || items % wanted == 0 || items > kMaxSplitItems)
+  if (items == 0 || items % backend->getParallelism(threads) == 0 || items > kMaxSplitItems)
     return 1;
-  // Else about four items per thread, so that the last ones end together.
-  int64_t splits = divideCeil(4 * wanted, items);
+  return limitSplits(items, maxTokens, threads);
+}
+
+int64_t Program::getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {
+  int64_t items = divideCeil(rows, plan.schedule.getQueries()) * plan.shape.qHeads / plan.schedule.getHeads();
+  return items ? limitSplits(items, maxTokens, threads) : 1;
+}
+
+int64_t Program::limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const {
+  // About four items per thread, so that the last ones end together.
+  int64_t wanted = backend->getParallelism(threads), splits = divideCeil(4 * wanted, items);
   int64_t blocks = divideCeil(maxTokens - plan.shape.getFirstReached(maxTokens), kv::kBlockTokens);
   return std::clamp<int64_t>(blocks / kMinBlocksPerSplit, 1, wanted == 1 ? 1 : splits);
 }
@@ -89,11 +98,12 @@ Error Program::attend(const AttendCall &call) const {
   if (queries == 0)
     return Error::success();
   int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads();
+  int64_t groups = call.batch * divideCeil(call.queries, plan.schedule.getQueries());
   auto *counters = static_cast<uint8_t *>(call.workspace), *parts = counters;
   if (call.splits > 1) {
     parts += kCounterBytes;
     if (plan.target.executor != Executor::CudaDevice)
-      std::memset(counters, 0, size_t(tiles * queries) * sizeof(int32_t));
+      std::memset(counters, 0, size_t(tiles * groups) * sizeof(int32_t));
   }
   KernelArg args[] = {call.query, call.pages,       call.table, call.slots,   call.slotIds,
                       call.lens,  call.out,         call.lse,   call.sinks,   parts,
@@ -101,7 +111,7 @@ Error Program::attend(const AttendCall &call) const {
   LaunchOptions options = call;
   if (plan.target.executor == Executor::Cpu && isShort(call))
     options.threads = 1;
-  return backend->launch(Kernel::Attend, args, {tiles, call.splits, queries}, options);
+  return backend->launch(Kernel::Attend, args, {tiles, call.splits, groups}, options);
 }
 
 Error Program::merge(const float *outs, const float *lses, int64_t parts, int64_t rows, float *out, float *lse,

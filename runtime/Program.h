@@ -108,8 +108,10 @@ public:
   int64_t getPages(int64_t tokens) const;
   /// Pages at the beginning of a sequence that no query at this length or a greater one reads.
   int64_t getExpiredPages(int64_t tokens) const;
-  /// Into how many parts to split the tokens of each of `rows` queries: sequences times queries of each.
-  int64_t chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads) const;
+  /// Into how many parts to split the tokens of `batch` sequences, for `queries` of each.
+  int64_t chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens, unsigned threads) const;
+  /// At least that, however `rows` queries are those of sequences.
+  int64_t getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads) const;
   size_t getWorkspaceBytes(int64_t rows, int64_t splits) const;
 
   /// Trusts its arguments; see kvcc.h for the checks.
@@ -122,6 +124,7 @@ public:
   const Backend &getBackend() const { return *backend; }
 
 private:
+  int64_t limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const;
   Program(Plan plan, std::unique_ptr<Backend> backend);
   /// Whether a step is too short for several threads, and whether an append has more to do than copy a few tokens; of
   /// calls on the CPU, whose lengths can be read.

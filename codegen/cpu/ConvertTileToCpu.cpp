@@ -33,6 +33,8 @@ void forEachVector(CpuBuilder &b, ArrayRef<int64_t> shape, function_ref<void(Val
 struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    if (op.getQueries())
+      return op.emitError("expected one query per work item for a cpu target, but got several");
     CpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.scratch(shape, b.getF32Type());
@@ -237,24 +239,32 @@ struct LoadPattern : OpConversionPattern<TileLoadOp> {
 struct MaskPattern : OpConversionPattern<TileMaskOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    if (op.getEnd())
+      return op.emitError("expected one query per work item for a cpu target, but got several");
     CpuBuilder b(op.getLoc(), rewriter);
     SmallVector<int32_t> numbers;
     for (int32_t i = 0; i < kLanes; ++i)
       numbers.push_back(i);
     Value lanes = arith::ConstantOp::create(b, DenseElementsAttr::get(b.i32Vector(), ArrayRef(numbers)));
-    Value valid = arith::IndexCastOp::create(b, b.getI32Type(), in.getValid()), from;
-    if (in.getFrom())
-      from = arith::IndexCastOp::create(b, b.getI32Type(), in.getFrom());
-    forEachVector(b, shapeOf(op.getTile()), [&](Value head, Value token) {
-      Value first = arith::IndexCastOp::create(b, b.getI32Type(), token);
-      Value tokens = b.add(lanes, b.splat(first));
-      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, tokens, b.splat(valid));
-      if (from)
-        isThere = arith::AndIOp::create(b, isThere,
-                                        arith::CmpIOp::create(b, arith::CmpIPredicate::sge, tokens, b.splat(from)));
-      Value logits = b.loadF32(in.getTile(), {head, token});
-      b.store(arith::SelectOp::create(b, isThere, logits, b.f32Splat(kMaskedLogit)), in.getTile(), {head, token});
-    });
+    // In 32 bits, from the first token of the block on.
+    auto relative = [&](Value x) {
+      return x ? arith::IndexCastOp::create(b, b.getI32Type(), arith::SubIOp::create(b, x, in.getFirst())).getResult()
+               : Value();
+    };
+    Value valid = relative(in.getValid()), from = relative(in.getFrom());
+    if (valid || from)
+      forEachVector(b, shapeOf(op.getTile()), [&](Value head, Value token) {
+        Value first = arith::IndexCastOp::create(b, b.getI32Type(), token);
+        Value tokens = b.add(lanes, b.splat(first)), isThere;
+        if (valid)
+          isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, tokens, b.splat(valid));
+        if (from) {
+          Value isReached = arith::CmpIOp::create(b, arith::CmpIPredicate::sge, tokens, b.splat(from));
+          isThere = isThere ? arith::AndIOp::create(b, isThere, isReached).getResult() : isReached;
+        }
+        Value logits = b.loadF32(in.getTile(), {head, token});
+        b.store(arith::SelectOp::create(b, isThere, logits, b.f32Splat(kMaskedLogit)), in.getTile(), {head, token});
+      });
     rewriter.replaceOp(op, in.getTile());
     return success();
   }
@@ -361,53 +371,80 @@ struct IsDominatedPattern : OpConversionPattern<TileIsDominatedOp> {
   }
 };
 
-/// Takes a logit (natural) of a head into the state; the weight of its value, a vector. Lanes of the sum, which are
-/// added up in the end, get a share each.
-Value joinLogit(CpuBuilder &b, Value state, Value head, const StateColumns &columns, Value logit, int64_t exponent) {
-  Value maxAt[] = {head, b.index(columns.max)}, sumAt[] = {head, b.index(columns.sum)};
-  Value old = memref::LoadOp::create(b, state, maxAt), part = b.mul(logit, b.f32(float(std::numbers::log2e)));
-  Value max = b.max(old, part);
-  rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
-  Value power = arith::SubFOp::create(b, part, max);
-  if (exponent)
-    power = b.add(power, b.f32(float(exponent)));
-  Value weight = b.exp2(b.splat(power));
-  b.store(b.fma(weight, b.f32Splat(1.0f / kLanes), b.loadF32(state, sumAt)), state, sumAt);
-  memref::StoreOp::create(b, max, state, maxAt);
-  return weight;
-}
-
 struct JoinSinksPattern : OpConversionPattern<TileJoinSinksOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileJoinSinksOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     CpuBuilder b(op.getLoc(), rewriter);
     StateType type = op.getState().getType();
+    StateColumns columns(type);
+    Value state = in.getState();
     b.loop(0, type.getHeads(), 1, [&](Value head) {
+      Value maxAt[] = {head, b.index(columns.max)}, sumAt[] = {head, b.index(columns.sum)};
       Value logit = memref::LoadOp::create(b, in.getSinks(), ValueRange{b.addIndex(in.getOffset(), head)});
-      joinLogit(b, in.getState(), head, StateColumns(type), logit, int64_t(op.getExponent()));
+      Value old = memref::LoadOp::create(b, state, maxAt), part = b.mul(logit, b.f32(float(std::numbers::log2e)));
+      Value max = b.max(old, part);
+      rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
+      Value power = b.add(arith::SubFOp::create(b, part, max), b.f32(float(int64_t(op.getExponent()))));
+      // Lanes of the sum, which are added up in the end, get a share each.
+      Value weight = b.exp2(b.splat(power));
+      b.store(b.fma(weight, b.f32Splat(1.0f / kLanes), b.loadF32(state, sumAt)), state, sumAt);
+      memref::StoreOp::create(b, max, state, maxAt);
     });
     rewriter.eraseOp(op);
     return success();
   }
 };
 
-struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
+/// Parts one after the other, so that how they are rounded does not depend on the target's vectors.
+struct MergePattern : OpConversionPattern<TileMergeOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileMergeOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     CpuBuilder b(op.getLoc(), rewriter);
-    StateType type = op.getState().getType();
-    Value state = in.getState();
-    b.loop(0, type.getHeads(), 1, [&](Value head) {
-      Value lse = memref::LoadOp::create(b, in.getLses(), ValueRange{b.addIndex(in.getLseOffset(), head)});
-      Value weight = joinLogit(b, state, head, StateColumns(type), lse, 0);
-      Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
-      b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
-        Value out = b.loadF32(in.getOuts(), b.addIndex(base, channel));
-        b.store(b.fma(out, weight, b.loadF32(state, {head, channel})), state, {head, channel});
+    auto headDim = int64_t(op.getHeadDim());
+    b.loop(0, int64_t(op.getHeads()), 1, [&](Value head) {
+      auto lseOf = [&](Value part) {
+        Value at = b.addIndex(b.addIndex(in.getLseOffset(), head), arith::MulIOp::create(b, part, in.getRows()));
+        Value lse = memref::LoadOp::create(b, in.getLses(), ValueRange{at});
+        return b.mul(lse, b.f32(float(std::numbers::log2e)));
+      };
+      auto forEachPart = [&](ValueRange initial, function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+        auto loop = scf::ForOp::create(b, b.index(0), in.getCount(), b.index(1), initial);
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPointToStart(loop.getBody());
+        scf::YieldOp::create(b, body(loop.getInductionVar(), loop.getRegionIterArgs()));
+        return loop.getResults();
+      };
+      Value max = forEachPart(b.f32(kMaskedLogit), [&](Value part, ValueRange before) {
+        return SmallVector<Value>{b.max(before[0], lseOf(part))};
+      })[0];
+      Value base = b.addIndex(in.getPartOffset(), b.mulIndex(head, headDim));
+      Value to = b.addIndex(in.getOutOffset(), b.mulIndex(head, headDim)), sum;
+      auto weightOf = [&](Value part) { return b.exp2(b.splat(arith::SubFOp::create(b, lseOf(part), max))); };
+      sum = forEachPart(b.f32Splat(0.0f), [&](Value part, ValueRange before) {
+        return SmallVector<Value>{b.add(before[0], weightOf(part))};
+      })[0];
+      Value total = vector::ExtractOp::create(b, sum, ArrayRef<int64_t>{0});
+      auto [inverse, lse] = finish(b, max, total);
+      b.loop(0, headDim, kLanes, [&](Value channel) {
+        Value out = forEachPart(b.f32Splat(0.0f), [&](Value part, ValueRange before) {
+          Value at =
+              b.addIndex(b.addIndex(base, channel), b.mulIndex(arith::MulIOp::create(b, part, in.getRows()), headDim));
+          return SmallVector<Value>{b.fma(b.loadF32(in.getParts(), at), weightOf(part), before[0])};
+        })[0];
+        b.storeF32(b.mul(out, b.splat(inverse)), in.getOut(), b.addIndex(to, channel));
       });
+      memref::StoreOp::create(b, lse, in.getLse(), ValueRange{b.addIndex(in.getOutLseOffset(), head)});
     });
     rewriter.eraseOp(op);
     return success();
+  }
+
+  /// What outputs are multiplied by, and the lse, of a state's maximum and sum.
+  static std::pair<Value, Value> finish(CpuBuilder &b, Value max, Value sum) {
+    Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
+    Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
+    Value lse = b.mul(b.add(max, math::Log2Op::create(b, sum)), b.f32(float(std::numbers::ln2)));
+    return {inverse, arith::SelectOp::create(b, seen, lse, b.f32(-std::numeric_limits<float>::infinity()))};
   }
 };
 
@@ -439,17 +476,24 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
     StateColumns columns(type);
     b.loop(0, type.getHeads(), 1, [&](Value head) {
       Value sum = b.reduceAdd(b.loadF32(in.getState(), {head, b.index(columns.sum)}));
-      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
-      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
-      Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
-      b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
-        Value out = b.mul(b.loadF32(in.getState(), {head, channel}), b.splat(inverse));
-        b.storeF32(out, in.getOut(), b.addIndex(base, channel));
-      });
       Value max = memref::LoadOp::create(b, in.getState(), ValueRange{head, b.index(columns.max)});
-      Value lse = b.mul(b.add(max, math::Log2Op::create(b, sum)), b.f32(float(std::numbers::ln2)));
-      lse = arith::SelectOp::create(b, seen, lse, b.f32(-std::numeric_limits<float>::infinity()));
-      memref::StoreOp::create(b, lse, in.getLse(), ValueRange{b.addIndex(in.getLseOffset(), head)});
+      auto [inverse, lse] = MergePattern::finish(b, max, sum);
+      auto store = [&, inverse = inverse, lse = lse](Value out, Value outOffset, Value lses, Value lseOffset) {
+        Value base = b.addIndex(outOffset, b.mulIndex(head, type.getHeadDim()));
+        b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
+          Value number = b.mul(b.loadF32(in.getState(), {head, channel}), b.splat(inverse));
+          b.storeF32(number, out, b.addIndex(base, channel));
+        });
+        memref::StoreOp::create(b, lse, lses, ValueRange{b.addIndex(lseOffset, head)});
+      };
+      if (!in.getIsPart())
+        return store(in.getOut(), in.getOutOffset(), in.getLse(), in.getLseOffset());
+      auto branch = scf::IfOp::create(b, in.getIsPart(), /*withElseRegion=*/true);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      store(in.getParts(), in.getPartOffset(), in.getParts(), in.getPartLseOffset());
+      b.setInsertionPointToStart(branch.elseBlock());
+      store(in.getOut(), in.getOutOffset(), in.getLse(), in.getLseOffset());
     });
     rewriter.eraseOp(op);
     return success();
@@ -496,10 +540,11 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
-                 SoftmaxStepPattern, IsDominatedPattern, JoinSinksPattern, MergeStepPattern, ArrivePattern,
-                 StoreResultPattern>(converter, &getContext());
+    patterns
+        .add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
+             RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
+             SoftmaxStepPattern, IsDominatedPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(
+            converter, &getContext());
     populateProductPatterns(patterns, converter, *level);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

@@ -33,6 +33,8 @@ void forEachOwn(GpuBuilder &b, ArrayRef<int64_t> shape, function_ref<void(Value,
 struct LoadQueryPattern : OpConversionPattern<TileLoadQueryOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileLoadQueryOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    if (op.getQueries())
+      return op.emitError("expected one query per work item without compute f16, but got several");
     GpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getResult());
     Value result = b.shared(shape), scale = b.f32(op.getScale().convertToFloat());
@@ -204,13 +206,17 @@ struct LoadPattern : OpConversionPattern<TileLoadOp> {
 struct MaskPattern : OpConversionPattern<TileMaskOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    if (op.getEnd())
+      return op.emitError("expected one query per work item without compute f16, but got several");
     GpuBuilder b(op.getLoc(), rewriter);
-    Value lane = b.lane();
-    Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, lane, in.getValid());
-    if (in.getFrom())
-      isThere =
-          arith::AndIOp::create(b, isThere, arith::CmpIOp::create(b, arith::CmpIPredicate::sge, lane, in.getFrom()));
-    for (int64_t h = 0; h < shapeOf(op.getTile())[0]; ++h) {
+    Value lane = b.lane(), token = b.add(in.getFirst(), lane), isThere;
+    if (in.getValid())
+      isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, token, in.getValid());
+    if (in.getFrom()) {
+      Value isReached = arith::CmpIOp::create(b, arith::CmpIPredicate::sge, token, in.getFrom());
+      isThere = isThere ? arith::AndIOp::create(b, isThere, isReached).getResult() : isReached;
+    }
+    for (int64_t h = 0; isThere && h < shapeOf(op.getTile())[0]; ++h) {
       Value at[] = {b.index(h), lane};
       Value logit = b.load(in.getTile(), at);
       b.store(arith::SelectOp::create(b, isThere, logit, b.f32(kMaskedLogit)), in.getTile(), at);
@@ -286,48 +292,30 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
   }
 };
 
-/// Takes a logit (natural) of a head into the state; the weight of its value. The lanes' sums are added up in the end:
-/// each gets its share.
-Value joinLogit(GpuBuilder &b, Value state, Value head, const StateColumns &columns, Value logit, int64_t exponent) {
-  Value part = b.mul(logit, b.f32(float(std::numbers::log2e)));
-  Value power = arith::SubFOp::create(b, part, raiseMax(b, state, head, columns, part));
-  if (exponent)
-    power = b.add(power, b.f32(float(exponent)));
-  Value weight = math::Exp2Op::create(b, power), sumAt[] = {head, b.index(columns.sum)};
-  b.store(b.fma(weight, b.f32(1.0f / kWarp), b.load(state, sumAt)), state, sumAt);
-  return weight;
-}
-
 struct JoinSinksPattern : OpConversionPattern<TileJoinSinksOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileJoinSinksOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     StateType type = op.getState().getType();
-    for (int64_t h = 0; h < type.getHeads(); ++h)
-      joinLogit(b, in.getState(), b.index(h), StateColumns(type), b.load(in.getSinks(), b.addIndex(in.getOffset(), h)),
-                int64_t(op.getExponent()));
+    StateColumns columns(type);
+    for (int64_t h = 0; h < type.getHeads(); ++h) {
+      Value head = b.index(h), sumAt[] = {head, b.index(columns.sum)};
+      Value part = b.mul(b.load(in.getSinks(), b.addIndex(in.getOffset(), h)), b.f32(float(std::numbers::log2e)));
+      Value power = arith::SubFOp::create(b, part, raiseMax(b, in.getState(), head, columns, part));
+      // The lanes' sums are added up in the end: each gets its share.
+      Value weight = math::Exp2Op::create(b, b.add(power, b.f32(float(int64_t(op.getExponent())))));
+      b.store(b.fma(weight, b.f32(1.0f / kWarp), b.load(in.getState(), sumAt)), in.getState(), sumAt);
+    }
     rewriter.eraseOp(op);
     return success();
   }
 };
 
-struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
+struct MergePattern : OpConversionPattern<TileMergeOp> {
   using OpConversionPattern::OpConversionPattern;
-  LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+  LogicalResult matchAndRewrite(TileMergeOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
-    StateType type = op.getState().getType();
-    StateColumns columns(type);
-    for (int64_t h = 0; h < type.getHeads(); ++h) {
-      Value head = b.index(h);
-      Value lse = b.load(in.getLses(), b.addIndex(in.getLseOffset(), h));
-      Value weight = joinLogit(b, in.getState(), head, columns, lse, 0);
-      Value base = b.add(b.addIndex(in.getOutOffset(), h * type.getHeadDim()), b.lane());
-      for (int64_t i = 0; i < columns.channels; ++i) {
-        Value at[] = {head, b.index(i)};
-        Value out = b.load(in.getOuts(), b.addIndex(base, i * kWarp));
-        b.store(b.fma(out, weight, b.load(in.getState(), at)), in.getState(), at);
-      }
-    }
+    b.mergeParts(op, b.lane(), kWarp);
     rewriter.eraseOp(op);
     return success();
   }
@@ -348,23 +336,19 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
     GpuBuilder b(op.getLoc(), rewriter);
     StateType type = op.getState().getType();
     StateColumns columns(type);
+    ResultWriter writer(b, op);
     Value lane = b.lane(), isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
     for (int64_t h = 0; h < type.getHeads(); ++h) {
       Value head = b.index(h);
       Value sum =
           b.reduce(b.load(in.getState(), {head, b.index(columns.sum)}), [&](Value x, Value y) { return b.add(x, y); });
-      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
-      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
-      Value base = b.add(b.addIndex(in.getOutOffset(), h * type.getHeadDim()), lane);
+      auto [inverse, lse] = b.finish(b.load(in.getState(), {head, b.index(columns.max)}), sum);
       for (int64_t i = 0; i < columns.channels; ++i)
-        b.storeF32(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), in.getOut(), b.addIndex(base, i * kWarp));
-      Value lse = b.add(b.load(in.getState(), {head, b.index(columns.max)}), math::Log2Op::create(b, sum));
-      lse = arith::SelectOp::create(b, seen, b.mul(lse, b.f32(float(std::numbers::ln2))),
-                                    b.f32(-std::numeric_limits<float>::infinity()));
+        writer.storeOut(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), head, b.addIndex(lane, i * kWarp));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(branch.thenBlock());
-      b.store(lse, in.getLse(), b.addIndex(in.getLseOffset(), h));
+      writer.storeLse(lse, head);
     }
     rewriter.eraseOp(op);
     return success();
@@ -443,8 +427,8 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
                  RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
-                 SoftmaxStepPattern, JoinSinksPattern, MergeStepPattern, ArrivePattern, StoreResultPattern>(
-        converter, &getContext());
+                 SoftmaxStepPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(converter,
+                                                                                                        &getContext());
     populateProductPatterns(patterns, converter);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

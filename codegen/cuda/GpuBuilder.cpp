@@ -8,6 +8,7 @@
 #include "passes/Passes.h"
 
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 using namespace mlir;
@@ -49,6 +50,89 @@ void GpuBuilder::storeF32(Value number, Value memory, ValueRange at) {
 Value GpuBuilder::arrive(Value counters, Value at, Value count) {
   auto word = [&](Value index) { return arith::IndexCastOp::create(*this, getI32Type(), index).getResult(); };
   return call1("kv_arrive", getI1Type(), {counters, word(at), word(count)});
+}
+
+std::pair<Value, Value> GpuBuilder::finish(Value max, Value sum, int64_t exponent) {
+  Value seen = arith::CmpFOp::create(*this, arith::CmpFPredicate::OGT, sum, f32(0));
+  Value inverse = arith::SelectOp::create(*this, seen, arith::DivFOp::create(*this, f32(1), sum), f32(0));
+  Value lse = add(max, math::Log2Op::create(*this, sum));
+  if (exponent)
+    lse = add(lse, f32(-float(exponent)));
+  lse = arith::SelectOp::create(*this, seen, mul(lse, f32(float(std::numbers::ln2))),
+                                f32(-std::numeric_limits<float>::infinity()));
+  return {inverse, lse};
+}
+
+Value GpuBuilder::getRow(Value row, int64_t heads, std::optional<uint64_t> stride) {
+  if (!stride)
+    return row;
+  Value query = arith::DivUIOp::create(*this, row, index(heads)),
+        head = arith::RemUIOp::create(*this, row, index(heads));
+  return add(mulIndex(query, int64_t(*stride)), head);
+}
+
+void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads) {
+  auto headDim = int64_t(op.getHeadDim());
+  Value numbers = index(int64_t(op.getHeads()) * headDim);
+  if (op.getQueries())
+    numbers = mul(op.getQueries(), numbers);
+  loop(thread, numbers, threads, false, [&](Value i) {
+    Value head = arith::DivUIOp::create(*this, i, index(headDim)),
+          channel = arith::RemUIOp::create(*this, i, index(headDim));
+    Value row = getRow(head, int64_t(op.getHeads()), op.getStride());
+    Value at = add(mulIndex(row, headDim), channel);
+    Value outAt = add(op.getPartOffset(), at), lseAt = add(op.getLseOffset(), row);
+    auto lseOf = [&](Value part) {
+      return mul(load(op.getLses(), add(lseAt, mul(part, op.getRows()))), f32(float(std::numbers::log2e)));
+    };
+    auto forEachPart = [&](ValueRange initial, function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+      auto loop = scf::ForOp::create(*this, index(0), op.getCount(), index(1), initial);
+      OpBuilder::InsertionGuard guard(*this);
+      setInsertionPointToStart(loop.getBody());
+      scf::YieldOp::create(*this, body(loop.getInductionVar(), loop.getRegionIterArgs()));
+      return SmallVector<Value>(loop.getResults());
+    };
+    Value largest = forEachPart(f32(kv::kMaskedLogit), [&](Value part, ValueRange before) {
+      return SmallVector<Value>{max(before[0], lseOf(part))};
+    })[0];
+    SmallVector<Value> merged = forEachPart({f32(0), f32(0)}, [&](Value part, ValueRange before) {
+      Value weight = math::Exp2Op::create(*this, arith::SubFOp::create(*this, lseOf(part), largest));
+      Value out = load(op.getParts(), add(outAt, mulIndex(mul(part, op.getRows()), headDim)));
+      return SmallVector<Value>{fma(out, weight, before[0]), add(before[1], weight)};
+    });
+    auto [inverse, lse] = finish(largest, merged[1]);
+    storeF32(mul(merged[0], inverse), op.getOut(), add(op.getOutOffset(), at));
+    auto branch = scf::IfOp::create(*this, arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, channel, index(0)),
+                                    /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(*this);
+    setInsertionPointToStart(branch.thenBlock());
+    store(lse, op.getLse(), add(op.getOutLseOffset(), row));
+  });
+}
+
+void ResultWriter::choose(function_ref<void()> storePart, function_ref<void()> storeWhole) {
+  if (!op.getIsPart())
+    return storeWhole();
+  auto branch = scf::IfOp::create(b, op.getIsPart(), /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.thenBlock());
+  storePart();
+  b.setInsertionPointToStart(branch.elseBlock());
+  storeWhole();
+}
+
+Value ResultWriter::getRow(Value row) { return b.getRow(row, int64_t(op.getHeads().value_or(1)), op.getStride()); }
+
+void ResultWriter::storeOut(Value number, Value head, Value channel) {
+  Value at = b.add(b.mulIndex(getRow(head), op.getState().getType().getHeadDim()), channel);
+  choose([&] { b.store(number, op.getParts(), b.add(op.getPartOffset(), at)); },
+         [&] { b.storeF32(number, op.getOut(), b.add(op.getOutOffset(), at)); });
+}
+
+void ResultWriter::storeLse(Value number, Value head) {
+  Value row = getRow(head);
+  choose([&] { b.store(number, op.getParts(), b.add(op.getPartLseOffset(), row)); },
+         [&] { b.store(number, op.getLse(), b.add(op.getLseOffset(), row)); });
 }
 
 Value GpuBuilder::bound(Value x, float cap) {
@@ -109,8 +193,8 @@ Value GpuBuilder::decodeE2m1(Value code) {
   return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, i32(12), twice), add(i32(12), twice));
 }
 
-void GpuBuilder::loop(Value from, int64_t to, int64_t step, bool unroll, function_ref<void(Value)> body) {
-  auto op = scf::ForOp::create(*this, from, index(to), index(step));
+void GpuBuilder::loop(Value from, Value to, int64_t step, bool unroll, function_ref<void(Value)> body) {
+  auto op = scf::ForOp::create(*this, from, to, index(step));
   if (unroll)
     op->setAttr(kUnrollAttrName, getUnitAttr());
   OpBuilder::InsertionGuard guard(*this);

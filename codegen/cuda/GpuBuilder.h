@@ -58,6 +58,13 @@ public:
   void storeF32(mlir::Value number, mlir::Value memory, mlir::ValueRange at);
   /// Whether this block is the last of `count` that arrive at a counter. For all its threads.
   mlir::Value arrive(mlir::Value counters, mlir::Value at, mlir::Value count);
+  /// What outputs are multiplied by, and the lse, of a state's maximum and sum of weights times 2^exponent.
+  std::pair<mlir::Value, mlir::Value> finish(mlir::Value max, mlir::Value sum, int64_t exponent = 0);
+  /// Where the result of a row is, from that of the first one on: rows are `heads` heads of queries that are `stride`
+  /// rows apart.
+  mlir::Value getRow(mlir::Value row, int64_t heads, std::optional<uint64_t> stride);
+  /// Merges parts by some threads.
+  void mergeParts(kv::TileMergeOp op, mlir::Value thread, int64_t threads);
   /// A f8E4M3FN code (an i32) as f32.
   mlir::Value decodeE4m3(mlir::Value code);
   /// A f4E2M1FN code (an i32) as an integer: twice the number, plus 12.
@@ -67,7 +74,10 @@ public:
   }
 
   /// A loop without results; `unroll` where the body indexes registers by the induction variable.
-  void loop(mlir::Value from, int64_t to, int64_t step, bool unroll, llvm::function_ref<void(mlir::Value)> body);
+  void loop(mlir::Value from, mlir::Value to, int64_t step, bool unroll, llvm::function_ref<void(mlir::Value)> body);
+  void loop(mlir::Value from, int64_t to, int64_t step, bool unroll, llvm::function_ref<void(mlir::Value)> body) {
+    loop(from, index(to), step, unroll, body);
+  }
   /// A loop that carries values.
   llvm::SmallVector<mlir::Value>
   loop(int64_t from, int64_t to, mlir::ValueRange initial,
@@ -75,6 +85,21 @@ public:
 
   /// The 32 codes of `bits` bits of this lane, as i32; word k of them is at word first + 32*k of `words`.
   llvm::SmallVector<mlir::Value> unpackCodes(mlir::Value words, mlir::Value first, unsigned bits);
+};
+
+/// Writes a result or a part of one.
+class ResultWriter {
+public:
+  ResultWriter(GpuBuilder &b, kv::TileStoreResultOp op) : b(b), op(op) {}
+  void storeOut(mlir::Value number, mlir::Value head, mlir::Value channel);
+  void storeLse(mlir::Value number, mlir::Value head);
+
+private:
+  mlir::Value getRow(mlir::Value row);
+  /// Calls one of them where it is to be called.
+  void choose(llvm::function_ref<void()> storePart, llvm::function_ref<void()> storeWhole);
+  GpuBuilder &b;
+  kv::TileStoreResultOp op;
 };
 
 /// Multiplies blocks of `size` channels of a buffer in workgroup memory, which has been written before a barrier, by

@@ -83,7 +83,7 @@ public:
               .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileAdvanceOp,
                     TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp,
                     TileScoreOp, TileSoftcapOp, TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp,
-                    TileScaleStateOp, TileShiftStateOp, TileRestoreOp, TileJoinSinksOp, TileArriveOp, TileMergeStepOp,
+                    TileScaleStateOp, TileShiftStateOp, TileRestoreOp, TileJoinSinksOp, TileArriveOp, TileMergeOp,
                     TileStoreResultOp>([&](auto op) { return lower(op); })
               .Default(
                   [](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
@@ -100,9 +100,12 @@ private:
   static ArrayRef<int64_t> shapeOf(Value tile) { return cast<ShapedType>(tile.getType()).getShape(); }
   static int64_t tilesOf(int64_t heads) { return (heads + 7) / 8; }
 
-  /// Calls `body(row, column)` for this thread's elements of a matrix, all threads of the block together.
+  /// How many rows of a tile or a state of `rows` are there: those of all queries, see kv.tile.load_query.
+  Value getRows(int64_t rows) { return rowsThere ? rowsThere : b.index(rows); }
+  /// Calls `body(row, column)` for this thread's elements of the rows that are there, all threads of the block
+  /// together.
   void forEachOwn(ArrayRef<int64_t> shape, function_ref<void(Value, Value)> body) {
-    b.loop(b.thread, shape[0] * shape[1], getThreads(), false, [&](Value i) {
+    b.loop(b.thread, b.mulIndex(getRows(shape[0]), shape[1]), getThreads(), false, [&](Value i) {
       body(arith::DivUIOp::create(b, i, b.index(shape[1])), arith::RemUIOp::create(b, i, b.index(shape[1])));
     });
   }
@@ -131,8 +134,15 @@ private:
 
   LogicalResult lower(TileLoadQueryOp op) {
     Value scale = b.f32(op.getScale().convertToFloat());
+    if (op.getQueries() && !rowsThere)
+      rowsThere = b.mulIndex(op.getQueries(), int64_t(*op.getHeads()));
+    int64_t channels = shapeOf(op.getResult())[1];
     return makeTile(op.getResult(), [&](Value head, Value channel) {
-      Value at = b.add(b.add(op.getOffset(), b.mulIndex(head, shapeOf(op.getResult())[1])), channel);
+      std::optional<uint64_t> stride;
+      if (op.getStride())
+        stride = uint64_t(int64_t(*op.getStride()) / channels);
+      Value row = b.getRow(head, int64_t(op.getHeads().value_or(1)), stride);
+      Value at = b.add(b.add(op.getOffset(), b.mulIndex(row, channels)), channel);
       return b.mul(b.loadF32(op.getSource(), at), scale);
     });
   }
@@ -164,10 +174,11 @@ private:
   void rotate(Value buffer, ArrayRef<int64_t> shape, int64_t size, const Team &team,
               function_ref<SmallVector<Value>(Value, Value)> place) {
     int64_t pairs = shape[1] / 2;
+    Value count = b.mulIndex(getRows(shape[0]), pairs);
     auto scale = float(1 / std::sqrt(double(size)));
     for (int64_t half = 1; half < size; half *= 2) {
       Value factor = b.f32(2 * half == size ? scale : 1.0f); // in the last stage
-      b.loop(team.thread, shape[0] * pairs, team.threads, false, [&](Value i) {
+      b.loop(team.thread, count, team.threads, false, [&](Value i) {
         Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
         Value block = arith::DivUIOp::create(b, pair, b.index(half));
         Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
@@ -185,7 +196,7 @@ private:
     Value result = b.shared({shape[0], 1}), from = tiles.at(op.getTile());
     Value vector = viewVector(op.getVector(), op.getOffset(), shape[1]);
     // A thread for each head: once in a kernel.
-    b.loop(b.thread, shape[0], getThreads(), false, [&](Value head) {
+    b.loop(b.thread, getRows(shape[0]), getThreads(), false, [&](Value head) {
       Value sum = b.loop(0, shape[1], b.f32(0), [&](Value channel, ValueRange sums) {
         return SmallVector<Value>{b.fma(b.load(from, {head, channel}), b.load(vector, channel), sums[0])};
       })[0];
@@ -317,7 +328,7 @@ private:
     float unit = op.getFactor()->convertToFloat() * float(std::exp2(kvcc::getUnitExponent(element)));
     for (int64_t tile = 0; tile < operand.tiles; ++tile) {
       Value head = b.addIndex(b.gid, 8 * tile);
-      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, head, b.index(shape[0]));
+      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, head, getRows(shape[0]));
       Value row = b.minIndex(head, shape[0] - 1), first = b.mulIndex(b.tig, 4);
       SmallVector<Value> numbers;
       Value largest = b.f32(0);
@@ -795,25 +806,44 @@ private:
   }
 
   LogicalResult lower(TileMaskOp op) {
-    SmallVector<Value> tile = getLogits(op.getTile());
-    Value valid = b.toI32(op.getValid()), first = b.toI32(b.mulIndex(b.gid, 2)), from;
-    if (op.getFrom())
-      from = b.toI32(op.getFrom());
-    APInt constant;
-    bool endsEarly = !matchPattern(op.getValid(), m_ConstantInt(&constant)) || constant.slt(kBlockTokens);
-    for (int64_t row = 0; row < 4; ++row) {
-      Value token = b.add(first, b.i32(int32_t(row / 2 * 16 + row % 2))), isThere;
-      if (endsEarly)
-        isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, token, valid);
-      if (from) {
-        Value isReached = arith::CmpIOp::create(b, arith::CmpIPredicate::sge, token, from);
-        isThere = isThere ? arith::AndIOp::create(b, isThere, isReached).getResult() : isReached;
+    // Logits that are still to be scaled stay so: what is not seen is lower than any scale makes it.
+    Logits tile = logits.at(op.getTile());
+    Value infinity = b.f32(-std::numeric_limits<float>::infinity());
+    auto toI32 = [&](Value x) { return x ? b.toI32(x) : Value(); };
+    Value first = b.toI32(op.getFirst()), valid = toI32(op.getValid()), from = toI32(op.getFrom()),
+          end = toI32(op.getEnd()), later = toI32(op.getLater()), lane = b.toI32(b.mulIndex(b.gid, 2));
+    auto sub = [&](Value x, Value y) { return arith::SubIOp::create(b, x, y).getResult(); };
+    for (size_t column = 0; column < tile.values.size() / 4; ++column) {
+      // The same in all blocks, for the device compiler to see: how far the column's query is behind the last one.
+      Value limit = valid, start = from;
+      if (later) {
+        Value row = b.addIndex(b.mulIndex(b.tig, 2), int64_t(8 * (column / 2) + column % 2));
+        Value query = b.toI32(arith::DivUIOp::create(b, row, b.index(int64_t(*op.getHeads()))));
+        Value behind = arith::MaxSIOp::create(b, sub(later, query), b.i32(0));
+        limit = sub(end, behind);
+        if (valid)
+          limit = arith::MinSIOp::create(b, limit, valid);
+        if (from)
+          start = sub(from, behind);
       }
-      for (size_t i = size_t(2 * row); i < tile.size(); i += 8)
-        for (size_t j = 0; j < 2; ++j)
-          tile[i + j] = arith::SelectOp::create(b, isThere, tile[i + j], b.f32(kMaskedLogit));
+      if (limit)
+        limit = sub(limit, first);
+      if (start)
+        start = sub(start, first);
+      for (int64_t row = 0; row < 4; ++row) {
+        Value token = b.add(lane, b.i32(int32_t(row / 2 * 16 + row % 2))), isSeen;
+        if (limit)
+          isSeen = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, token, limit);
+        if (start) {
+          Value isReached = arith::CmpIOp::create(b, arith::CmpIPredicate::sge, token, start);
+          isSeen = isSeen ? arith::AndIOp::create(b, isSeen, isReached).getResult() : isReached;
+        }
+        Value &logit = tile.values[8 * (column / 2) + size_t(2 * row) + column % 2];
+        if (isSeen)
+          logit = arith::SelectOp::create(b, isSeen, logit, infinity);
+      }
     }
-    logits[op.getResult()] = {tile, {}};
+    logits[op.getResult()] = tile;
     return success();
   }
 
@@ -1061,24 +1091,18 @@ private:
 
   LogicalResult lower(TileJoinSinksOp op) {
     State &state = *states.at(op.getState());
-    joinLogits(state, op.getSinks(), op.getOffset(), int64_t(op.getExponent()));
-    return success();
-  }
-
-  /// Takes a logit (natural) per head into the state; the weights of their values.
-  SmallVector<Value> joinLogits(State &state, Value logits, Value offset, int64_t exponent) {
-    SmallVector<Value> weights;
     for (int64_t tile = 0; tile < state.tiles; ++tile)
       for (int64_t j = 0; j < 2; ++j) {
-        Value logit = b.load(logits, b.add(offset, headOf(tile, j, state.heads)));
+        Value head = arith::RemUIOp::create(b, headOf(tile, j, state.heads), b.index(int64_t(op.getHeads())));
+        Value logit = b.load(op.getSinks(), b.add(op.getOffset(), head));
         Value part = b.mul(logit, b.f32(float(std::numbers::log2e)));
         raiseMaximum(state, tile, j, part);
         int64_t at = 2 * tile + j;
         Value power = arith::SubFOp::create(b, part, load(state.maxima, at));
-        weights.push_back(b.exp2(exponent ? b.add(power, b.f32(float(exponent))) : power));
-        store(b.add(load(state.sums, at), weights.back()), state.sums, at);
+        Value weight = b.exp2(b.add(power, b.f32(float(int64_t(op.getExponent())))));
+        store(b.add(load(state.sums, at), weight), state.sums, at);
       }
-    return weights;
+    return success();
   }
 
   LogicalResult lower(TileArriveOp op) {
@@ -1086,14 +1110,8 @@ private:
     return success();
   }
 
-  LogicalResult lower(TileMergeStepOp op) {
-    State &state = *states.at(op.getState());
-    SmallVector<Value> weights = joinLogits(state, op.getLses(), op.getLseOffset(), 0);
-    forEachOutput(state, [&](int64_t i, Value head, Value channel) {
-      Value at = b.add(b.add(op.getOutOffset(), b.mulIndex(head, state.type.getHeadDim())), channel);
-      Value weight = weights[size_t(i / (4 * state.rows) * 2 + i % 2)];
-      store(b.fma(b.load(op.getOuts(), at), weight, load(state.outputs, i)), state.outputs, i);
-    });
+  LogicalResult lower(TileMergeOp op) {
+    b.mergeParts(op, b.thread, getThreads());
     return success();
   }
 
@@ -1113,7 +1131,7 @@ private:
       }
     });
     b.barrier();
-    Value minusInfinity = b.f32(-std::numeric_limits<float>::infinity());
+    ResultWriter writer(b, op);
     forEachOwn({state.heads, channels}, [&](Value head, Value channel) {
       auto at = [&](Value warp, int64_t column) { return b.load(rows, b.addIndex(rowAt(warp, head), column)); };
       Value max = b.loop(0, warps, b.f32(kMaskedLogit), [&](Value warp, ValueRange before) {
@@ -1124,19 +1142,13 @@ private:
         Value out = b.load(rows, b.add(rowAt(warp, head), channel));
         return SmallVector<Value>{b.fma(out, weight, before[0]), b.fma(at(warp, channels + 1), weight, before[1])};
       });
-      Value sum = merged[1];
-      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0));
-      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1), sum), b.f32(0));
-      Value out = b.add(b.add(op.getOutOffset(), b.mulIndex(head, channels)), channel);
-      b.storeF32(b.mul(merged[0], inverse), op.getOut(), out);
+      auto [inverse, lse] = b.finish(max, merged[1], int64_t(op.getExponent()));
+      writer.storeOut(b.mul(merged[0], inverse), head, channel);
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, channel, b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(branch.thenBlock());
-      Value lse = b.add(max, math::Log2Op::create(b, sum));
-      lse = b.add(lse, b.f32(-float(int64_t(op.getExponent()))));
-      lse = arith::SelectOp::create(b, seen, b.mul(lse, b.f32(float(std::numbers::ln2))), minusInfinity);
-      b.store(lse, op.getLse(), b.add(op.getLseOffset(), head));
+      writer.storeLse(lse, head);
     });
     return success();
   }
@@ -1144,7 +1156,8 @@ private:
   func::FuncOp func;
   int64_t warps;
   FragmentBuilder b;
-  Value dynamic; ///< dynamic shared memory
+  Value dynamic;   ///< dynamic shared memory
+  Value rowsThere; ///< where several queries share a work item
   DenseMap<Value, Value> tiles, rings, sources;
   DenseMap<Value, BlockMemory> blocks;
   DenseMap<Value, Operand> operands;

@@ -45,7 +45,9 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // CUDA-TILE-DAG:     %[[BLOCKS:.*]] = arith.constant 4 : i32
 // OPTIONS-DAG:       %[[BLOCKS:.*]] = arith.constant 2 : index
 // CPU-TILE:          kv.tile.prepare {{.*}} -> vector<4x64xi16>, vector<4x2xf32>, vector<4x2xf32>
-// CUDA-TILE:         kv.tile.prepare {{.*}} for i3 factor {{.*}} -> vector<4x64xf16>, vector<4x2xf32>, vector<4x1xf32>
+// What four heads leave of eight columns serves a second query.
+// CUDA-TILE:         kv.tile.load_query {{.*}} queries %{{.*}} heads 4 stride 512 : memref<?xf16> -> vector<8x64xf32>
+// CUDA-TILE:         kv.tile.prepare {{.*}} for i3 factor {{.*}} -> vector<8x64xf16>, vector<8x2xf32>, vector<8x1xf32>
 // CUDA-TILE:         %[[RING:.*]] = kv.tile.ring stages 4 bytes 3072
 // CUDA-TILE:         kv.tile.fetch {{.*}} to %[[RING]]
 // OPTIONS:           kv.tile.prepare {{.*}} -> vector<4x64xf32>, vector<4x2xf32>{{$}}

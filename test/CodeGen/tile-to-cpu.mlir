@@ -483,7 +483,8 @@ func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %means_a
 // CHECK-DAG:     %[[STATE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<2x64xf32>
 // CHECK-DAG:     %[[TILE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<2x32xf32>
 // CHECK:         memref.store %[[NO_MAX]], %[[STATE]][%{{.*}}, %[[MAX_AT]]]
-// CHECK:         arith.index_cast %[[VALID]] : index to i32
+// CHECK:         %[[FROM_FIRST:.*]] = arith.subi %[[VALID]], %[[AT]]
+// CHECK:         arith.index_cast %[[FROM_FIRST]] : index to i32
 // CHECK:         %[[IS_THERE:.*]] = arith.cmpi slt, %{{.*}} : vector<16xi32>
 // CHECK:         %[[LOGITS:.*]] = arith.select %[[IS_THERE]], %{{.*}}, %[[MASKED]]
 // CHECK:         vector.store %[[LOGITS]], %[[TILE]]
@@ -493,7 +494,7 @@ func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %means_a
 func.func @softmax(%memory: memref<?xf32>, %at: index, %valid: index) {
   %state = kv.tile.init_state : !kv.state<2x32>
   %logits = kv.tile.load_query %memory[%at] scale 1.0 : memref<?xf32> -> vector<2x32xf32>
-  %masked = kv.tile.mask %logits, %valid : vector<2x32xf32> -> vector<2x32xf32>
+  %masked = kv.tile.mask %logits at %at valid %valid : vector<2x32xf32> -> vector<2x32xf32>
   kv.tile.softmax_step %state, %masked : !kv.state<2x32>, vector<2x32xf32> -> vector<2x32xf32>
   return
 }
@@ -521,17 +522,20 @@ func.func @is_dominated(%memory: memref<?xf32>, %at: index) -> i1 {
 // CHECK-LABEL: func.func @results(
 // CHECK-SAME:    %[[OUTS:[^:]*]]: memref<?xf32>, %[[LSES:[^:]*]]: memref<?xf32>, %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>,
 // CHECK-DAG:     %[[EMPTY:.*]] = arith.constant 0xFF800000 : f32
+// CHECK:         math.log2
+// CHECK:         %[[RESULT:.*]] = arith.select %{{.*}}, %{{.*}}, %[[EMPTY]]
+// CHECK:         vector.store %{{.*}}, %[[OUT]]
+// CHECK:         memref.store %[[RESULT]], %[[LSE]]
 // CHECK:         memref.load %[[LSES]]
 // CHECK:         vector.load %[[OUTS]]
 // CHECK:         vector.store %{{.*}}, %[[OUT]]
-// CHECK:         math.log2
-// CHECK:         %[[RESULT:.*]] = arith.select %{{.*}}, %{{.*}}, %[[EMPTY]]
-// CHECK:         memref.store %[[RESULT]], %[[LSE]]
+// CHECK:         memref.store %{{.*}}, %[[LSE]]
 func.func @results(%outs: memref<?xf32>, %lses: memref<?xf32>, %out: memref<?xf32>, %lse: memref<?xf32>,
                    %at: index, %row: index) {
   %state = kv.tile.init_state : !kv.state<1x32>
-  kv.tile.merge_step %state, %outs[%at], %lses[%row] : !kv.state<1x32>, memref<?xf32>, memref<?xf32>
   kv.tile.store_result %state, %out[%at], %lse[%row] : !kv.state<1x32>, memref<?xf32>, memref<?xf32>
+  kv.tile.merge %outs[%at], %lses[%row] count %row rows %row into %out[%at], %lse[%row] heads 2 x 32
+    : memref<?xf32>, memref<?xf32> into memref<?xf32>, memref<?xf32>
   return
 }
 

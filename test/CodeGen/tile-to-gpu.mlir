@@ -340,13 +340,14 @@ func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %means_at: index, %f
 // CHECK-SAME:    %{{[^:]*}}: memref<?xf32>, %[[VALID:[^:]*]]: index)
 // CHECK-DAG:     %[[MASKED:.*]] = arith.constant -1.000000e+30 : f32
 // CHECK:         %[[LANE:.*]] = gpu.thread_id x
-// CHECK:         %[[IS_THERE:.*]] = arith.cmpi slt, %[[LANE]], %[[VALID]]
+// CHECK:         %[[TOKEN:.*]] = arith.addi %{{.*}}, %[[LANE]]
+// CHECK:         %[[IS_THERE:.*]] = arith.cmpi slt, %[[TOKEN]], %[[VALID]]
 // CHECK:         %[[LOGIT:.*]] = memref.load %{{.*}}[%{{.*}}, %[[LANE]]]
 // CHECK:         %[[RESULT:.*]] = arith.select %[[IS_THERE]], %[[LOGIT]], %[[MASKED]]
 // CHECK:         memref.store %[[RESULT]]
 func.func @mask(%memory: memref<?xf32>, %valid: index, %at: index) attributes {kv.item_args = 1 : i64} {
   %logits = kv.tile.load_query %memory[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
-  kv.tile.mask %logits, %valid : vector<1x32xf32> -> vector<1x32xf32>
+  kv.tile.mask %logits at %at valid %valid : vector<1x32xf32> -> vector<1x32xf32>
   return
 }
 
@@ -355,22 +356,28 @@ func.func @mask(%memory: memref<?xf32>, %valid: index, %at: index) attributes {k
 // CHECK-SAME:    %[[OUTS:[^:]*]]: memref<?xf32>, %[[LSES:[^:]*]]: memref<?xf32>, %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>,
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[EMPTY:.*]] = arith.constant 0xFF800000 : f32
-// CHECK:         memref.load %[[LSES]]
 // CHECK:         %[[LANE:.*]] = gpu.thread_id x
-// CHECK:         memref.load %[[OUTS]]
 // CHECK:         %[[IS_FIRST:.*]] = arith.cmpi eq, %[[LANE]], %[[C0]]
 // CHECK:         gpu.shuffle xor
-// CHECK:         memref.store %{{.*}}, %[[OUT]]
 // CHECK:         math.log2
 // CHECK:         %[[RESULT:.*]] = arith.select %{{.*}}, %{{.*}}, %[[EMPTY]]
+// CHECK:         memref.store %{{.*}}, %[[OUT]]
 // CHECK:         scf.if %[[IS_FIRST]] {
-// CHECK-NEXT:      memref.store %[[RESULT]], %[[LSE]]
-// CHECK-NEXT:    }
+// CHECK:           memref.store %[[RESULT]], %[[LSE]]
+// CHECK:         }
+// Parts: a lane per output, which reads all lses for itself.
+// CHECK:         scf.for {{.*}} = %[[LANE]]
+// CHECK:           scf.for
+// CHECK:             memref.load %[[LSES]]
+// CHECK:           scf.for
+// CHECK:             memref.load %[[OUTS]]
+// CHECK:           memref.store %{{.*}}, %[[OUT]]
 func.func @results(%outs: memref<?xf32>, %lses: memref<?xf32>, %out: memref<?xf32>, %lse: memref<?xf32>,
                    %at: index, %row: index) attributes {kv.item_args = 1 : i64} {
   %state = kv.tile.init_state : !kv.state<1x64>
-  kv.tile.merge_step %state, %outs[%at], %lses[%row] : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
   kv.tile.store_result %state, %out[%at], %lse[%row] : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
+  kv.tile.merge %outs[%at], %lses[%row] count %row rows %row into %out[%at], %lse[%row] heads 2 x 64
+    : memref<?xf32>, memref<?xf32> into memref<?xf32>, memref<?xf32>
   return
 }
 

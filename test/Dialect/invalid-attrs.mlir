@@ -411,6 +411,18 @@ func.func private @schedule_c4_odd() attributes {
 
 // -----
 
+func.func private @schedule_c6_many() attributes {
+  // expected-error @below {{expected queries from 1 to 16, and 1 unless compute is f16, but got 17}}
+  x = #kv.schedule<heads = 1, page = 128, compute = f16, key = <fragments>, value = <fragments>, floats = <fragments>, queries = 17>}
+
+// -----
+
+func.func private @schedule_c6_compute() attributes {
+  // expected-error @below {{expected queries from 1 to 16, and 1 unless compute is f16, but got 2}}
+  x = #kv.schedule<heads = 1, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>, queries = 2>}
+
+// -----
+
 func.func private @schedule_compute() attributes {
   // expected-error @below {{expected f32, int16, int8 or f16, but got int4}}
   a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}

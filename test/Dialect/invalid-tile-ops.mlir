@@ -644,7 +644,69 @@ func.func @score_c7_offsets_placement(%query: vector<2x64xf32>, %keys: !keys, %s
 
 func.func @mask_c1(%tile: vector<2x32xf32>, %valid: index) {
   // expected-error @below {{expected a result of type 'vector<2x32xf32>', but got 'vector<4x32xf32>'}}
-  kv.tile.mask %tile, %valid : vector<2x32xf32> -> vector<4x32xf32>
+  kv.tile.mask %tile at %valid valid %valid : vector<2x32xf32> -> vector<4x32xf32>
+  return
+}
+
+// -----
+
+//===-- kv.tile.store_result, kv.tile.merge -----------------------------------------------===//
+
+func.func @store_result_c1(%state: !kv.state<1x64>, %floats: memref<?xf32>, %at: index, %is_part: i1) {
+  // expected-error @below {{expected a condition, memory and two offsets of parts, or none of them, but got 1}}
+  "kv.tile.store_result"(%state, %floats, %at, %floats, %at, %is_part) {operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0, 0>}
+    : (!kv.state<1x64>, memref<?xf32>, index, memref<?xf32>, index, i1) -> ()
+  return
+}
+
+// -----
+
+func.func @store_result_c2(%state: !kv.state<3x64>, %floats: memref<?xf32>, %at: index) {
+  // expected-error @below {{expected heads that divide the 3 rows, but got 2}}
+  kv.tile.store_result %state, %floats[%at], %floats[%at] queries %at heads 2 stride 4
+    : !kv.state<3x64>, memref<?xf32>, memref<?xf32>
+  return
+}
+
+// -----
+
+func.func @merge_c2(%floats: memref<?xf32>, %at: index) {
+  // expected-error @below {{expected all that says what rows of several queries are, or none of it, but got 1 of 2}}
+  kv.tile.merge %floats[%at], %floats[%at] count %at rows %at into %floats[%at], %floats[%at] heads 2 x 64 {stride = 8 : i64}
+    : memref<?xf32>, memref<?xf32> into memref<?xf32>, memref<?xf32>
+  return
+}
+
+// -----
+
+func.func @load_query_c1(%floats: memref<?xf32>, %at: index) {
+  // expected-error @below {{expected all that says what rows of several queries are, or none of it, but got 1 of 3}}
+  kv.tile.load_query %floats[%at] scale 1.0 {heads = 2 : i64} : memref<?xf32> -> vector<4x64xf32>
+  return
+}
+
+// -----
+
+func.func @mask_c2(%tile: vector<4x32xf32>, %at: index) {
+  // expected-error @below {{expected heads that divide the 4 rows, but got 3}}
+  kv.tile.mask %tile at %at end %at later %at heads 3 : vector<4x32xf32> -> vector<4x32xf32>
+  return
+}
+
+// -----
+
+func.func @join_sinks_c1(%state: !kv.state<3x64>, %floats: memref<?xf32>, %at: index) {
+  // expected-error @below {{expected heads that divide the 3 rows, but got 2}}
+  kv.tile.join_sinks %state, %floats[%at] heads 2 : !kv.state<3x64>, memref<?xf32>
+  return
+}
+
+// -----
+
+func.func @merge_c1(%floats: memref<?xf32>, %at: index) {
+  // expected-error @below {{expected positive heads and a head_dim of a multiple of 32, but got 2 x 40}}
+  kv.tile.merge %floats[%at], %floats[%at] count %at rows %at into %floats[%at], %floats[%at] heads 2 x 40
+    : memref<?xf32>, memref<?xf32> into memref<?xf32>, memref<?xf32>
   return
 }
 
@@ -1144,16 +1206,16 @@ func.func @load_query_rank(%q: memref<?x64xf16>, %at: index) {
 
 func.func @mask_rank(%tile: vector<64xf32>, %valid: index) {
   // expected-error @below {{operand #0 must be vector of 32-bit float values of ranks 2, but got 'vector<64xf32>'}}
-  kv.tile.mask %tile, %valid : vector<64xf32> -> vector<64xf32>
+  kv.tile.mask %tile at %valid valid %valid : vector<64xf32> -> vector<64xf32>
   return
 }
 
 // -----
 
-func.func @merge_step_memory(%state: !kv.state<1x64>, %halves: memref<?xf16>, %at: index) {
-  // expected-error @below {{operand #1 must be 1D memref of 32-bit float values, but got 'memref<?xf16>'}}
-  kv.tile.merge_step %state, %halves[%at], %halves[%at]
-    : !kv.state<1x64>, memref<?xf16>, memref<?xf16>
+func.func @merge_memory(%halves: memref<?xf16>, %floats: memref<?xf32>, %at: index) {
+  // expected-error @below {{operand #0 must be 1D memref of 32-bit float values, but got 'memref<?xf16>'}}
+  kv.tile.merge %halves[%at], %floats[%at] count %at rows %at into %halves[%at], %floats[%at] heads 1 x 64
+    : memref<?xf16>, memref<?xf32> into memref<?xf16>, memref<?xf32>
   return
 }
 

@@ -329,8 +329,10 @@ func.func @zeros(%state: !kv.state<2x64>, %q: vector<2x64xi16>, %qs: vector<2x2x
 // CHECK:         %[[MISSING:.*]] = kv.tile.dot_channels %[[Q]], %[[B]][%[[AT]]] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
 // CHECK:         kv.tile.rotate %[[Q]] size 64 : vector<2x64xf32> -> vector<2x64xf32>
 // CHECK:         %[[L:.*]] = kv.tile.softcap %{{.*}} plus %[[MISSING]] cap 3.000000e+01 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
-// CHECK:         kv.tile.mask %[[L]], %[[AT]] from %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
-// CHECK:         kv.tile.join_sinks %[[STATE]], %[[F:.*]][%[[AT]]] exponent 10 : <2x64>, memref<?xf32>
+// CHECK:         kv.tile.mask %[[L]] at %[[AT]] from %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.mask %[[L]] at %[[AT]] end %[[AT]] later %[[AT]] heads 1 : vector<2x32xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.load_query %{{.*}}[%[[AT]]] scale 1.000000e+00 queries %[[AT]] heads 1 stride 128 : memref<?xf32> -> vector<2x64xf32>
+// CHECK:         kv.tile.join_sinks %[[STATE]], %[[F:.*]][%[[AT]]] exponent 10 heads 1 : <2x64>, memref<?xf32>
 // CHECK:         kv.tile.arrive %{{.*}}[%[[AT]]] of %[[AT]] : memref<?xi32>
 // CHECK:         kv.tile.shift_state %[[STATE]], %[[MISSING]] : <2x64>, vector<2x1xf32>
 // CHECK:         kv.tile.restore %[[STATE]] size 16 : <2x64>{{$}}
@@ -342,8 +344,10 @@ func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %byt
   %0 = kv.tile.dot_channels %q, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
   %1 = kv.tile.rotate %q size 64 : vector<2x64xf32> -> vector<2x64xf32>
   %2 = kv.tile.softcap %tile plus %0 cap 30.0 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
-  %3 = kv.tile.mask %2, %at from %at : vector<2x32xf32> -> vector<2x32xf32>
-  kv.tile.join_sinks %state, %floats[%at] exponent 10 : !kv.state<2x64>, memref<?xf32>
+  %3 = kv.tile.mask %2 at %at from %at : vector<2x32xf32> -> vector<2x32xf32>
+  %4 = kv.tile.mask %2 at %at end %at later %at heads 1 : vector<2x32xf32> -> vector<2x32xf32>
+  %5 = kv.tile.load_query %floats[%at] scale 1.0 queries %at heads 1 stride 128 : memref<?xf32> -> vector<2x64xf32>
+  kv.tile.join_sinks %state, %floats[%at] exponent 10 heads 1 : !kv.state<2x64>, memref<?xf32>
   %is_last = kv.tile.arrive %words[%at] of %at : memref<?xi32>
   kv.tile.shift_state %state, %0 : !kv.state<2x64>, vector<2x1xf32>
   kv.tile.restore %state size 16 : !kv.state<2x64>
@@ -358,7 +362,7 @@ func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %byt
 // CHECK-SAME:    %[[AT:[^:]*]]: index, %[[Q:[^:]*]]: vector<2x64xf32>, %[[K:[^:]*]]: !kv.block<key, {{.*}}, %[[V:[^:]*]]: !kv.block<value,
 // CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
 // CHECK:         %[[LOGITS:.*]] = kv.tile.score %[[Q]], %[[K]] placement <none> : vector<2x64xf32>, <key, 32x64xf16, packing = <16x1>> -> vector<2x32xf32>
-// CHECK:         %[[MASKED:.*]] = kv.tile.mask %[[LOGITS]], %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
+// CHECK:         %[[MASKED:.*]] = kv.tile.mask %[[LOGITS]] at %[[AT]] valid %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
 // CHECK:         %[[W:.*]] = kv.tile.softmax_step %[[STATE]], %[[MASKED]] : <2x64>, vector<2x32xf32> -> vector<2x32xf32>
 // CHECK:         kv.tile.is_dominated %[[STATE]], %[[W]] share 1.250000e-01 : <2x64>, vector<2x32xf32>{{$}}
 // CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] placement <none> : <2x64>, vector<2x32xf32>, <value, 32x64xf16, packing = <16x1>>{{$}}
@@ -367,7 +371,7 @@ func.func @numbers(%at: index, %q: vector<2x64xf32>, %k: !kv.block<key, 32x64xf1
   %state = kv.tile.init_state : !kv.state<2x64>
   %0 = kv.tile.score %q, %k placement <none>
     : vector<2x64xf32>, !kv.block<key, 32x64xf16, packing = <16x1>> -> vector<2x32xf32>
-  %1 = kv.tile.mask %0, %at : vector<2x32xf32> -> vector<2x32xf32>
+  %1 = kv.tile.mask %0 at %at valid %at : vector<2x32xf32> -> vector<2x32xf32>
   %2 = kv.tile.softmax_step %state, %1 : !kv.state<2x64>, vector<2x32xf32> -> vector<2x32xf32>
   %3 = kv.tile.is_dominated %state, %2 share 0.125 : !kv.state<2x64>, vector<2x32xf32>
   kv.tile.accumulate %state, %2, %v placement <none>
@@ -376,12 +380,16 @@ func.func @numbers(%at: index, %q: vector<2x64xf32>, %k: !kv.block<key, 32x64xf1
 }
 
 // CHECK-LABEL: func.func @results(
-// CHECK-SAME:    %[[STATE:.*]]: !kv.state<1x64>, %[[F:.*]]: memref<?xf32>, %[[AT:.*]]: index, %[[L:.*]]: index)
-// CHECK:         kv.tile.merge_step %[[STATE]], %[[F]][%[[AT]]], %[[F]][%[[L]]] : <1x64>, memref<?xf32>, memref<?xf32>
+// CHECK-SAME:    %[[STATE:.*]]: !kv.state<1x64>, %[[F:.*]]: memref<?xf32>, %[[AT:.*]]: index, %[[L:.*]]: index, %[[H:.*]]: memref<?xf16>, %[[IS_PART:.*]]: i1)
+// CHECK:         kv.tile.merge %[[F]][%[[AT]]], %[[F]][%[[L]]] count %[[AT]] rows %[[L]] into %[[H]][%[[L]]], %[[F]][%[[AT]]] heads 4 x 64 queries %[[AT]] stride 8 : memref<?xf32>, memref<?xf32> into memref<?xf16>, memref<?xf32>
+// CHECK:         kv.tile.store_result %[[STATE]], %[[H]][%[[AT]]], %[[F]][%[[L]]] exponent 3 queries %[[AT]] heads 1 stride 8 part if %[[IS_PART]] into %[[F]][%[[L]]], [%[[AT]]] : <1x64>, memref<?xf16>, memref<?xf32> into memref<?xf32>
 // CHECK:         kv.tile.store_result %[[STATE]], %[[F]][%[[AT]]], %[[F]][%[[L]]] : <1x64>, memref<?xf32>, memref<?xf32>
-func.func @results(%state: !kv.state<1x64>, %floats: memref<?xf32>, %at: index, %lse_at: index) {
-  kv.tile.merge_step %state, %floats[%at], %floats[%lse_at]
-    : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
+func.func @results(%state: !kv.state<1x64>, %floats: memref<?xf32>, %at: index, %lse_at: index, %halves: memref<?xf16>,
+                   %is_part: i1) {
+  kv.tile.merge %floats[%at], %floats[%lse_at] count %at rows %lse_at into %halves[%lse_at], %floats[%at] heads 4 x 64
+    queries %at stride 8 : memref<?xf32>, memref<?xf32> into memref<?xf16>, memref<?xf32>
+  kv.tile.store_result %state, %halves[%at], %floats[%lse_at] exponent 3 queries %at heads 1 stride 8 part if %is_part into %floats[%lse_at], [%at]
+    : !kv.state<1x64>, memref<?xf16>, memref<?xf32> into memref<?xf32>
   kv.tile.store_result %state, %floats[%at], %floats[%lse_at]
     : !kv.state<1x64>, memref<?xf32>, memref<?xf32>
   return

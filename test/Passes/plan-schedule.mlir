@@ -199,9 +199,18 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
                        window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   // CHECK-LABEL: func.func @group_4(
-  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = f16, key = <fragments>, value = <fragments>, floats = <fragments>, warps = 4>
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = f16, key = <fragments>, value = <fragments>, floats = <fragments>, warps = 4, queries = 2>
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache_64) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache_64 -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+
+  // Queries of different chunks have nothing in common.
+  // CHECK-LABEL: func.func @chunks(
+  // CHECK:         floats = <fragments>, warps = 4>
+  func.func @chunks(%q: tensor<?x8x64xf16>, %cache: !cache_64) {
+    kv.attend %q, %cache {scale = 0.125, reach = #kv.reach<chunked>, window_tokens = 64}
+      : tensor<?x8x64xf16>, !cache_64 -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
 
@@ -238,17 +247,17 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
                    value = <i8, map = sym, group = 32x1, scale = f16>, window = <sink = 32, recent = 96, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   // CHECK-LABEL: func.func @small(
-  // CHECK:         warps = 4, stages = 3, blocks = 2>
+  // CHECK:         warps = 4, stages = 3, blocks = 2, queries = 2>
   // SMALLER-LABEL: func.func @small(
-  // SMALLER:         warps = 4, stages = 2>
+  // SMALLER:         warps = 4, stages = 2, queries = 2>
   func.func @small(%q: tensor<?x8x128xbf16>, %cache: !small) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x128xbf16>, !small -> tensor<?x8x128xf32>, tensor<?x8xf32>
     return
   }
   // CHECK-LABEL: func.func @large(
-  // CHECK:         warps = 2, stages = 3>
+  // CHECK:         warps = 2, stages = 3, queries = 2>
   // SMALLER-LABEL: func.func @large(
-  // SMALLER:         floats = <fragments>, stages = 2>
+  // SMALLER:         floats = <fragments>, stages = 2, queries = 2>
   func.func @large(%q: tensor<?x8x256xbf16>, %cache: !large) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x256xbf16>, !large -> tensor<?x8x256xf32>, tensor<?x8xf32>
     return

@@ -137,12 +137,16 @@
 // CHECK:           %[[RECENT_AT:.*]] = arith.addi %[[RECENT_BYTES]], %[[RECENT]]
 // CHECK:           %[[IN_SLOT:.*]] = arith.select %[[IS_SINK]], %[[SINK_AT]], %[[RECENT_AT]]
 // CHECK:           %[[WINDOW_AT:.*]] = arith.addi %[[SLOT_AT]], %[[IN_SLOT]]
-// CHECK:           %[[SINK_VALID:.*]] = arith.subi %[[SINK_TOKENS]],
-// CHECK:           %[[RECENT_VALID:.*]] = arith.subi %[[RECENT_TOKENS]],
-// CHECK:           %[[VALID:.*]] = arith.select %[[IS_SINK]], %[[SINK_VALID]], %[[RECENT_VALID]]
+// CHECK:           %[[RECENT_START:.*]] = arith.addi %[[SINK_TOKENS]], %[[PAGE_TOKENS]]
+// CHECK:           %[[SINK_FIRST:.*]] = arith.muli %[[J]], %[[C32]]
+// CHECK:           %[[RECENT_BEFORE:.*]] = arith.muli %[[RECENT_J]], %[[C32]]
+// CHECK:           %[[RECENT_FIRST:.*]] = arith.addi %[[RECENT_START]], %[[RECENT_BEFORE]]
+// CHECK:           %[[FIRST_TOKEN:.*]] = arith.select %[[IS_SINK]], %[[SINK_FIRST]], %[[RECENT_FIRST]]
+// CHECK:           %[[RECENT_END:.*]] = arith.addi %[[RECENT_START]], %[[RECENT_TOKENS]]
+// CHECK:           %[[VALID:.*]] = arith.select %[[IS_SINK]], %[[SINK_TOKENS]], %[[RECENT_END]]
 // CHECK:           %[[WINDOW_K:.*]] = kv.tile.load %[[SLOTS]][%[[WINDOW_AT]]] : memref<?xi8> -> <key, 32x64xf16, packing = <16x1>>
 // CHECK:           %[[WINDOW_LOGITS:.*]] = kv.tile.score %[[QUERY]], %[[WINDOW_K]] placement <none>
-// CHECK:           %[[MASKED:.*]] = kv.tile.mask %[[WINDOW_LOGITS]], %[[VALID]]
+// CHECK:           %[[MASKED:.*]] = kv.tile.mask %[[WINDOW_LOGITS]] at %[[FIRST_TOKEN]] valid %[[VALID]]
 // CHECK:           %[[WINDOW_W:.*]] = kv.tile.softmax_step %[[STATE]], %[[MASKED]]
 // CHECK:           %[[WINDOW_VALUES_AT:.*]] = arith.addi %[[WINDOW_AT]], %[[WINDOW_VALUES]]
 // CHECK:           %[[WINDOW_V:.*]] = kv.tile.load %[[SLOTS]][%[[WINDOW_VALUES_AT]]] : memref<?xi8> -> <value, 32x64xf16, packing = <16x1>>
@@ -150,26 +154,22 @@
 // CHECK-NEXT:    }
 
 // Parts lie as [split][sequence][head]; the last to arrive merges them.
-// CHECK:         %[[WHOLE:.*]] = arith.cmpi eq, %[[SPLITS]], %[[C1]]
-// CHECK:         scf.if %[[WHOLE]] {
-// CHECK:           kv.tile.store_result %[[STATE]], %[[OUT]][%{{.*}}], %[[LSE]][%[[ROW]]]
-// CHECK:         } else {
-// CHECK:           %[[ALL_ROWS:.*]] = arith.muli %[[BATCH]], %[[C8]]
-// CHECK:           %[[OUTS:.*]] = arith.muli %[[SPLITS]], %[[ALL_ROWS]]
-// CHECK:           %[[LSES:.*]] = arith.muli %[[OUTS]], %[[C64]]
-// CHECK:           %[[SPLIT_ROWS:.*]] = arith.muli %[[SPLIT]], %[[ALL_ROWS]]
-// CHECK:           %[[PART_ROW:.*]] = arith.addi %[[SPLIT_ROWS]], %[[ROW]]
-// CHECK:           %[[PART_AT:.*]] = arith.muli %[[PART_ROW]], %[[C64]]
-// CHECK:           %[[PART_LSE:.*]] = arith.addi %[[LSES]], %[[PART_ROW]]
-// CHECK:           kv.tile.store_result %[[STATE]], %[[PARTS]][%[[PART_AT]]], %[[PARTS]][%[[PART_LSE]]]
+// CHECK:         %[[IS_PART:.*]] = arith.cmpi ne, %[[SPLITS]], %[[C1]]
+// CHECK:         %[[ALL_ROWS:.*]] = arith.muli %[[BATCH]], %[[C8]]
+// CHECK:         %[[OUTS:.*]] = arith.muli %[[SPLITS]], %[[ALL_ROWS]]
+// CHECK:         %[[LSES:.*]] = arith.muli %[[OUTS]], %[[C64]]
+// CHECK:         %[[SPLIT_ROWS:.*]] = arith.muli %[[SPLIT]], %[[ALL_ROWS]]
+// CHECK:         %[[PART_ROW:.*]] = arith.addi %[[SPLIT_ROWS]], %[[ROW]]
+// CHECK:         %[[PART_AT:.*]] = arith.muli %[[PART_ROW]], %[[C64]]
+// CHECK:         %[[PART_LSE:.*]] = arith.addi %[[LSES]], %[[PART_ROW]]
+// CHECK:         kv.tile.store_result %[[STATE]], %[[OUT]][%[[QUERY_AT]]], %[[LSE]][%[[ROW]]] part if %[[IS_PART]] into %[[PARTS]][%[[PART_AT]]], [%[[PART_LSE]]]
+// CHECK:         scf.if %[[IS_PART]] {
 // CHECK:           %[[SEQ_TILES:.*]] = arith.muli %[[SEQ]], %[[C4]]
 // CHECK:           %[[ITEM:.*]] = arith.addi %[[SEQ_TILES]], %[[TILE]]
 // CHECK:           %[[IS_LAST:.*]] = kv.tile.arrive %[[ARRIVALS]][%[[ITEM]]] of %[[SPLITS]] : memref<?xi32>
 // CHECK:           scf.if %[[IS_LAST]] {
-// CHECK:             %[[MERGED:.*]] = kv.tile.init_state : <2x64>
-// CHECK:             scf.for %{{.*}} = %[[C0]] to %[[SPLITS]] step %[[C1]] {
-// CHECK:               kv.tile.merge_step %[[MERGED]], %[[PARTS]][%{{.*}}], %[[PARTS]][%{{.*}}]
-// CHECK:             kv.tile.store_result %[[MERGED]], %[[OUT]][%{{.*}}], %[[LSE]][%[[ROW]]]
+// CHECK:             %[[FIRST_LSE:.*]] = arith.addi %[[LSES]], %[[ROW]]
+// CHECK:             kv.tile.merge %[[PARTS]][%[[QUERY_AT]]], %[[PARTS]][%[[FIRST_LSE]]] count %[[SPLITS]] rows %[[ALL_ROWS]] into %[[OUT]][%[[QUERY_AT]]], %[[LSE]][%[[ROW]]] heads 2 x 64
 func.func @codes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
@@ -497,8 +497,7 @@ func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x6
 // CHECK:           %[[K:.*]] = kv.tile.load {{.*}} -> <key, 32x64xf8E4M3FN, packing = <16x32, lanes = 64>>
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score
 // CHECK:           %[[BEFORE:.*]] = arith.muli %[[I]], %[[C32]]
-// CHECK:           %[[VALID:.*]] = arith.subi %[[PAGE_TOKENS]], %[[BEFORE]]
-// CHECK:           %[[MASKED:.*]] = kv.tile.mask %[[LOGITS]], %[[VALID]]
+// CHECK:           %[[MASKED:.*]] = kv.tile.mask %[[LOGITS]] at %[[BEFORE]] valid %[[PAGE_TOKENS]]
 // CHECK:           kv.tile.softmax_step %{{.*}}, %[[MASKED]]
 func.func @every_token(%q: tensor<?x4x64xf16>, %cache: !every_token) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
   %out, %lse = kv.attend %q, %cache {
@@ -547,11 +546,11 @@ func.func @no_window(%q: tensor<?x?x4x64xf16>, %cache: !no_window) -> (tensor<?x
 // CHECK:         scf.for
 // CHECK:           %[[LOGITS:.*]] = kv.tile.score
 // CHECK:           %[[BOUNDED:.*]] = kv.tile.softcap %[[LOGITS]] plus %[[MISSING]] cap 2.885
-// CHECK:           kv.tile.mask %[[BOUNDED]], %[[C32]] from
+// CHECK:           kv.tile.mask %[[BOUNDED]] at %{{.*}} from %[[FIRST]]
 // CHECK-NOT:     kv.tile.shift_state
 // CHECK:         scf.for
 // CHECK:           %[[BOUNDED:.*]] = kv.tile.softcap %{{[^ ]*}} cap 2.885
-// CHECK:           kv.tile.mask %[[BOUNDED]], %{{.*}} from
+// CHECK:           kv.tile.mask %[[BOUNDED]] at %{{.*}} valid %{{.*}} from %[[FIRST]]
 // CHECK:         scf.if
 // CHECK-NEXT:      kv.tile.join_sinks
 // CHECK-NEXT:    }
@@ -569,18 +568,9 @@ func.func @slides(%q: tensor<?x4x64xf16>, %cache: !slides, %sinks: tensor<4xf32>
 // CHECK-LABEL: func.func @merge(
 // CHECK-SAME:    %[[OUTS:[^:]*]]: memref<?xf32>, %[[LSES:[^:]*]]: memref<?xf32>, %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>,
 // CHECK-SAME:    %[[ROWS:[^:]*]]: index, %[[PARTS:[^:]*]]: index, %[[ROW:[^:]*]]: index) attributes {kv.item_args = 1 : i64}
-// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
-// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
-// CHECK-DAG:     %[[C64:.*]] = arith.constant 64 : index
-// CHECK:         %[[STATE:.*]] = kv.tile.init_state : <1x64>
-// CHECK:         scf.for %[[PART:.*]] = %[[C0]] to %[[PARTS]] step %[[C1]] {
-// CHECK:           %[[PART_ROWS:.*]] = arith.muli %[[PART]], %[[ROWS]]
-// CHECK:           %[[PART_ROW:.*]] = arith.addi %[[PART_ROWS]], %[[ROW]]
-// CHECK:           %[[PART_AT:.*]] = arith.muli %[[PART_ROW]], %[[C64]]
-// CHECK:           kv.tile.merge_step %[[STATE]], %[[OUTS]][%[[PART_AT]]], %[[LSES]][%[[PART_ROW]]]
-// CHECK-NEXT:    }
-// CHECK:         %[[OUT_AT:.*]] = arith.muli %[[ROW]], %[[C64]]
-// CHECK:         kv.tile.store_result %[[STATE]], %[[OUT]][%[[OUT_AT]]], %[[LSE]][%[[ROW]]]
+// CHECK:         %[[C64:.*]] = arith.constant 64 : index
+// CHECK:         %[[AT:.*]] = arith.muli %[[ROW]], %[[C64]]
+// CHECK:         kv.tile.merge %[[OUTS]][%[[AT]]], %[[LSES]][%[[ROW]]] count %[[PARTS]] rows %[[ROWS]] into %[[OUT]][%[[AT]]], %[[LSE]][%[[ROW]]] heads 1 x 64
 // CHECK-NEXT:    return
 func.func @merge(%outs: tensor<?x?x8x64xf32>, %lses: tensor<?x?x8xf32>)
     -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {

@@ -80,7 +80,7 @@ TEST(ModelProgramTest, LoadsEveryVariant) {
   for (bool cached : {false, true}) {
     Compiler compiler(options);
     auto model = cantFail(loadModelConfig(testDir() + "/models/smollm2-135m-instruct.json"));
-    auto program = ModelProgram::load(compiler, std::move(model), {table, "cpu:generic", "", {}}, pool);
+    auto program = ModelProgram::load(compiler, std::move(model), {table, "cpu:generic", "", {}, ""}, pool);
     ASSERT_TRUE(bool(program)) << toString(program.takeError());
     ASSERT_EQ((*program)->getVariants().size(), 3u);
     for (const auto &variant : (*program)->getVariants())

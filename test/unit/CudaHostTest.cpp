@@ -433,10 +433,13 @@ TEST(CudaHost, AsyncCopiesLandInTime) {
 TEST(CudaHost, LastBlockMerges) {
   for (uint64_t seed = 0; seed < 8; ++seed) {
     std::vector<float> partial(40, -1000.0f);
-    uint32_t counter = 0;
+    int32_t counters[3] = {-1, 0, -1};
     float out = 0;
-    EXPECT_EQ(run(good(), "last_block", {40, 1, 1}, 32, seed, 0, &counter, partial.data(), &out), "");
+    EXPECT_EQ(run(good(), "last_block", {40, 1, 1}, 32, seed, 0, counters, partial.data(), &out), "");
     EXPECT_EQ(out, 780.0f);
+    EXPECT_EQ(counters[0], -1);
+    EXPECT_EQ(counters[1], 0); // for the next launch
+    EXPECT_EQ(counters[2], -1);
   }
 }
 

@@ -121,7 +121,7 @@ Expected<double> Subject::step(HostCache &cache, const Program &other, unsigned 
   call.lse = lse.data();
   call.sinks = sinks.data();
   call.threads = threads;
-  call.splits = other.chooseSplits(call.batch, cache.getTokens(0), threads);
+  call.splits = other.chooseSplits(call.batch, call.queries, cache.getTokens(0), threads);
   size_t bytes = other.getWorkspaceBytes(call.batch, call.splits);
   if (workspace.size() < bytes)
     workspace = AlignedBytes(bytes);
