@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import torch
@@ -219,6 +220,14 @@ def check_one_compilation(ranks):
     assert len(list(folder.iterdir())) >= 3
     for scheme, error in (("fp15", kvcc.InvalidArgument), ("k = <i1>; v = <f16>", kvcc.InvalidArgument)):
         refuses(error, "expected", lambda: distributed.compile(MODEL, scheme, **options))
+    # Where nothing can be written, kernels are compiled.
+    file = ranks.folder / "file"
+    file.touch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        there = kvcc.Context(threads=1, cache_dir=file if ranks.rank else ranks.folder)
+        distributed.compile(MODEL, "fp16", dtype="bf16", context=there, group=ranks.group)
+    assert [f"rank {ranks.rank} compiles for itself" in str(w.message) for w in caught] == [True] * bool(ranks.rank)
     facts = json.loads(Path(MODEL).read_text())
     assert distributed.compile(facts, "int4-token", **options).info.from_cache == 1
 
@@ -243,14 +252,22 @@ def check_wrong_use(ranks):
             lambda: ranks.cache(program, ranks.rank + 1))
     cache = ranks.cache(program, 2, max_tokens=64)
     refuses(invalid, "at most max_tokens = 64 tokens, but got 70; give a larger", lambda: cache.append(keys, values))
-    refuses(invalid, r"keys and values of shape \[2, 3, tokens, 64\]", lambda: cache.append(keys[:1], values[:1]))
+    refuses(invalid, r"keys of shape \[2, 3, tokens, 64\], but got \[1", lambda: cache.append(keys[:1], values[:1]))
+    refuses(invalid, "values of shape .*, but got a ndarray", lambda: cache.append(keys, values.numpy()))
+    refuses(invalid, "dtype f16 on cpu, but got torch.float32 on cpu", lambda: cache.append(keys.float(), values.float()))
+    refuses(invalid, "as many keys as values, but got 70 and 69", lambda: cache.append(keys, values[:, :, 1:]))
     refuses(invalid, "new_lens to be 2 numbers from 0 to tokens = 70", lambda: cache.append(keys, values, new_lens=[1]))
     refuses(invalid, "sequences to be different numbers from 0 to 1",
             lambda: cache.append(keys, values, sequences=[0, 0]))
     cache.append(keys[:, :, :64], values[:, :, :64])
     assert cache.local.lengths == [64 // ranks.world] * 2 or ranks.world == 4
     refuses(invalid, r"query of shape \[2, queries, 9, 64\]", lambda: cache.attend(queries[0]))
+    refuses(invalid, "1 to 16 queries per sequence, but got 17", lambda: cache.attend(queries[:, :17]))
     refuses(invalid, "a count from 0 to 32 to take back", lambda: cache.rollback(60))
+    cache.rollback(31)
+    refuses(invalid, "at most 2 queries of a sequence of which tokens have just been taken back, but got 3",
+            lambda: cache.attend(queries[:, :3]))
+    cache.attend(queries[:, :2].contiguous())
     refuses(invalid, "float32 out", lambda: distributed.all_gather_merge(queries, queries[..., 0], ranks.group))
     refuses(invalid, r"seq_lens of shape \[2\] or \[2, 64\], but got \[3\]",
             lambda: distributed.attend(queries, *[None] * 4, torch.zeros(3), 1, 0, 0))

@@ -16,6 +16,7 @@ import copy
 import os
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -26,7 +27,7 @@ from .errors import Error, Failed, Unavailable, expected
 from .program import Context, Model, Program, model_file
 from .program import compile as compile_here
 from .tool import TOOL
-from .torch import TensorMemory, torch
+from .torch import TensorMemory, dtype_name, torch
 
 try:
     import torch.distributed as dist
@@ -38,6 +39,7 @@ if not dist.is_available():
 
 # By its name since PyTorch 2.13, or before.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_MOST_QUERIES = 16  # of a step of the kernels
 _GRANULE = 32  # a rank's share is a multiple of this: blocks of quantized tokens
 
 
@@ -122,6 +124,7 @@ class ContextParallelCache:
         self.program, self.layer, self.info = program, layer, program.layer(layer)
         self.tokens_per_rank, self.max_tokens = tokens_per_rank, max_tokens
         memory = TensorMemory(device)
+        self.device = memory.device
         self._check_agreement(memory, {
             "layer": layer, "batch": batch, "tokens_per_rank": tokens_per_rank or 0, "max_tokens": max_tokens or 0,
             "q_heads": self.info.q_heads, "kv_heads": self.info.kv_heads, "head_dim": self.info.head_dim})
@@ -162,9 +165,12 @@ class ContextParallelCache:
                sequences: Optional[Sequence[int]] = None) -> None:
         """As LayerCache.append; keeps what is this rank's."""
         rows = list(range(self.batch)) if sequences is None else [int(i) for i in sequences]
-        if keys.dim() != 4 or keys.shape != values.shape or len(keys) != len(rows):
-            raise expected(f"keys and values of shape [{len(rows)}, {self.info.kv_heads}, tokens, {self.info.head_dim}]",
-                           f"{list(keys.shape)} and {list(values.shape)}")
+        info = self.info
+        for name, tensor in (("keys", keys), ("values", values)):
+            self._check(tensor, f"{name} of shape [{len(rows)}, {info.kv_heads}, tokens, {info.head_dim}]",
+                        (len(rows), info.kv_heads, None, info.head_dim))
+        if keys.shape != values.shape:
+            raise expected("as many keys as values", f"{keys.shape[2]} and {values.shape[2]}")
         if any(not 0 <= row < self.batch for row in rows) or len(set(rows)) != len(rows):
             raise expected(f"sequences to be different numbers from 0 to {self.batch - 1}", rows)
         tokens = keys.shape[2]
@@ -198,9 +204,16 @@ class ContextParallelCache:
 
     def attend(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As LayerCache.attend, over the tokens of all ranks."""
-        if query.dim() != 4 or query.shape[0] != self.batch:
-            raise expected(f"query of shape [{self.batch}, queries, {self.info.q_heads}, {self.info.head_dim}]",
-                           list(query.shape))
+        info = self.info
+        self._check(query, f"query of shape [{self.batch}, queries, {info.q_heads}, {info.head_dim}]",
+                    (self.batch, None, info.q_heads, info.head_dim))
+        # What only some ranks would refuse, is refused on all.
+        queries = query.shape[1]
+        if not 1 <= queries <= _MOST_QUERIES:
+            raise expected(f"1 to {_MOST_QUERIES} queries per sequence", queries)
+        room = min(length - max(0, most - info.max_rollback) for length, most in zip(self._lengths, self._greatest))
+        if queries > 1 + room and queries > 1:
+            raise expected(f"at most {1 + room} queries of a sequence of which tokens have just been taken back", queries)
         return all_gather_merge(*self._attend_here(query), self.group)
 
     def rollback(self, count: int) -> None:
@@ -235,6 +248,15 @@ class ContextParallelCache:
         """How many of the first `tokens` tokens of a sequence are this rank's."""
         rest = max(0, tokens - self.rank * share)
         return rest if self.rank == self.world_size - 1 else min(rest, share)
+
+    def _check(self, tensor: Any, what: str, shape: tuple[Optional[int], ...]) -> None:
+        """Here and not by the kernels, which do not see it on a rank without tokens."""
+        if not isinstance(tensor, torch.Tensor):
+            raise expected(what, f"a {type(tensor).__name__}")
+        if tensor.dim() != len(shape) or any(n not in (None, size) for n, size in zip(shape, tensor.shape)):
+            raise expected(what, list(tensor.shape))
+        if dtype_name(tensor.dtype) != self.info.dtype or tensor.device.type != self.device.type:
+            raise expected(f"{what} and dtype {self.info.dtype} on {self.device}", f"{tensor.dtype} on {tensor.device}")
 
     def _attend_here(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The partial result of this rank."""
@@ -317,7 +339,10 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
             raise getattr(errors, sent[0][0], Failed)(sent[0][1])
         if program is None:
             bundle.write_bytes(sent[0])
-            tool("import", bundle)
+            try:
+                tool("import", bundle)
+            except Failed as error:  # no kernel cache that can be written, KVCC_CACHE=ro
+                warnings.warn(f"rank {rank} compiles for itself: {error}", stacklevel=2)
     return program or compile_one()
 
 
