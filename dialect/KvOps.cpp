@@ -9,6 +9,15 @@
 using namespace mlir;
 using namespace kvcc::kv;
 
+/// Of kv.layer and kv.attend.
+template <typename Op> static LogicalResult verifyReach(Op op) {
+  bool full = op.getReach().value_or(Reach::Full) == Reach::Full;
+  if (full == bool(op.getWindowTokens()) || (op.getWindowTokens() && int64_t(*op.getWindowTokens()) < 1))
+    return op.emitOpError("expected positive window_tokens exactly with reach sliding or chunked, but got ")
+           << (op.getWindowTokens() ? int64_t(*op.getWindowTokens()) : 0);
+  return success();
+}
+
 LogicalResult LayerOp::verify() {
   // layer_c1
   if (int64_t(getIndex()) < 0)
@@ -33,10 +42,8 @@ LogicalResult LayerOp::verify() {
   if (facts && getKey() && getValue() && getWindow() && !isCache(*getKey(), *getValue(), *getWindow()))
     return failure();
   // layer_c5
-  bool full = !getReach() || *getReach() == Reach::Full;
-  if (full == bool(getWindowTokens()) || (getWindowTokens() && int64_t(*getWindowTokens()) < 1))
-    return emitOpError("expected positive window_tokens exactly with reach sliding or chunked, but got ")
-           << (getWindowTokens() ? int64_t(*getWindowTokens()) : 0);
+  if (failed(verifyReach(*this)))
+    return failure();
   // layer_c6
   if (getMeasured() && !llvm::all_of(*getMeasured(), llvm::IsaPred<MeasuredAttr>))
     return emitOpError("expected measured to be a list of #kv.measured, but got ") << *getMeasured();
@@ -112,6 +119,15 @@ LogicalResult AttendOp::verify() {
   if (getSchedule() && group % getSchedule()->getHeads())
     return emitOpError("expected schedule heads that divide the group of ")
            << group << " query heads, but got " << getSchedule()->getHeads();
+  // attend_c8
+  if (getSoftcap() && (!(getSoftcap()->convertToDouble() > 0) || !getSoftcap()->isFinite()))
+    return emitOpError("expected a positive finite softcap, but got ") << getSoftcap()->convertToDouble();
+  // attend_c9
+  if (failed(verifyReach(*this)))
+    return failure();
+  // attend_c10
+  if (getSinks() && getSinks().getType().getShape() != ArrayRef(heads))
+    return emitOpError("expected sinks [") << heads << "], but got " << getSinks().getType();
   return success();
 }
 

@@ -58,10 +58,15 @@ def Kv_LayerOp : Kv_Op<"layer"> {
 def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
   let summary = "one decode step of attention over a cache";
   let description = [{
-    softmax(scale * q k^T) v per query head over all tokens of the sequence; query head h reads KV head
-    h / (q_heads / kv_heads). `lse` is the natural logarithm of the sum of exp of the scaled logits. A
+    softmax(scale * q k^T) v per query head over the tokens of the sequence that the query reaches; query head h reads
+    KV head h / (q_heads / kv_heads). `lse` is the natural logarithm of the sum of exp of the logits. A
     sequence of no tokens gives out = 0 and lse = -inf. Several queries of a sequence are those of its last tokens:
     query i of n sees all but the last n-1-i tokens.
+
+    `softcap` c makes a logit x = scale * q.k c * tanh(x / c). `reach` says which of these tokens a query, that of the
+    last of T, reaches: all (`full`, the default), the last `window_tokens` ones (`sliding`), or those from
+    window_tokens * floor((T - 1) / window_tokens) on (`chunked`). `sinks` is a logit for each query head that joins the
+    softmax without a value: lse has it, too.
 
     `key_scales` and `value_scales` (written by `kv-place-scales`) say where a scale is multiplied in;
     `schedule` (written by `kv-plan-schedule`) how the work is done.
@@ -73,15 +78,21 @@ def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
     - (C4) out has the shape of q and is f32;
     - (C5) lse has the shape of q without head_dim and is f32;
     - (C6) scale is positive and finite;
-    - (C7) the heads of the schedule divide the group, q_heads / kv_heads.
+    - (C7) the heads of the schedule divide the group, q_heads / kv_heads;
+    - (C8) softcap is positive and finite;
+    - (C9) window_tokens are there and positive exactly if reach is not full;
+    - (C10) sinks are [q_heads].
   }];
   let arguments = (ins AnyTypeOf<[RankedTensorOf<[F16, BF16, F32]>]>:$query, Kv_CacheType:$cache,
-                       F64Attr:$scale, OptionalAttr<Kv_PlacementAttr>:$key_scales,
+                       Optional<RankedTensorOf<[F32]>>:$sinks, F64Attr:$scale, OptionalAttr<F64Attr>:$softcap,
+                       OptionalAttr<Kv_ReachAttr>:$reach, OptionalAttr<I64Attr>:$window_tokens,
+                       OptionalAttr<Kv_PlacementAttr>:$key_scales,
                        OptionalAttr<Kv_PlacementAttr>:$value_scales,
                        OptionalAttr<Kv_ScheduleAttr>:$schedule);
   let results = (outs RankedTensorOf<[F32]>:$out, RankedTensorOf<[F32]>:$lse);
   let assemblyFormat = [{
-    $query `,` $cache attr-dict `:` type($query) `,` type($cache) `->` type($out) `,` type($lse)
+    $query `,` $cache (`sinks` $sinks^)? attr-dict `:` type($query) `,` type($cache) (`sinks` type($sinks)^)? `->`
+    type($out) `,` type($lse)
   }];
   let hasVerifier = 1;
   let extraClassDeclaration = [{

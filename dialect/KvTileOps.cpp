@@ -221,6 +221,21 @@ LogicalResult TileMaskOp::verify() {
   return success();
 }
 
+LogicalResult TileSoftcapOp::verify() {
+  auto type = cast<VectorType>(getTile().getType());
+  // softcap_c1
+  if (type != getResult().getType())
+    return emitOpError("expected a result of type ") << type << ", but got " << getResult().getType();
+  // softcap_c2
+  if (!(getCap().convertToDouble() > 0) || !getCap().isFinite())
+    return emitOpError("expected a positive finite cap, but got ") << getCap().convertToDouble();
+  // softcap_c3
+  int64_t shape[] = {type.getDimSize(0), 1};
+  if (getAmounts() && !hasShape(getAmounts().getType(), shape))
+    return emitOpError("expected amounts of ") << shape[0] << "x1, but got " << getAmounts().getType();
+  return success();
+}
+
 LogicalResult TileSoftmaxStepOp::verify() {
   // softmax_step_c1
   int64_t shape[] = {getState().getType().getHeads(), kBlockTokens};

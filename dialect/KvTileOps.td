@@ -167,13 +167,34 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
 }
 
 def Kv_TileMaskOp : Kv_TileOp<"mask", [Pure]> {
-  let summary = "logits with those of tokens from `valid` on made -1e30";
+  let summary = "logits with those of tokens before `from` and from `valid` on made -1e30";
   let description = [{
     Constraint: (C1) the result has the type of the tile.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, Index:$valid);
+  let arguments = (ins Kv_F32Tile:$tile, Index:$valid, Optional<Index>:$from);
   let results = (outs Kv_F32Tile:$result);
-  let assemblyFormat = "$tile `,` $valid attr-dict `:` type($tile) `->` type($result)";
+  let assemblyFormat = "$tile `,` $valid (`from` $from^)? attr-dict `:` type($tile) `->` type($result)";
+  let builders = [
+    OpBuilder<(ins "::mlir::Type":$result, "::mlir::Value":$tile, "::mlir::Value":$valid), [{
+      build($_builder, $_state, result, tile, valid, ::mlir::Value());
+    }]>,
+  ];
+  let hasVerifier = 1;
+}
+
+def Kv_TileSoftcapOp : Kv_TileOp<"softcap", [Pure]> {
+  let summary = "logits, bounded";
+  let description = [{
+    cap * tanh((x + amount) / cap), with an amount per head or none. Constraints:
+    - (C1) the result has the type of the tile;
+    - (C2) the cap is positive and finite;
+    - (C3) amounts are rows of the tile x 1.
+  }];
+  let arguments = (ins Kv_F32Tile:$tile, Optional<Kv_F32Tile>:$amounts, F32Attr:$cap);
+  let results = (outs Kv_F32Tile:$result);
+  let assemblyFormat = [{
+    $tile (`plus` $amounts^)? `cap` $cap attr-dict `:` type($tile) (`plus` type($amounts)^)? `->` type($result)
+  }];
   let hasVerifier = 1;
 }
 
@@ -281,6 +302,18 @@ def Kv_TileRestoreOp : Kv_TileOp<"restore", [MemoryEffects<[MemRead, MemWrite]>,
     attr-dict `:` type($state) (`means` type($means)^)? (`factors` type($factors)^)?
   }];
   let hasVerifier = 1;
+}
+
+def Kv_TileJoinSinksOp : Kv_TileOp<"join_sinks", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "takes a logit per head, without a value, into the state";
+  let description = [{
+    The logits, as the model has them, stand from `offset` on. m' = max(m, log2(e) * logit); acc, sum *= 2^(m - m');
+    sum += 2^(log2(e) * logit - m' + exponent).
+  }];
+  let arguments = (ins Kv_StateType:$state, Kv_Floats:$sinks, Index:$offset, DefaultValuedAttr<I64Attr, "0">:$exponent);
+  let assemblyFormat = [{
+    $state `,` $sinks `[` $offset `]` (`exponent` $exponent^)? attr-dict `:` type($state) `,` type($sinks)
+  }];
 }
 
 def Kv_TileMergeStepOp : Kv_TileOp<"merge_step", [MemoryEffects<[MemRead, MemWrite]>]> {

@@ -29,6 +29,7 @@ enum AttendArg {
   Lens,
   Out,
   Lse,
+  Sinks,
   TableStride,
   Batch,
   Queries,
@@ -62,6 +63,11 @@ public:
     buildPageLoop(query);
     buildWindowLoop(query);
 
+    if (attend.getSinks()) {
+      // Of all that share the heads, the first warp of the first split has them.
+      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, ix.add(args[Split], warp), ix.constant(0));
+      ix.branch(isFirst, [&] { TileJoinSinksOp::create(b, state, args[Sinks], firstHead, exponent); });
+    }
     Value outRow = ix.add(ix.mul(ix.add(ix.mul(args[Split], args[Batch]), args[Seq]), queryHeads), firstHead);
     TileStoreResultOp::create(b, state, args[Out], ix.mul(outRow, cache.getHeadDim()), args[Lse], outRow, exponent);
   }
@@ -78,7 +84,21 @@ private:
     return VectorType::get({heads, columns}, element ? element : b.getF32Type());
   }
 
-  /// Blocks of a sequence in the order they are split: quantized, sink, recent.
+  /// The first token that a query reaches, the last of `tokens`; null if that is always the first of all.
+  Value getFirstReached(Value tokens) {
+    switch (attend.getReach().value_or(Reach::Full)) {
+    case Reach::Full:
+      return {};
+    case Reach::Sliding:
+      return ix.monus(tokens, ix.constant(int64_t(*attend.getWindowTokens())));
+    case Reach::Chunked:
+      auto chunk = int64_t(*attend.getWindowTokens());
+      return ix.mul(ix.div(ix.monus(tokens, ix.constant(1)), chunk), chunk);
+    }
+    llvm_unreachable("unknown reach");
+  }
+
+  /// Blocks of a sequence in the order they are split: quantized, sink, recent; of each those that the query reaches.
   void computeRanges() {
     WindowAttr window = cache.getWindow();
     Value all = ix.load(args[Lens], sequence);
@@ -94,13 +114,30 @@ private:
     sinkBlocks = ix.ceilDiv(sinkTokens, kBlockTokens);
     recentTokens = ix.monus(ix.sub(tokens, sinkTokens), quantizedTokens);
     Value recentBlocks = ix.ceilDiv(recentTokens, kBlockTokens);
-    Value total = ix.add(ix.add(pageBlocks, sinkBlocks), recentBlocks);
+    pageEnd = pageBlocks;
+    if ((firstReached = getFirstReached(tokens))) {
+      // Stages begin at a multiple of their blocks, as they do in pages.
+      firstPageToken = ix.monus(firstReached, ix.constant(window.getSink()));
+      firstPage = ix.min(ix.mul(ix.div(firstPageToken, kBlockTokens * getUnit()), getUnit()), pageBlocks);
+      firstSink = ix.min(ix.div(firstReached, kBlockTokens), sinkBlocks);
+      firstRecentToken = ix.monus(firstReached, ix.add(sinkTokens, quantizedTokens));
+      firstRecent = ix.min(ix.div(firstRecentToken, kBlockTokens), recentBlocks);
+      pageEnd = ix.sub(pageBlocks, firstPage);
+      sinkBlocks = ix.sub(sinkBlocks, firstSink);
+      recentBlocks = ix.sub(recentBlocks, firstRecent);
+    }
+    Value total = ix.add(ix.add(pageEnd, sinkBlocks), recentBlocks);
     Value share = ix.div(ix.sub(ix.add(total, args[Splits]), ix.constant(1)), args[Splits]);
     // Stages are parts of pages.
-    share = ix.mul(ix.ceilDiv(share, schedule.getBlocks()), schedule.getBlocks());
+    share = ix.mul(ix.ceilDiv(share, getUnit()), getUnit());
     first = ix.min(ix.mul(args[Split], share), total);
     last = ix.min(ix.add(first, share), total);
   }
+
+  /// Blocks that a warp takes at a time.
+  int64_t getUnit() { return schedule.getBlocks(); }
+  /// Adds what was skipped, if anything can be.
+  Value plus(Value block, Value skipped) { return skipped ? ix.add(block, skipped) : block; }
 
   /// The small operand of a product with codes, ready for the schedule's arithmetic.
   struct Prepared {
@@ -293,7 +330,9 @@ private:
     else if (key.isQuantized() && !folds)
       prepared = prepare(query, key.getGroupChannels(), queryInteger());
 
-    Value start = ix.add(first, ix.mul(warp, schedule.getBlocks())), end = ix.min(last, pageBlocks);
+    if (attend.getSoftcap())
+      missing = std::exchange(centre, Value()); // no more than a shift, but for what bounds logits
+    Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
     if (schedule.getStages())
       buildStagedLoop(start, end,
                       [&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
@@ -312,7 +351,7 @@ private:
   /// A loop over the blocks of this warp, some of a page at a time, copied to memory of the warp some iterations before
   /// they are needed. Blocks and offsets in that memory are counted in 32 bits: half the instructions.
   void buildStagedLoop(Value start, Value end, function_ref<void(Value block, Value memory, Value at)> body) {
-    int64_t stages = schedule.getStages(), unit = schedule.getBlocks(), bytes = unit * layout.page.bytes,
+    int64_t stages = schedule.getStages(), unit = getUnit(), bytes = unit * layout.page.bytes,
             step = schedule.getWarps() * unit;
     Type memoryType = MemRefType::get({ShapedType::kDynamic}, b.getI8Type()), i32 = b.getI32Type();
     Value ring = TileRingOp::create(b, memoryType, b.getI64IntegerAttr(stages), b.getI64IntegerAttr(bytes));
@@ -395,12 +434,24 @@ private:
     Value logits =
         TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys), small.sums,
                             small.scales, small.offsets, attend.getKeyScalesAttr(), isHybrid(keys));
-    logits = foldNorms(logits, keys);
-    // Blocks are partial only where nothing is recent: tokens are quantized one by one, or later than the query's.
-    if (!cache.getWindow().getRecent())
-      logits = TileMaskOp::create(b, logits.getType(), logits, ix.sub(quantizedTokens, ix.mul(block, kBlockTokens)));
+    logits = softcap(foldNorms(logits, keys), missing);
+    // Blocks end early only where nothing is recent: tokens are quantized one by one, or later than the query's.
+    bool endsEarly = !cache.getWindow().getRecent();
+    Value before = ix.mul(block, kBlockTokens);
+    if (endsEarly || firstReached)
+      logits = TileMaskOp::create(b, logits.getType(), logits,
+                                  endsEarly ? ix.sub(quantizedTokens, before) : ix.constant(kBlockTokens),
+                                  firstReached ? ix.sub(firstPageToken, before) : Value());
     Value weights = softmaxStep(logits, cache.getValue().getElement());
     accumulate(weights, loadSide(Role::Value, memory, at));
+  }
+
+  /// Logits, bounded if the model bounds them. `amounts` is what they lack, per head, or null.
+  Value softcap(Value logits, Value amounts) {
+    if (!attend.getSoftcap())
+      return logits;
+    auto cap = float(attend.getSoftcap()->convertToDouble() * std::numbers::log2e);
+    return TileSoftcapOp::create(b, logits.getType(), logits, amounts, b.getF32FloatAttr(cap));
   }
 
   /// Weights of a block, for values of `element`.
@@ -420,19 +471,24 @@ private:
       query = prepared.values;
       queryScales = prepared.scales;
     }
-    loop(ix.add(ix.monus(first, pageBlocks), warp), ix.monus(last, pageBlocks), [&](Value block) {
+    loop(ix.add(ix.monus(first, pageEnd), warp), ix.monus(last, pageEnd), [&](Value block) {
       Value isSink = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, sinkBlocks);
-      Value recent = ix.sub(block, sinkBlocks);
+      Value sink = plus(block, firstSink), recent = plus(ix.sub(block, sinkBlocks), firstRecent);
       Value ring = ix.rem(ix.add(pageBlocks, recent), std::max<int64_t>(layout.recentBlocks, 1));
-      Value sinkAt = ix.add(ix.mul(block, layout.window.bytes), layout.sinkOffset);
+      Value sinkAt = ix.add(ix.mul(sink, layout.window.bytes), layout.sinkOffset);
       Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
-      Value at = ix.add(slot, arith::SelectOp::create(b, isSink, sinkAt, recentAt));
-      Value valid = arith::SelectOp::create(b, isSink, ix.sub(sinkTokens, ix.mul(block, kBlockTokens)),
-                                            ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
+      Value at = ix.add(slot, ix.select(isSink, sinkAt, recentAt));
+      Value valid = ix.select(isSink, ix.sub(sinkTokens, ix.mul(sink, kBlockTokens)),
+                              ix.sub(recentTokens, ix.mul(recent, kBlockTokens)));
+      Value from;
+      if (firstReached)
+        from = ix.select(isSink, ix.sub(firstReached, ix.mul(sink, kBlockTokens)),
+                         ix.sub(firstRecentToken, ix.mul(recent, kBlockTokens)));
       Value keys = loadBlock(blocks.key.window, args[Slots], ix.add(at, layout.window.key.data));
       Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), queryScales,
                                          Value(), none, UnitAttr());
-      logits = TileMaskOp::create(b, logits.getType(), logits, valid);
+      logits = softcap(logits, Value());
+      logits = TileMaskOp::create(b, logits.getType(), logits, valid, from);
       Value weights = softmaxStep(logits, cache.getDtype());
       Value values = loadBlock(blocks.value.window, args[Slots], ix.add(at, layout.window.value.data));
       TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none,
@@ -469,7 +525,12 @@ private:
   bool halves; ///< products on tensor cores, by several warps
   int64_t exponent;
   Value queryRow, warp, kvHead, sequence, slot, state;
+  Value missing; ///< in the logits of quantized tokens, per head; null where nothing is, or where it is added later
   Value quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
+  Value pageEnd; ///< blocks of pages that the query reaches
+  /// Where the query reaches some tokens only: the first of them, among quantized and among recent ones, and the blocks
+  /// of each kind before; null where it reaches all.
+  Value firstReached, firstPageToken, firstRecentToken, firstPage, firstSink, firstRecent;
 };
 
 void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
@@ -500,8 +561,8 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   Type bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()), floats = memory(builder.getF32Type()),
        index = builder.getIndexType();
   func::FuncOp tiled = replaceFunction(func,
-                                       {memory(query), bytes, words, bytes, words, words, floats, floats, index, index,
-                                        index, index, index, index, index},
+                                       {memory(query), bytes, words, bytes, words, words, floats, floats, floats, index,
+                                        index, index, index, index, index, index},
                                        3);
   if (int64_t accumulators = attend.getSchedule()->getAccumulators())
     tiled->setAttr(kvcc::kAccumulatorsAttrName, builder.getI64IntegerAttr(accumulators));

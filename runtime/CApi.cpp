@@ -238,6 +238,10 @@ kvcc_status kvcc_program_get_layer(const kvcc_program *handle, int32_t layer, kv
     result.slot_bytes = layout.slotBytes;
     result.kernel_error_bound = getErrorBound(plan);
     result.max_rollback = plan.cache.getWindow().getRollback();
+    result.softcap = plan.shape.softcap;
+    result.window_tokens = plan.shape.windowTokens;
+    result.chunked = plan.shape.reach == kv::Reach::Chunked;
+    result.sink_logits = plan.shape.sinkLogits;
     std::memcpy(static_cast<void *>(info), &result, size);
     return Error::success();
   }());
@@ -276,6 +280,11 @@ kvcc_status kvcc_program_get_page_layout(const kvcc_program *handle, int32_t lay
 kvcc_status kvcc_pages_for(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *pages) {
   return answer<int64_t>(handle, layer, tokens, pages, "pages",
                          [&](const Program &program) { return program.getPages(tokens); });
+}
+
+kvcc_status kvcc_expired_pages(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *pages) {
+  return answer<int64_t>(handle, layer, tokens, pages, "pages",
+                         [&](const Program &program) { return program.getExpiredPages(tokens); });
 }
 
 kvcc_status kvcc_quantized_tokens(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t *quantized) {

@@ -220,6 +220,9 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
   Batch batch{args.memory, args.table, args.table_stride, args.slots, args.seq_lens, args.batch};
   if (Error error = checkBatch(batch, rows, {{args.query, "query"}, {args.out, "out"}, {args.lse, "lse"}}))
     return error;
+  if (program.getPlan().shape.sinkLogits)
+    if (Error error = notNull(args.sinks, "sinks"))
+      return error;
   if (handle->ledger && isOnHost(program)) {
     if (Error error = validateBatch(program, batch, args.max_tokens, "max_tokens"))
       return error;
@@ -244,6 +247,7 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
   call.lens = args.seq_lens;
   call.out = args.out;
   call.lse = args.lse;
+  call.sinks = args.sinks;
   call.workspace = args.workspace;
   call.tableStride = args.table_stride;
   call.batch = args.batch;

@@ -24,9 +24,10 @@ double kvcc::getErrorBound(const Plan &plan) {
 }
 
 StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<float> keys, ArrayRef<float> values,
-                           int64_t tokens, ArrayRef<float> out, ArrayRef<float> lse, ThreadPool &pool) {
+                           int64_t tokens, ArrayRef<float> sinks, ArrayRef<float> out, ArrayRef<float> lse,
+                           ThreadPool &pool) {
   const Plan &plan = cache.getProgram().getPlan();
-  auto [qHeads, kvHeads, headDim, scale] = plan.shape;
+  int64_t qHeads = plan.shape.qHeads, kvHeads = plan.shape.kvHeads, headDim = plan.shape.headDim;
   int64_t batch = cache.getCall().batch, group = qHeads / kvHeads;
   std::vector<double> stored(out.size()), exact(out.size()), storedLse(lse.size()), exactLse(lse.size());
   pool.run(batch * kvHeads, 0, [&](int64_t item) {
@@ -36,10 +37,11 @@ StepErrors kvcc::checkStep(HostCache &cache, ArrayRef<float> query, ArrayRef<flo
                  storedValues.data());
     for (int64_t h = 0; h < group; ++h) {
       size_t row = size_t(sequence * qHeads + kvHead * group + h), at = row * size_t(headDim);
-      computeReference(query.data() + at, storedKeys.data(), storedValues.data(), length, headDim, scale,
+      const float *sink = sinks.empty() ? nullptr : sinks.data() + kvHead * group + h;
+      computeReference(plan.shape, query.data() + at, storedKeys.data(), storedValues.data(), length, sink,
                        stored.data() + at, storedLse[row]);
       size_t head = size_t(item * tokens * headDim);
-      computeReference(query.data() + at, keys.data() + head, values.data() + head, length, headDim, scale,
+      computeReference(plan.shape, query.data() + at, keys.data() + head, values.data() + head, length, sink,
                        exact.data() + at, exactLse[row]);
     }
   });

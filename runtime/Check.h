@@ -15,10 +15,11 @@ struct StepErrors {
 };
 
 /// `query` is [batch, q_heads, head_dim]; `keys` and `values` are the tensors the cache was filled from,
-/// [batch, kv_heads, tokens, head_dim], of which each sequence has as many tokens as the cache says.
+/// [batch, kv_heads, tokens, head_dim], of which each sequence has as many tokens as the cache says; `sinks` are
+/// [q_heads] of a shape with sink logits, else empty.
 StepErrors checkStep(HostCache &cache, llvm::ArrayRef<float> query, llvm::ArrayRef<float> keys,
-                     llvm::ArrayRef<float> values, int64_t tokens, llvm::ArrayRef<float> out, llvm::ArrayRef<float> lse,
-                     ThreadPool &pool);
+                     llvm::ArrayRef<float> values, int64_t tokens, llvm::ArrayRef<float> sinks,
+                     llvm::ArrayRef<float> out, llvm::ArrayRef<float> lse, ThreadPool &pool);
 
 /// The kernel error that is promised: integer arithmetic rounds query and weights, see #kv.schedule.
 double getErrorBound(const Plan &plan);

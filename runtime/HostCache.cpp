@@ -201,10 +201,14 @@ int64_t HostCache::getBytesRead() const {
   kv::WindowAttr window = program.getPlan().cache.getWindow();
   int64_t kvHeads = program.getPlan().shape.kvHeads, bytes = 0;
   for (int64_t tokens : lens) {
-    int64_t quantized = window.getQuantizedTokens(tokens), sink = std::min(tokens, window.getSink());
-    int64_t windowBlocks = divideCeil(sink, kv::kBlockTokens) + divideCeil(tokens - sink - quantized, kv::kBlockTokens);
-    bytes +=
-        kvHeads * (divideCeil(quantized, kv::kBlockTokens) * layout.page.bytes + windowBlocks * layout.window.bytes);
+    int64_t quantized = window.getQuantizedTokens(tokens), sink = std::min(tokens, window.getSink()),
+            first = program.getPlan().shape.getFirstReached(tokens);
+    // Of each kind, the blocks from that of the first token on.
+    auto blocks = [&](int64_t begin, int64_t count) {
+      return divideCeil(count, kv::kBlockTokens) - std::clamp<int64_t>(first - begin, 0, count) / kv::kBlockTokens;
+    };
+    int64_t windowBlocks = blocks(0, sink) + blocks(sink + quantized, tokens - sink - quantized);
+    bytes += kvHeads * (blocks(sink, quantized) * layout.page.bytes + windowBlocks * layout.window.bytes);
   }
   return bytes;
 }
@@ -226,6 +230,7 @@ static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t 
   copies->move(call.lens, batch * sizeof(int32_t));
   copies->move(call.out, outBytes, false);
   copies->move(call.lse, rows * sizeof(float), false);
+  copies->move(call.sinks, size_t(shape.qHeads) * sizeof(float));
   copies->move(call.workspace, workspaceBytes, false);
   if (Error error = copies->takeError())
     return error;
@@ -240,7 +245,7 @@ static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t 
 }
 
 Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<float> &out, std::vector<float> &lse,
-                       int64_t splits, unsigned threads, uint64_t seed, int64_t queries) {
+                       int64_t splits, unsigned threads, uint64_t seed, int64_t queries, ArrayRef<float> sinks) {
   const Program &program = cache.getProgram();
   const Plan &plan = program.getPlan();
   AttendCall call = cache.getCall();
@@ -253,6 +258,7 @@ Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<fl
   call.query = query;
   call.out = out.data();
   call.lse = lse.data();
+  call.sinks = sinks.empty() ? nullptr : sinks.data();
   call.threads = threads;
   call.seed = seed;
   call.splits = splits ? splits : program.chooseSplits(call.batch * queries, longest, threads);

@@ -73,9 +73,11 @@ private:
 };
 
 /// One decode step over a whole cache, on host tensors whatever the executor: a GPU gets copies. `query` is [batch,
-/// queries, q_heads, head_dim]; `out` and `lse` are resized. `splits` 0 chooses.
+/// queries, q_heads, head_dim]; `out` and `lse` are resized. `splits` 0 chooses. `sinks` are [q_heads] of a shape with
+/// sink logits, else empty.
 llvm::Error decodeStep(const HostCache &cache, const void *query, std::vector<float> &out, std::vector<float> &lse,
-                       int64_t splits = 0, unsigned threads = 0, uint64_t seed = 0, int64_t queries = 1);
+                       int64_t splits = 0, unsigned threads = 0, uint64_t seed = 0, int64_t queries = 1,
+                       llvm::ArrayRef<float> sinks = {});
 
 } // namespace kvcc
 

@@ -72,14 +72,6 @@ std::string servedReason(const LayerConfig &layer) {
   // What keeps a layer of softmax attention from being served, all of it: lifting one reason must
   // not hide the next.
   SmallVector<std::string> reasons;
-  if (layer.kind == LayerKind::Sliding)
-    reasons.push_back(formatv("sliding window {0}", layer.window));
-  if (layer.kind == LayerKind::Chunked)
-    reasons.push_back(formatv("attention chunk {0}", layer.window));
-  if (layer.softcap != 0)
-    raw_string_ostream(reasons.emplace_back()) << "logit softcap " << format("%g", layer.softcap);
-  if (layer.attentionSinks)
-    reasons.push_back("a learned sink logit");
   if (layer.alibi)
     reasons.push_back("an ALiBi bias");
   if (layer.kEqualsV)

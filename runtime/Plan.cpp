@@ -83,6 +83,31 @@ void addFunction(mlir::OpBuilder &b, StringRef name, ArrayRef<mlir::Type> argume
 
 } // namespace
 
+AttentionShape AttentionShape::of(const LayerConfig &layer) {
+  return {layer.qHeads,
+          layer.kvHeads,
+          layer.headDim,
+          layer.scale,
+          layer.softcap,
+          layer.kind == LayerKind::Sliding   ? kv::Reach::Sliding
+          : layer.kind == LayerKind::Chunked ? kv::Reach::Chunked
+                                             : kv::Reach::Full,
+          layer.window,
+          layer.attentionSinks};
+}
+
+int64_t AttentionShape::getFirstReached(int64_t tokens) const {
+  switch (reach) {
+  case kv::Reach::Full:
+    return 0;
+  case kv::Reach::Sliding:
+    return std::max<int64_t>(tokens - windowTokens, 0);
+  case kv::Reach::Chunked:
+    return std::max<int64_t>(tokens - 1, 0) / windowTokens * windowTokens;
+  }
+  llvm_unreachable("unknown reach");
+}
+
 std::unique_ptr<MLIRContext> kvcc::createContext() {
   mlir::DialectRegistry registry;
   registerAll(registry);
@@ -130,11 +155,17 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   };
   mlir::Type f32 = b.getF32Type(), out = tensor({any, any, shape.qHeads, shape.headDim}, f32),
              lse = tensor({any, any, shape.qHeads}, f32);
-  addFunction(b, kAttendName, {tensor({any, any, shape.qHeads, shape.headDim}, element), plan.cache}, {out, lse},
-              [&](mlir::ValueRange args) {
-                return kv::AttendOp::create(b, b.getUnknownLoc(), out, lse, args[0], args[1],
-                                            b.getF64FloatAttr(shape.scale), nullptr, nullptr, nullptr);
-              });
+  SmallVector<mlir::Type> attendArgs{tensor({any, any, shape.qHeads, shape.headDim}, element), plan.cache};
+  if (shape.sinkLogits)
+    attendArgs.push_back(tensor(shape.qHeads, f32));
+  addFunction(b, kAttendName, attendArgs, {out, lse}, [&](mlir::ValueRange args) {
+    bool isFull = shape.reach == kv::Reach::Full;
+    return kv::AttendOp::create(
+        b, b.getUnknownLoc(), out, lse, args[0], args[1], shape.sinkLogits ? args[2] : mlir::Value(),
+        b.getF64FloatAttr(shape.scale), shape.softcap != 0 ? b.getF64FloatAttr(shape.softcap) : mlir::FloatAttr(),
+        isFull ? kv::ReachAttr() : kv::ReachAttr::get(&context, shape.reach),
+        isFull ? mlir::IntegerAttr() : b.getI64IntegerAttr(shape.windowTokens), nullptr, nullptr, nullptr);
+  });
   mlir::Type tokens = tensor({any, shape.kvHeads, any, shape.headDim}, element);
   addFunction(b, kAppendName, {tokens, tokens, plan.cache}, {plan.cache}, [&](mlir::ValueRange args) {
     return kv::AppendOp::create(b, b.getUnknownLoc(), plan.cache, args[0], args[1], args[2], nullptr);

@@ -15,15 +15,19 @@
 
 namespace kvcc {
 
-/// What a kernel computes, as far as shapes go. `scale` multiplies q.k.
+/// What a kernel computes, apart from how its cache is stored; see kv.attend.
 struct AttentionShape {
   int64_t qHeads = 0, kvHeads = 0, headDim = 0;
-  double scale = 0;
+  double scale = 0;   ///< of q.k
+  double softcap = 0; ///< 0: none
+  kv::Reach reach = kv::Reach::Full;
+  int64_t windowTokens = 0; ///< of a reach that is not full
+  bool sinkLogits = false;
 
-  static AttentionShape of(const LayerConfig &layer) {
-    return {layer.qHeads, layer.kvHeads, layer.headDim, layer.scale};
-  }
+  static AttentionShape of(const LayerConfig &layer);
   bool operator==(const AttentionShape &) const = default;
+  /// The first token that a query reaches, the last of `tokens`.
+  int64_t getFirstReached(int64_t tokens) const;
 };
 
 struct Plan {

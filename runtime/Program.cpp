@@ -60,6 +60,12 @@ int64_t Program::getPages(int64_t tokens) const {
   return divideCeil(plan.cache.getWindow().getQuantizedTokens(tokens), plan.schedule.getPage());
 }
 
+int64_t Program::getExpiredPages(int64_t tokens) const {
+  kv::WindowAttr window = plan.cache.getWindow();
+  int64_t expired = plan.shape.getFirstReached(tokens) - window.getSink();
+  return std::clamp<int64_t>(expired, 0, window.getQuantizedTokens(tokens)) / plan.schedule.getPage();
+}
+
 int64_t Program::chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {
   int64_t items = rows * (plan.shape.qHeads / plan.schedule.getHeads());
   int64_t wanted = backend->getParallelism(threads);
@@ -68,7 +74,7 @@ int64_t Program::chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads)
     return 1;
   // Else about four items per thread, so that the last ones end together.
   int64_t splits = divideCeil(4 * wanted, items);
-  int64_t blocks = divideCeil(maxTokens, kv::kBlockTokens);
+  int64_t blocks = divideCeil(maxTokens - plan.shape.getFirstReached(maxTokens), kv::kBlockTokens);
   return std::clamp<int64_t>(blocks / kMinBlocksPerSplit, 1, wanted == 1 ? 1 : splits);
 }
 
@@ -87,8 +93,8 @@ Error Program::attend(const AttendCall &call) const {
   // Partial outputs, then their lse.
   float *out = split ? static_cast<float *>(call.workspace) : call.out;
   float *lse = split ? out + call.splits * rows * plan.shape.headDim : call.lse;
-  KernelArg args[] = {call.query, call.pages, call.table,       call.slots, call.slotIds, call.lens,
-                      out,        lse,        call.tableStride, queries,    call.queries, call.splits};
+  KernelArg args[] = {call.query, call.pages, call.table,       call.slots, call.slotIds, call.lens,  out,
+                      lse,        call.sinks, call.tableStride, queries,    call.queries, call.splits};
   int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads();
   LaunchOptions options = call;
   if (plan.target.executor == Executor::Cpu && isShort(call))
@@ -139,12 +145,12 @@ bool Program::quantizes(const AppendCall &call) const {
   return false;
 }
 
-bool Program::isShort(const AttendCall &call) {
+bool Program::isShort(const AttendCall &call) const {
   // Waking a worker takes as long as computing this many tokens.
   constexpr int64_t kFew = 256;
   int64_t tokens = 0;
   for (int64_t i = 0; i < call.batch && tokens <= kFew; ++i)
-    tokens += call.queries * call.lens[i];
+    tokens += call.queries * (call.lens[i] - plan.shape.getFirstReached(call.lens[i]));
   return tokens <= kFew;
 }
 

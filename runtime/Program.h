@@ -26,6 +26,7 @@ struct AttendCall : LaunchOptions {
   const int32_t *lens = nullptr;    ///< [batch]: tokens of each sequence, 0 allowed
   float *out = nullptr;             ///< [batch, queries, q_heads, head_dim]
   float *lse = nullptr;             ///< [batch, queries, q_heads], natural logarithm
+  const float *sinks = nullptr;     ///< [q_heads], of a shape with sink logits
   void *workspace = nullptr;        ///< Program::getWorkspaceBytes(batch * queries, splits)
   int64_t tableStride = 0, batch = 0, splits = 1;
   int64_t queries = 1; ///< of the last tokens of each sequence; query i sees all but the last queries - 1 - i tokens
@@ -99,6 +100,8 @@ public:
 
   /// Pages that a sequence of `tokens` tokens occupies.
   int64_t getPages(int64_t tokens) const;
+  /// Pages at the beginning of a sequence that no query at this length or a greater one reads.
+  int64_t getExpiredPages(int64_t tokens) const;
   /// Into how many parts to split the tokens of each of `rows` queries: sequences times queries of each.
   int64_t chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads) const;
   size_t getWorkspaceBytes(int64_t rows, int64_t splits) const;
@@ -112,7 +115,7 @@ private:
   Program(Plan plan, std::unique_ptr<Backend> backend);
   /// Whether a step is too short for several threads, and whether an append has more to do than copy a few tokens; of
   /// calls on the CPU, whose lengths can be read.
-  static bool isShort(const AttendCall &call);
+  bool isShort(const AttendCall &call) const;
   bool quantizes(const AppendCall &call) const;
   Plan plan;
   Packings packings;

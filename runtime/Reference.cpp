@@ -7,28 +7,31 @@
 #include <limits>
 #include <vector>
 
-void kvcc::computeReference(const float *query, const float *keys, const float *values, int64_t tokens, int64_t headDim,
-                            double scale, double *out, double &lse) {
-  std::vector<double> scores(size_t(tokens), 0.0);
-  double max = -std::numeric_limits<double>::infinity(), sum = 0;
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t c = 0; c < headDim; ++c)
-      scores[size_t(t)] += double(query[c]) * double(keys[t * headDim + c]);
-    scores[size_t(t)] *= scale;
-    max = std::max(max, scores[size_t(t)]);
+void kvcc::computeReference(const AttentionShape &shape, const float *query, const float *keys, const float *values,
+                            int64_t tokens, const float *sink, double *out, double &lse) {
+  std::vector<double> logits(size_t(tokens), 0.0);
+  double max = sink ? double(*sink) : -std::numeric_limits<double>::infinity();
+  int64_t first = shape.getFirstReached(tokens);
+  for (int64_t t = first; t < tokens; ++t) {
+    double &logit = logits[size_t(t)];
+    for (int64_t c = 0; c < shape.headDim; ++c)
+      logit += double(query[c]) * double(keys[t * shape.headDim + c]);
+    logit *= shape.scale;
+    if (shape.softcap != 0)
+      logit = shape.softcap * std::tanh(logit / shape.softcap);
+    max = std::max(max, logit);
   }
-  std::fill(out, out + headDim, 0.0);
-  for (int64_t t = 0; t < tokens; ++t) {
-    double weight = std::exp(scores[size_t(t)] - max);
+  std::fill(out, out + shape.headDim, 0.0);
+  double sum = sink ? std::exp(double(*sink) - max) : 0;
+  for (int64_t t = first; t < tokens; ++t) {
+    double weight = std::exp(logits[size_t(t)] - max);
     sum += weight;
-    for (int64_t c = 0; c < headDim; ++c)
-      out[c] += weight * double(values[t * headDim + c]);
+    for (int64_t c = 0; c < shape.headDim; ++c)
+      out[c] += weight * double(values[t * shape.headDim + c]);
   }
-  for (int64_t c = 0; c < headDim && tokens; ++c)
+  for (int64_t c = 0; c < shape.headDim && tokens; ++c)
     out[c] /= sum;
-  lse = max + std::log(sum);
-  if (!tokens)
-    lse = max;
+  lse = sum > 0 ? max + std::log(sum) : max;
 }
 
 double kvcc::relativeError(llvm::ArrayRef<float> a, llvm::ArrayRef<double> b) {

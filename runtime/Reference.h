@@ -4,16 +4,15 @@
 #ifndef KVCC_RUNTIME_REFERENCE_H
 #define KVCC_RUNTIME_REFERENCE_H
 
-#include "llvm/ADT/ArrayRef.h"
-
-#include <cstdint>
+#include "runtime/Plan.h"
 
 namespace kvcc {
 
-/// out[c] = sum_t softmax(scale * query.keys[t]) values[t][c]; lse = ln sum_t exp(scale * query.keys[t]).
-/// No tokens: out = 0, lse = -inf. keys and values are [tokens, head_dim].
-void computeReference(const float *query, const float *keys, const float *values, int64_t tokens, int64_t headDim,
-                      double scale, double *out, double &lse);
+/// One query of one head: out[c] = sum_t softmax(logits)[t] values[t][c], lse = ln sum_t exp(logits[t]), with the
+/// logits of the shape, and `sink` among them if it is not null. No tokens: out = 0, lse = -inf or the sink. keys and
+/// values are [tokens, head_dim].
+void computeReference(const AttentionShape &shape, const float *query, const float *keys, const float *values,
+                      int64_t tokens, const float *sink, double *out, double &lse);
 
 /// |a - b| / |b| in the L2 norm; |a| if b is zero.
 double relativeError(llvm::ArrayRef<float> a, llvm::ArrayRef<double> b);

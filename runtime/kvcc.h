@@ -125,6 +125,10 @@ typedef struct kvcc_layer_info {
   int64_t page_bytes, slot_bytes;
   double kernel_error_bound; /* relative L2, against exact attention over the cache as stored */
   int64_t max_rollback;      /* tokens that may be taken back, see kvcc_rollback */
+  double softcap;            /* logits are softcap * tanh(scale * q.k / softcap); 0: scale * q.k */
+  int64_t window_tokens; /* 0: a query reaches all tokens before it. Else: its last window_tokens, itself included, */
+  int32_t chunked;       /* or, if this is 1, those of its chunk: from token window_tokens * i on */
+  int32_t sink_logits;   /* 1: kvcc_attend takes a learned logit for each query head */
 } kvcc_layer_info;
 KVCC_API kvcc_status kvcc_program_get_layer(const kvcc_program *program, int32_t layer, kvcc_layer_info *info);
 
@@ -155,6 +159,13 @@ KVCC_API kvcc_status kvcc_program_get_page_layout(const kvcc_program *program, i
 
 /* Pages that a sequence of `tokens` tokens occupies in a layer. */
 KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
+
+/* How many pages at the beginning of a sequence are read by no query at a length of `tokens` or more: all of their
+ * tokens are out of reach of a layer with window_tokens. Neither kvcc_append nor kvcc_attend touches them any more, and
+ * their entries in the table may name any page of the pool. Ask with the least length that the sequence may still be
+ * attended at: minus what may be taken back, and minus the queries of a step that come before the last. Forks and
+ * snapshots copy what the entries name. */
+KVCC_API kvcc_status kvcc_expired_pages(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 
 /* How many of `tokens` tokens are quantized; those from token `sink` on. A step whose queries are on both sides of a
  * flush sees the same for all of them: a block that is quantized at the last query's length. An engine that wants
@@ -253,15 +264,16 @@ typedef struct kvcc_attend_args {
   const int32_t *table; /* [batch, table_stride] */
   int64_t table_stride;
   const int32_t *slots;    /* [batch] */
-  const int32_t *seq_lens; /* [batch]; 0 gives out = 0 and lse = -inf */
+  const int32_t *seq_lens; /* [batch]; 0 gives out = 0 and lse = -inf (or the sink logit) */
   int64_t batch;
   int64_t max_tokens; /* at least every seq_len; decides how the work is split */
   const void *query;  /* [batch, queries, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
   float *out;         /* [batch, queries, q_heads, head_dim] */
-  float *lse;         /* [batch, queries, q_heads]: natural logarithm of the sum of exp of the scaled logits */
+  float *lse;         /* [batch, queries, q_heads]: natural logarithm of the sum of exp of the logits */
   void *workspace;    /* may be NULL if kvcc_workspace_bytes says 0 */
   size_t workspace_bytes;
-  int64_t queries; /* 1 to 16, 0 is 1: of the last tokens; query i sees all but the last queries - 1 - i tokens */
+  int64_t queries;    /* 1 to 16, 0 is 1: of the last tokens; query i sees all but the last queries - 1 - i tokens */
+  const float *sinks; /* [q_heads]: the logits that join the softmax, of a layer with sink_logits; not read otherwise */
 } kvcc_attend_args;
 
 /* One decode step. All queries see the same cache: a block that leaves the window with one of the last tokens is

@@ -242,13 +242,38 @@ struct MaskPattern : OpConversionPattern<TileMaskOp> {
     for (int32_t i = 0; i < kLanes; ++i)
       numbers.push_back(i);
     Value lanes = arith::ConstantOp::create(b, DenseElementsAttr::get(b.i32Vector(), ArrayRef(numbers)));
-    Value valid = arith::IndexCastOp::create(b, b.getI32Type(), in.getValid());
+    Value valid = arith::IndexCastOp::create(b, b.getI32Type(), in.getValid()), from;
+    if (in.getFrom())
+      from = arith::IndexCastOp::create(b, b.getI32Type(), in.getFrom());
     forEachVector(b, shapeOf(op.getTile()), [&](Value head, Value token) {
       Value first = arith::IndexCastOp::create(b, b.getI32Type(), token);
       Value tokens = b.add(lanes, b.splat(first));
       Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, tokens, b.splat(valid));
+      if (from)
+        isThere = arith::AndIOp::create(b, isThere,
+                                        arith::CmpIOp::create(b, arith::CmpIPredicate::sge, tokens, b.splat(from)));
       Value logits = b.loadF32(in.getTile(), {head, token});
       b.store(arith::SelectOp::create(b, isThere, logits, b.f32Splat(kMaskedLogit)), in.getTile(), {head, token});
+    });
+    rewriter.replaceOp(op, in.getTile());
+    return success();
+  }
+};
+
+struct SoftcapPattern : OpConversionPattern<TileSoftcapOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileSoftcapOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    float cap = op.getCap().convertToFloat();
+    forEachVector(b, shapeOf(op.getTile()), [&](Value head, Value token) {
+      Value x = b.loadF32(in.getTile(), {head, token});
+      if (in.getAmounts())
+        x = b.add(x, b.loadSplat(in.getAmounts(), {head, b.index(0)}));
+      // tanh |y| = (1 - e) / (1 + e) with e = exp(-2 |y|).
+      Value magnitude = math::AbsFOp::create(b, x), one = b.f32Splat(1);
+      Value e = b.exp2(b.mul(magnitude, b.f32Splat(-2 * float(std::numbers::log2e) / cap)));
+      Value tanh = arith::DivFOp::create(b, arith::SubFOp::create(b, one, e), b.add(one, e));
+      b.store(math::CopySignOp::create(b, b.mul(tanh, b.f32Splat(cap)), x), in.getTile(), {head, token});
     });
     rewriter.replaceOp(op, in.getTile());
     return success();
@@ -336,30 +361,50 @@ struct IsDominatedPattern : OpConversionPattern<TileIsDominatedOp> {
   }
 };
 
+/// Takes a logit (natural) of a head into the state; the weight of its value, a vector. Lanes of the sum, which are
+/// added up in the end, get a share each.
+Value joinLogit(CpuBuilder &b, Value state, Value head, const StateColumns &columns, Value logit, int64_t exponent) {
+  Value maxAt[] = {head, b.index(columns.max)}, sumAt[] = {head, b.index(columns.sum)};
+  Value old = memref::LoadOp::create(b, state, maxAt), part = b.mul(logit, b.f32(float(std::numbers::log2e)));
+  Value max = b.max(old, part);
+  rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
+  Value power = arith::SubFOp::create(b, part, max);
+  if (exponent)
+    power = b.add(power, b.f32(float(exponent)));
+  Value weight = b.exp2(b.splat(power));
+  b.store(b.fma(weight, b.f32Splat(1.0f / kLanes), b.loadF32(state, sumAt)), state, sumAt);
+  memref::StoreOp::create(b, max, state, maxAt);
+  return weight;
+}
+
+struct JoinSinksPattern : OpConversionPattern<TileJoinSinksOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileJoinSinksOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    b.loop(0, type.getHeads(), 1, [&](Value head) {
+      Value logit = memref::LoadOp::create(b, in.getSinks(), ValueRange{b.addIndex(in.getOffset(), head)});
+      joinLogit(b, in.getState(), head, StateColumns(type), logit, int64_t(op.getExponent()));
+    });
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
 struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     CpuBuilder b(op.getLoc(), rewriter);
     StateType type = op.getState().getType();
-    StateColumns columns(type);
     Value state = in.getState();
     b.loop(0, type.getHeads(), 1, [&](Value head) {
-      Value maxAt[] = {head, b.index(columns.max)};
-      Value old = memref::LoadOp::create(b, state, maxAt);
       Value lse = memref::LoadOp::create(b, in.getLses(), ValueRange{b.addIndex(in.getLseOffset(), head)});
-      Value part = b.mul(lse, b.f32(float(std::numbers::log2e)));
-      Value max = b.max(old, part);
-      rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
-      Value weight = b.exp2(b.splat(arith::SubFOp::create(b, part, max)));
+      Value weight = joinLogit(b, state, head, StateColumns(type), lse, 0);
       Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
       b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
         Value out = b.loadF32(in.getOuts(), b.addIndex(base, channel));
         b.store(b.fma(out, weight, b.loadF32(state, {head, channel})), state, {head, channel});
       });
-      // The sum has 16 lanes that are added up in the end: each gets its share.
-      Value sumAt[] = {head, b.index(columns.sum)};
-      b.store(b.fma(weight, b.f32Splat(1.0f / kLanes), b.loadF32(state, sumAt)), state, sumAt);
-      memref::StoreOp::create(b, max, state, maxAt);
     });
     rewriter.eraseOp(op);
     return success();
@@ -433,8 +478,9 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern, SoftmaxStepPattern,
-                 IsDominatedPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
+                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
+                 SoftmaxStepPattern, IsDominatedPattern, JoinSinksPattern, MergeStepPattern, StoreResultPattern>(
+        converter, &getContext());
     populateProductPatterns(patterns, converter, *level);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

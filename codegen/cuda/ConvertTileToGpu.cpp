@@ -206,11 +206,30 @@ struct MaskPattern : OpConversionPattern<TileMaskOp> {
   LogicalResult matchAndRewrite(TileMaskOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     Value lane = b.lane();
-    Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, lane, in.getValid());
+    Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, lane, in.getValid());
+    if (in.getFrom())
+      isThere =
+          arith::AndIOp::create(b, isThere, arith::CmpIOp::create(b, arith::CmpIPredicate::sge, lane, in.getFrom()));
     for (int64_t h = 0; h < shapeOf(op.getTile())[0]; ++h) {
       Value at[] = {b.index(h), lane};
       Value logit = b.load(in.getTile(), at);
       b.store(arith::SelectOp::create(b, isThere, logit, b.f32(kMaskedLogit)), in.getTile(), at);
+    }
+    rewriter.replaceOp(op, in.getTile());
+    return success();
+  }
+};
+
+struct SoftcapPattern : OpConversionPattern<TileSoftcapOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileSoftcapOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    Value lane = b.lane();
+    for (int64_t h = 0; h < shapeOf(op.getTile())[0]; ++h) {
+      Value at[] = {b.index(h), lane}, logit = b.load(in.getTile(), at);
+      if (in.getAmounts())
+        logit = b.add(logit, b.load(in.getAmounts(), {b.index(h), b.index(0)}));
+      b.store(b.bound(logit, op.getCap().convertToFloat()), in.getTile(), at);
     }
     rewriter.replaceOp(op, in.getTile());
     return success();
@@ -267,6 +286,31 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
   }
 };
 
+/// Takes a logit (natural) of a head into the state; the weight of its value. The lanes' sums are added up in the end:
+/// each gets its share.
+Value joinLogit(GpuBuilder &b, Value state, Value head, const StateColumns &columns, Value logit, int64_t exponent) {
+  Value part = b.mul(logit, b.f32(float(std::numbers::log2e)));
+  Value power = arith::SubFOp::create(b, part, raiseMax(b, state, head, columns, part));
+  if (exponent)
+    power = b.add(power, b.f32(float(exponent)));
+  Value weight = math::Exp2Op::create(b, power), sumAt[] = {head, b.index(columns.sum)};
+  b.store(b.fma(weight, b.f32(1.0f / kWarp), b.load(state, sumAt)), state, sumAt);
+  return weight;
+}
+
+struct JoinSinksPattern : OpConversionPattern<TileJoinSinksOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileJoinSinksOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    GpuBuilder b(op.getLoc(), rewriter);
+    StateType type = op.getState().getType();
+    for (int64_t h = 0; h < type.getHeads(); ++h)
+      joinLogit(b, in.getState(), b.index(h), StateColumns(type), b.load(in.getSinks(), b.addIndex(in.getOffset(), h)),
+                int64_t(op.getExponent()));
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
 struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileMergeStepOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
@@ -276,18 +320,13 @@ struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
     for (int64_t h = 0; h < type.getHeads(); ++h) {
       Value head = b.index(h);
       Value lse = b.load(in.getLses(), b.addIndex(in.getLseOffset(), h));
-      Value part = b.mul(lse, b.f32(float(std::numbers::log2e)));
-      Value max = raiseMax(b, in.getState(), head, columns, part);
-      Value weight = math::Exp2Op::create(b, arith::SubFOp::create(b, part, max));
+      Value weight = joinLogit(b, in.getState(), head, columns, lse, 0);
       Value base = b.add(b.addIndex(in.getOutOffset(), h * type.getHeadDim()), b.lane());
       for (int64_t i = 0; i < columns.channels; ++i) {
         Value at[] = {head, b.index(i)};
         Value out = b.load(in.getOuts(), b.addIndex(base, i * kWarp));
         b.store(b.fma(out, weight, b.load(in.getState(), at)), in.getState(), at);
       }
-      // The lanes' sums are added up in the end: each gets its share.
-      Value sumAt[] = {head, b.index(columns.sum)};
-      b.store(b.fma(weight, b.f32(1.0f / kWarp), b.load(in.getState(), sumAt)), in.getState(), sumAt);
     }
     rewriter.eraseOp(op);
     return success();
@@ -395,8 +434,8 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, InitStatePattern, SoftmaxStepPattern,
-                 MergeStepPattern, StoreResultPattern>(converter, &getContext());
+                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
+                 SoftmaxStepPattern, JoinSinksPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

@@ -2,10 +2,13 @@
 // Building blocks of the GPU lowerings.
 #include "codegen/cuda/GpuBuilder.h"
 
+#include "mlir/Dialect/EmitC/IR/EmitC.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "passes/Passes.h"
 
 #include <cmath>
+#include <numbers>
 
 using namespace mlir;
 using namespace kvcc::cuda;
@@ -20,6 +23,13 @@ Value GpuBuilder::mul(Value x, Value y) {
   if (isa<FloatType>(x.getType()))
     return arith::MulFOp::create(*this, x, y);
   return arith::MulIOp::create(*this, x, y);
+}
+
+Value GpuBuilder::bound(Value x, float cap) {
+  // tanh(y) = 1 - 2 / (1 + exp(2 y)); the ends come from infinity and zero.
+  Value e = math::Exp2Op::create(*this, mul(x, f32(2 * float(std::numbers::log2e) / cap)));
+  auto inverse = emitc::CallOpaqueOp::create(*this, getF32Type(), "kv_rcp", ValueRange{add(e, f32(1))});
+  return fma(inverse.getResult(0), f32(-2 * cap), f32(cap));
 }
 
 Value GpuBuilder::reduce(Value value, function_ref<Value(Value, Value)> combine) {

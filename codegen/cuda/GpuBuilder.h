@@ -30,6 +30,8 @@ public:
   mlir::Value mul(mlir::Value x, mlir::Value y);
   mlir::Value fma(mlir::Value x, mlir::Value y, mlir::Value z) { return add(mul(x, y), z); }
   mlir::Value max(mlir::Value x, mlir::Value y) { return mlir::arith::MaxNumFOp::create(*this, x, y); }
+  /// cap * tanh(x / cap).
+  mlir::Value bound(mlir::Value x, float cap);
   mlir::Value mulIndex(mlir::Value x, int64_t y) { return mul(x, index(y)); }
   mlir::Value addIndex(mlir::Value x, int64_t y) { return add(x, index(y)); }
 

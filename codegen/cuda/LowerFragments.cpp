@@ -82,8 +82,9 @@ public:
           TypeSwitch<Operation *, LogicalResult>(op)
               .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileAdvanceOp,
                     TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp,
-                    TileScoreOp, TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp, TileScaleStateOp,
-                    TileShiftStateOp, TileRestoreOp, TileStoreResultOp>([&](auto op) { return lower(op); })
+                    TileScoreOp, TileSoftcapOp, TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp,
+                    TileScaleStateOp, TileShiftStateOp, TileRestoreOp, TileJoinSinksOp, TileStoreResultOp>(
+                  [&](auto op) { return lower(op); })
               .Default(
                   [](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
       if (failed(result))
@@ -774,12 +775,40 @@ private:
 
   //===-- Softmax -----------------------------------------------------------------------===//
 
+  LogicalResult lower(TileSoftcapOp op) {
+    SmallVector<Value> tile = getLogits(op.getTile()), amounts;
+    if (op.getAmounts()) {
+      // Known before the loop, where the tile of amounts was made.
+      auto shape = shapeOf(op.getAmounts());
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointAfterValue(op.getAmounts());
+      for (int64_t i = 0; i < 2 * tilesOf(shape[0]); ++i)
+        amounts.push_back(b.load(tiles.at(op.getAmounts()), {headOf(i / 2, i % 2, shape[0]), b.index(0)}));
+    }
+    for (size_t i = 0; i < tile.size(); ++i) {
+      if (op.getAmounts())
+        tile[i] = b.add(tile[i], amounts[2 * (i / 8) + i % 2]);
+      tile[i] = b.bound(tile[i], op.getCap().convertToFloat());
+    }
+    logits[op.getResult()] = {tile, {}};
+    return success();
+  }
+
   LogicalResult lower(TileMaskOp op) {
     SmallVector<Value> tile = getLogits(op.getTile());
-    Value valid = b.toI32(op.getValid()), first = b.toI32(b.mulIndex(b.gid, 2));
+    Value valid = b.toI32(op.getValid()), first = b.toI32(b.mulIndex(b.gid, 2)), from;
+    if (op.getFrom())
+      from = b.toI32(op.getFrom());
+    APInt constant;
+    bool endsEarly = !matchPattern(op.getValid(), m_ConstantInt(&constant)) || constant.slt(kBlockTokens);
     for (int64_t row = 0; row < 4; ++row) {
-      Value token = b.add(first, b.i32(int32_t(row / 2 * 16 + row % 2)));
-      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, token, valid);
+      Value token = b.add(first, b.i32(int32_t(row / 2 * 16 + row % 2))), isThere;
+      if (endsEarly)
+        isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, token, valid);
+      if (from) {
+        Value isReached = arith::CmpIOp::create(b, arith::CmpIPredicate::sge, token, from);
+        isThere = isThere ? arith::AndIOp::create(b, isThere, isReached).getResult() : isReached;
+      }
       for (size_t i = size_t(2 * row); i < tile.size(); i += 8)
         for (size_t j = 0; j < 2; ++j)
           tile[i + j] = arith::SelectOp::create(b, isThere, tile[i + j], b.f32(kMaskedLogit));
@@ -899,7 +928,13 @@ private:
     }
     for (int32_t mask : {4, 8, 16})
       largest = b.max(largest, b.shuffleXor(largest, mask));
-    Value old = load(state.maxima, 2 * tile + j), max = b.max(old, largest);
+    Value factor = raiseMaximum(state, tile, j, largest);
+    // Arrays of offsets are made later, by what adds to them: they are rescaled by scaleOffsets.
+    raises.push_back({&state, tile, j, factor});
+  }
+  /// Returns what the outputs were multiplied by.
+  Value raiseMaximum(State &state, int64_t tile, int64_t j, Value candidate) {
+    Value old = load(state.maxima, 2 * tile + j), max = b.max(old, candidate);
     Value factor = b.exp2(arith::SubFOp::create(b, old, max));
     store(max, state.maxima, 2 * tile + j);
     auto scale = [&](Value array, int64_t at) { store(b.mul(load(array, at), factor), array, at); };
@@ -907,8 +942,7 @@ private:
     for (int64_t t = 0; t < state.rows; ++t)
       for (int64_t hi = 0; hi < 2; ++hi)
         scale(state.outputs, (tile * state.rows + t) * 4 + 2 * hi + j);
-    // Arrays of offsets are made later, by what adds to them: they are rescaled by scaleOffsets.
-    raises.push_back({&state, tile, j, factor});
+    return factor;
   }
 
   LogicalResult lower(TileScaleStateOp op) {
@@ -1022,6 +1056,21 @@ private:
         out = b.mul(out, b.load(factors, channel));
       store(out, state.outputs, i);
     });
+    return success();
+  }
+
+  LogicalResult lower(TileJoinSinksOp op) {
+    State &state = *states.at(op.getState());
+    for (int64_t tile = 0; tile < state.tiles; ++tile)
+      for (int64_t j = 0; j < 2; ++j) {
+        Value logit = b.load(op.getSinks(), b.add(op.getOffset(), headOf(tile, j, state.heads)));
+        Value part = b.mul(logit, b.f32(float(std::numbers::log2e)));
+        raiseMaximum(state, tile, j, part);
+        int64_t at = 2 * tile + j;
+        Value power = arith::SubFOp::create(b, part, load(state.maxima, at));
+        Value weight = b.exp2(b.add(power, b.f32(float(int64_t(op.getExponent())))));
+        store(b.add(load(state.sums, at), weight), state.sums, at);
+      }
     return success();
   }
 

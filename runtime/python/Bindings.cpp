@@ -277,12 +277,21 @@ public:
     result["slot_bytes"] = layer.slot_bytes;
     result["kernel_error_bound"] = layer.kernel_error_bound;
     result["max_rollback"] = layer.max_rollback;
+    result["softcap"] = layer.softcap;
+    result["window_tokens"] = layer.window_tokens;
+    result["chunked"] = bool(layer.chunked);
+    result["sink_logits"] = bool(layer.sink_logits);
     return result;
   }
 
   int64_t pagesFor(int32_t layer, int64_t tokens) const {
     int64_t pages = 0;
     check(kvcc_pages_for(get(), layer, tokens, &pages));
+    return pages;
+  }
+  int64_t expiredPages(int32_t layer, int64_t tokens) const {
+    int64_t pages = 0;
+    check(kvcc_expired_pages(get(), layer, tokens, &pages));
     return pages;
   }
   int64_t quantizedTokens(int32_t layer, int64_t tokens) const {
@@ -373,7 +382,7 @@ public:
 
   void attend(const Memory &memory, nb::object tableArray, nb::object slotsArray, nb::object lensArray,
               nb::object queryArray, nb::object outArray, nb::object lseArray, nb::object workspaceArray,
-              int64_t maxTokens, uintptr_t stream) const {
+              int64_t maxTokens, nb::object sinksArray, uintptr_t stream) const {
     auto table = take<Input>(tableArray, "table"), slots = take<Input>(slotsArray, "slots");
     auto lens = take<Input>(lensArray, "seq_lens"), query = take<Input>(queryArray, "query");
     auto out = take<Output>(outArray, "out"), lse = take<Output>(lseArray, "lse");
@@ -392,6 +401,13 @@ public:
     checkContiguous(lse, "lse", place, float32Type, "batch, queries, q_heads", {batch, queries, info.q_heads});
     if (workspace)
       checkContiguous(*workspace, "workspace", place, uint8Type, "bytes", {any});
+    std::optional<Input> sinks;
+    if (info.sink_logits) {
+      sinks = take<Input>(sinksArray, "sinks");
+      checkContiguous(*sinks, "sinks", place, float32Type, "q_heads", {info.q_heads});
+    } else if (!sinksArray.is_none()) {
+      expected("sinks of None for a layer without sink logits", "an array");
+    }
     if (place.device == nb::device::cpu::value)
       for (int64_t b = 0; b < batch; ++b) {
         int32_t length = dataOf<const int32_t>(lens)[b];
@@ -416,6 +432,8 @@ public:
       args.workspace_bytes = workspace->shape(0);
     }
     args.queries = queries;
+    if (sinks)
+      args.sinks = dataOf<const float>(*sinks);
     run([&, program = get()] { return kvcc_attend(program, memory.layer, &args, reinterpret_cast<void *>(stream)); });
   }
 
@@ -577,6 +595,7 @@ NB_MODULE(_native, m) {
       .def("info", &Program::info)
       .def("layer", &Program::layer, nb::arg("layer"))
       .def("pages_for", &Program::pagesFor, nb::arg("layer"), nb::arg("tokens"))
+      .def("expired_pages", &Program::expiredPages, nb::arg("layer"), nb::arg("tokens"))
       .def("quantized_tokens", &Program::quantizedTokens, nb::arg("layer"), nb::arg("tokens"))
       .def("workspace_bytes", &Program::workspaceBytes, nb::arg("layer"), nb::arg("batch"), nb::arg("max_tokens"))
       .def("rollback", &Program::rollback, nb::arg("layer"), nb::arg("tokens"), nb::arg("count"))
@@ -587,7 +606,7 @@ NB_MODULE(_native, m) {
            nb::arg("new_lens"), nb::arg("keys"), nb::arg("values"), nb::arg("max_new").none(), nb::arg("stream"))
       .def("attend", &Program::attend, nb::arg("memory"), nb::arg("table"), nb::arg("slots"), nb::arg("seq_lens"),
            nb::arg("query"), nb::arg("out"), nb::arg("lse"), nb::arg("workspace").none(), nb::arg("max_tokens"),
-           nb::arg("stream"))
+           nb::arg("sinks").none(), nb::arg("stream"))
       .def("fork", &Program::fork, nb::arg("memory"), nb::arg("table"), nb::arg("slot"), nb::arg("fork_table"),
            nb::arg("fork_slot"), nb::arg("tokens"), nb::arg("stream"))
       .def("snapshot", &Program::snapshot, nb::arg("memory"), nb::arg("table"), nb::arg("slot"), nb::arg("tokens"),

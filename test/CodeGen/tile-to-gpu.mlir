@@ -340,7 +340,7 @@ func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %means_at: index, %f
 // CHECK-SAME:    %{{[^:]*}}: memref<?xf32>, %[[VALID:[^:]*]]: index)
 // CHECK-DAG:     %[[MASKED:.*]] = arith.constant -1.000000e+30 : f32
 // CHECK:         %[[LANE:.*]] = gpu.thread_id x
-// CHECK:         %[[IS_THERE:.*]] = arith.cmpi ult, %[[LANE]], %[[VALID]]
+// CHECK:         %[[IS_THERE:.*]] = arith.cmpi slt, %[[LANE]], %[[VALID]]
 // CHECK:         %[[LOGIT:.*]] = memref.load %{{.*}}[%{{.*}}, %[[LANE]]]
 // CHECK:         %[[RESULT:.*]] = arith.select %[[IS_THERE]], %[[LOGIT]], %[[MASKED]]
 // CHECK:         memref.store %[[RESULT]]

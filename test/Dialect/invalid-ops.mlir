@@ -169,6 +169,66 @@ func.func @attend_c7(%q: tensor<?x6x64xf16>, %cache: !cache) {
 
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
+func.func @attend_c8_zero(%q: tensor<?x4x64xf16>, %cache: !cache) {
+  // expected-error @below {{expected a positive finite softcap, but got 0}}
+  kv.attend %q, %cache {scale = 0.125, softcap = 0.0} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @attend_c8_infinite(%q: tensor<?x4x64xf16>, %cache: !cache) {
+  // expected-error @below {{expected a positive finite softcap, but got}}
+  kv.attend %q, %cache {scale = 0.125, softcap = 0x7FF0000000000000 : f64} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @attend_c9_missing(%q: tensor<?x4x64xf16>, %cache: !cache) {
+  // expected-error @below {{expected positive window_tokens exactly with reach sliding or chunked, but got 0}}
+  kv.attend %q, %cache {scale = 0.125, reach = #kv.reach<sliding>} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @attend_c9_alone(%q: tensor<?x4x64xf16>, %cache: !cache) {
+  // expected-error @below {{expected positive window_tokens exactly with reach sliding or chunked, but got 32}}
+  kv.attend %q, %cache {scale = 0.125, window_tokens = 32} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @attend_c9_negative(%q: tensor<?x4x64xf16>, %cache: !cache) {
+  // expected-error @below {{expected positive window_tokens exactly with reach sliding or chunked, but got -1}}
+  kv.attend %q, %cache {scale = 0.125, reach = #kv.reach<chunked>, window_tokens = -1} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+func.func @attend_c10(%q: tensor<?x4x64xf16>, %cache: !cache, %sinks: tensor<2xf32>) {
+  // expected-error @below {{expected sinks [4], but got 'tensor<2xf32>'}}
+  kv.attend %q, %cache sinks %sinks {scale = 0.125} : tensor<?x4x64xf16>, !cache sinks tensor<2xf32> -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return
+}
+
+// -----
+
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
 func.func @attend_without_scale(%q: tensor<?x4x64xf16>, %cache: !cache) {
   // expected-error @below {{'kv.attend' op requires attribute 'scale'}}
   kv.attend %q, %cache : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf32>, tensor<?x4xf32>

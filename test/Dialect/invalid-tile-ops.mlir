@@ -650,6 +650,32 @@ func.func @mask_c1(%tile: vector<2x32xf32>, %valid: index) {
 
 // -----
 
+//===-- kv.tile.softcap --------------------------------------------------------------------===//
+
+func.func @softcap_c1(%tile: vector<2x32xf32>) {
+  // expected-error @below {{expected a result of type 'vector<2x32xf32>', but got 'vector<4x32xf32>'}}
+  kv.tile.softcap %tile cap 30.0 : vector<2x32xf32> -> vector<4x32xf32>
+  return
+}
+
+// -----
+
+func.func @softcap_c2(%tile: vector<2x32xf32>) {
+  // expected-error @below {{expected a positive finite cap, but got 0}}
+  kv.tile.softcap %tile cap 0.0 : vector<2x32xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+func.func @softcap_c3(%tile: vector<2x32xf32>, %amounts: vector<4x1xf32>) {
+  // expected-error @below {{expected amounts of 2x1, but got 'vector<4x1xf32>'}}
+  kv.tile.softcap %tile plus %amounts cap 30.0 : vector<2x32xf32> plus vector<4x1xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
 //===-- kv.tile.softmax_step ---------------------------------------------------------------===//
 
 func.func @softmax_step_c1_heads(%state: !kv.state<2x64>, %logits: vector<4x32xf32>) {

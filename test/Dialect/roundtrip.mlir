@@ -193,6 +193,17 @@ func.func @attend_decided(%q: tensor<2x32x128xf32>, %cache: !cache)
   return %out, %lse : tensor<2x32x128xf32>, tensor<2x32xf32>
 }
 
+// CHECK-LABEL: func.func @attend_bounded(
+// CHECK:         kv.attend %{{.*}}, %{{.*}} sinks %[[S:.*]] {reach = #kv.reach<sliding>, scale = 1.250000e-01 : f64, softcap = 5.000000e+01 : f64,
+// CHECK-SAME:      window_tokens = 4096 : i64} : tensor<2x32x128xf32>, <{{.*}}> sinks tensor<32xf32> -> tensor<2x32x128xf32>
+func.func @attend_bounded(%q: tensor<2x32x128xf32>, %cache: !cache, %sinks: tensor<32xf32>)
+    -> (tensor<2x32x128xf32>, tensor<2x32xf32>) {
+  %out, %lse = kv.attend %q, %cache sinks %sinks {
+      scale = 0.125, softcap = 50.0, reach = #kv.reach<sliding>, window_tokens = 4096}
+    : tensor<2x32x128xf32>, !cache sinks tensor<32xf32> -> tensor<2x32x128xf32>, tensor<2x32xf32>
+  return %out, %lse : tensor<2x32x128xf32>, tensor<2x32xf32>
+}
+
 // CHECK-LABEL: func.func @append(
 // CHECK-SAME:    %[[K:.*]]: tensor<?x8x?x128xf16>, %[[V:.*]]: tensor<?x8x?x128xf16>, %[[C:.*]]: !kv.cache
 // CHECK:         kv.append %[[K]], %[[V]] into %[[C]] : tensor<?x8x?x128xf16>, tensor<?x8x?x128xf16> into <kv_heads = 8
@@ -314,17 +325,24 @@ func.func @zeros(%state: !kv.state<2x64>, %q: vector<2x64xi16>, %qs: vector<2x2x
 }
 
 // CHECK-LABEL: func.func @transforms_undone(
-// CHECK-SAME:    %[[STATE:.*]]: !kv.state<2x64>, %[[Q:.*]]: vector<2x64xf32>, %[[B:.*]]: memref<?xi8>, %[[AT:.*]]: index)
+// CHECK-SAME:    %[[STATE:.*]]: !kv.state<2x64>, %[[Q:.*]]: vector<2x64xf32>, %[[B:.*]]: memref<?xi8>, %[[AT:.*]]: index,
 // CHECK:         %[[MISSING:.*]] = kv.tile.dot_channels %[[Q]], %[[B]][%[[AT]]] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
 // CHECK:         kv.tile.rotate %[[Q]] size 64 : vector<2x64xf32> -> vector<2x64xf32>
+// CHECK:         %[[L:.*]] = kv.tile.softcap %{{.*}} plus %[[MISSING]] cap 3.000000e+01 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.mask %[[L]], %[[AT]] from %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.join_sinks %[[STATE]], %[[F:.*]][%[[AT]]] exponent 10 : <2x64>, memref<?xf32>
 // CHECK:         kv.tile.shift_state %[[STATE]], %[[MISSING]] : <2x64>, vector<2x1xf32>
 // CHECK:         kv.tile.restore %[[STATE]] size 16 : <2x64>{{$}}
 // CHECK:         kv.tile.restore %[[STATE]] means %[[B]][%[[AT]]] : <2x64> means memref<?xi8>{{$}}
 // CHECK:         kv.tile.restore %[[STATE]] factors %[[B]][%[[AT]]] : <2x64> factors memref<?xi8>{{$}}
 // CHECK:         kv.tile.restore %[[STATE]] size 64 means %[[B]][%[[AT]]] factors %[[B]][%[[AT]]] : <2x64> means memref<?xi8> factors memref<?xi8>{{$}}
-func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %bytes: memref<?xi8>, %at: index) {
+func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %bytes: memref<?xi8>, %at: index,
+                             %tile: vector<2x32xf32>, %floats: memref<?xf32>) {
   %0 = kv.tile.dot_channels %q, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
   %1 = kv.tile.rotate %q size 64 : vector<2x64xf32> -> vector<2x64xf32>
+  %2 = kv.tile.softcap %tile plus %0 cap 30.0 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
+  %3 = kv.tile.mask %2, %at from %at : vector<2x32xf32> -> vector<2x32xf32>
+  kv.tile.join_sinks %state, %floats[%at] exponent 10 : !kv.state<2x64>, memref<?xf32>
   kv.tile.shift_state %state, %0 : !kv.state<2x64>, vector<2x1xf32>
   kv.tile.restore %state size 16 : !kv.state<2x64>
   kv.tile.restore %state means %bytes[%at] : !kv.state<2x64> means memref<?xi8>

@@ -17,7 +17,7 @@
 // CHECK-LABEL: func.func @codes(
 // CHECK-SAME:    %[[Q:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
 // CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>,
-// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
+// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %{{[^:]*}}: memref<?xf32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
 // CHECK-SAME:    %[[TILE:[^:]*]]: index, %[[SPLIT:[^:]*]]: index, %[[SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
@@ -514,6 +514,45 @@ func.func @no_window(%q: tensor<?x?x4x64xf16>, %cache: !no_window) -> (tensor<?x
 }
 
 // One row of the result per work item, over all parts.
+// A query that does not reach all tokens skips the blocks before its first one and masks what is before it in that block.
+// Bounded logits have what centred keys lack already when they are bounded. Sink logits join in the first split.
+!slides = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                    key = <i4, map = sym, group = 1x64, scale = f16, transforms = [#kv.center]>,
+                    value = <i4, map = sym, group = 32x1, scale = f16>,
+                    window = <sink = 32, recent = 32, flush = 32>>
+// CHECK-LABEL: func.func @slides(
+// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// CHECK-DAG:     %[[C32:.*]] = arith.constant 32 : index
+// CHECK-DAG:     %[[C100:.*]] = arith.constant 100 : index
+// CHECK:         %[[BEFORE:.*]] = arith.subi %[[TOKENS:.*]], %[[C100]]
+// CHECK:         %[[FIRST:.*]] = arith.maxsi %[[BEFORE]], %[[C0]]
+// CHECK:         %[[AFTER_SINK:.*]] = arith.subi %[[FIRST]], %[[C32]]
+// CHECK:         %[[FIRST_PAGED:.*]] = arith.maxsi %[[AFTER_SINK]], %[[C0]]
+// CHECK:         %[[BLOCK:.*]] = arith.divui %[[FIRST_PAGED]], %[[C32]]
+// CHECK:         arith.minsi %[[BLOCK]],
+// CHECK:         %[[MISSING:.*]] = kv.tile.dot_channels
+// CHECK:         scf.for
+// CHECK:           %[[LOGITS:.*]] = kv.tile.score
+// CHECK:           %[[BOUNDED:.*]] = kv.tile.softcap %[[LOGITS]] plus %[[MISSING]] cap 2.885
+// CHECK:           kv.tile.mask %[[BOUNDED]], %[[C32]] from
+// CHECK-NOT:     kv.tile.shift_state
+// CHECK:         scf.for
+// CHECK:           %[[BOUNDED:.*]] = kv.tile.softcap %{{[^ ]*}} cap 2.885
+// CHECK:           kv.tile.mask %[[BOUNDED]], %{{.*}} from
+// CHECK:         scf.if
+// CHECK-NEXT:      kv.tile.join_sinks
+// CHECK-NEXT:    }
+// CHECK:         kv.tile.store_result
+func.func @slides(%q: tensor<?x4x64xf16>, %cache: !slides, %sinks: tensor<4xf32>) -> (tensor<?x4x64xf32>, tensor<?x4xf32>) {
+  %out, %lse = kv.attend %q, %cache sinks %sinks {
+      scale = 0.125, softcap = 20.0, reach = #kv.reach<sliding>, window_tokens = 100,
+      key_scales = #kv.placement<result>, value_scales = #kv.placement<accumulator>,
+      schedule = #kv.schedule<heads = 2, page = 128, compute = f32, key = <16x32, lanes = 64>,
+                              value = <16x32, lanes = 64>, floats = <16x1>>}
+    : tensor<?x4x64xf16>, !slides sinks tensor<4xf32> -> tensor<?x4x64xf32>, tensor<?x4xf32>
+  return %out, %lse : tensor<?x4x64xf32>, tensor<?x4xf32>
+}
+
 // CHECK-LABEL: func.func @merge(
 // CHECK-SAME:    %[[OUTS:[^:]*]]: memref<?xf32>, %[[LSES:[^:]*]]: memref<?xf32>, %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>,
 // CHECK-SAME:    %[[ROWS:[^:]*]]: index, %[[PARTS:[^:]*]]: index, %[[ROW:[^:]*]]: index) attributes {kv.item_args = 1 : i64}

@@ -211,6 +211,27 @@ def check_operators_of_an_engine(ranks):
     close(got, alone.attend(queries))
 
 
+def check_sink_logits_count_once(ranks):
+    """gpt-oss: every second layer has a window, all have sinks. One sequence is empty."""
+    model = str(TESTS / "models/gpt-oss-20b.json")
+    program = distributed.compile(model, "fp16", dtype="f16", context=ranks.context, group=ranks.group)
+    refuses(kvcc.Unsupported, "layer 0: a window of 128 tokens is not split over ranks", lambda: ranks.cache(program, 1))
+    info = program.layer(1)
+    torch.manual_seed(3)
+    keys, values = torch.randn(2, 3, info.kv_heads, 90, info.head_dim).half()
+    query, sinks = torch.randn(3, 3, info.q_heads, info.head_dim).half(), 3 + torch.randn(info.q_heads)
+    cache = distributed.ContextParallelCache(program, 1, 3, group=ranks.group)
+    alone = kvcc.LayerCache(program, 1, 3, memory=kvcc.torch.TensorMemory())
+    results = []
+    for each in (cache, alone):
+        each.append(keys, values, new_lens=[90, 0, 40])
+        results.append(each.attend(query[:, :1].contiguous(), sinks))
+        each.append(keys[:, :, :3], values[:, :, :3])
+        results.append(each.attend(query, sinks))
+    close(results[0], results[2])
+    close(results[1], results[3])
+
+
 def check_one_compilation(ranks):
     folder = ranks.folder / f"of-{ranks.world}"  # empty as yet
     options = {"dtype": "bf16", "context": kvcc.Context(threads=1, cache_dir=folder), "group": ranks.group}
@@ -278,23 +299,29 @@ def check_generate(ranks):
         return
     import transformers
     from kvcc.transformers import KvccCache
-    config = transformers.LlamaConfig(vocab_size=300, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
-                                      num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
-                                      initializer_range=0.2, pad_token_id=0, bos_token_id=None, eos_token_id=None)
+    sizes = {"vocab_size": 300, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
+             "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+    windows = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 64,
+               "layer_types": ["full_attention", "sliding_attention"]}
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(config).eval()
     ids = torch.randint(1, 300, (2, 70))
     mask = torch.ones_like(ids)
     mask[0, :37] = 0
     options = {"input_ids": ids * mask, "attention_mask": mask, "max_new_tokens": 12, "do_sample": False}
-    wanted = model.generate(**options)
-    model.set_attn_implementation("kvcc")
-    for beams in (1, 2):
+    for name, more, beams in (("llama", {}, 1), ("llama", {}, 2), ("gemma3_text", windows, 1)):
+        config = transformers.AutoConfig.for_model(name, **sizes, **more)
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+        model.set_attn_implementation("kvcc")
         cache = KvccCache(model, F32, group=ranks.group, context=ranks.context)
-        wanted = model.generate(**options, num_beams=beams, past_key_values=KvccCache(model, F32, context=ranks.context))
+        alone = KvccCache(model, F32, context=ranks.context)
+        wanted = model.generate(**options, num_beams=beams, past_key_values=alone)
         assert torch.equal(model.generate(**options, num_beams=beams, past_key_values=cache), wanted)
-        local = cache.layers[0].cache.local
-        assert sum(gather(ranks, torch.tensor(local.lengths))).tolist() == cache.layers[0].cache.lengths
+        first, second = (layer.cache for layer in cache.layers)
+        assert sum(gather(ranks, torch.tensor(first.local.lengths))).tolist() == first.lengths
+        # A layer with a window is whole on every rank.
+        assert isinstance(second, kvcc.LayerCache) == bool(more) and second.lengths == first.lengths
     refuses(kvcc.InvalidArgument, "tokens_per_rank with a group", lambda: KvccCache(model, F32, tokens_per_rank=32))
 
 

@@ -81,11 +81,37 @@ def test_models_by_path_folder_mapping_and_configuration(model_path, tmp_path):
 
 
 def test_layers_left_to_the_framework(models):
-    program = kvcc.compile(models / "gemma-3-1b-it.json", "fp16")
-    assert not program.layers[0].served and program.layers[5].served
-    assert program.layers[0].unserved_reason == "sliding window 512 is not served"
-    with pytest.raises(kvcc.Unsupported, match="layer 0: sliding window 512 is not served"):
-        program.layer(0)
+    program = kvcc.compile(models / "gemma-4-26b-a4b.json", "fp16")
+    assert program.layers[0].served and not program.layers[5].served
+    assert (program.layers[0].window_tokens, program.layers[0].chunked, program.layers[0].softcap) == (1024, False, 0)
+    assert program.expired_pages(0, 5000) > 0 == program.expired_pages(0, 1024)
+    assert "K used as V" in program.layers[5].unserved_reason
+    with pytest.raises(kvcc.Unsupported, match="layer 5: K used as V"):
+        program.layer(5)
+
+
+def test_sink_logits(models):
+    program = kvcc.compile(models / "gpt-oss-20b.json", "fp16", dtype="f16")
+    assert program.layers[0].sink_logits
+    keys = np.zeros((1, 8, 3, 64), np.float16)
+    cache = kvcc.LayerCache(program, 0, batch=1)
+    cache.append(keys, keys + 1)
+    query = np.ones((1, 1, 64, 64), np.float16)
+    # Three logits of 0 beside the sink.
+    sinks = np.arange(64, dtype=np.float32) / 32
+    out, lse = cache.attend(query, sinks)
+    np.testing.assert_allclose(lse[0, 0], np.log(3 + np.exp(sinks)), rtol=1e-5)
+    np.testing.assert_allclose(out[0, 0, :, 0], 3 / (3 + np.exp(sinks)), rtol=1e-5)
+    for wrong, words in ((None, "sinks"), (sinks[:3], "sinks"), (sinks.astype(np.float64), "sinks")):
+        with pytest.raises(kvcc.InvalidArgument, match=words):
+            cache.attend(query, wrong)
+
+
+def test_sinks_of_a_layer_without(model_path):
+    cache = kvcc.LayerCache(kvcc.compile(model_path, "fp16", dtype="f16"), 0, batch=1)
+    cache.append(np.zeros((1, 3, 2, 64), np.float16), np.zeros((1, 3, 2, 64), np.float16))
+    with pytest.raises(kvcc.InvalidArgument, match="expected sinks of None for a layer without sink logits"):
+        cache.attend(np.zeros((1, 1, 9, 64), np.float16), np.zeros(9, np.float32))
 
 
 @pytest.mark.parametrize("scheme, dtype, bound", [(F32, np.float32, 2e-6), ("fp16", np.float16, 2e-5)])
@@ -299,7 +325,7 @@ def test_errors_are_one_family():
     (({"model_type": "llama"},), kvcc.InvalidArgument, "^llama: expected num_hidden_layers"),
     ((7,), kvcc.InvalidArgument, "expected model to be a path, a mapping or .*, but got a int"),
     (("{models}/deepseek-v3.json", "fp16"), kvcc.Unsupported, "MLA caches one latent per token"),
-    (("{models}/gemma-2-9b.json", "fp16"), kvcc.Unsupported, "logit softcap 50"),
+    (("{models}/mimo-v2-flash.json", "fp16"), kvcc.Unsupported, "v_head_dim 128"),
 ])
 def test_compile_refuses(model_path, models, arguments, error, words):
     filled = [a.format(model=model_path, models=models) if isinstance(a, str) else a for a in arguments]

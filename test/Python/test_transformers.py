@@ -19,20 +19,31 @@ SIZES = {"vocab_size": 300, "hidden_size": 128, "intermediate_size": 256, "num_h
          "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
          "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+GEMMA4 = {"head_dim": 32, "global_head_dim": 512, "sliding_window": 64, "layer_types": LAYERS, "attention_k_eq_v": False,
+          "num_kv_shared_layers": 0, "enable_moe_block": False, "hidden_size_per_layer_input": 0}
 FAMILIES = {
     "llama": {},
     "qwen2": {},
     "qwen3": {"head_dim": 32},
-    "mistral": {"sliding_window": None},
+    "mistral": {"sliding_window": 50},
     "gemma": {"head_dim": 32},
+    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 40, "attn_logit_softcapping": 3.0,
+               "layer_types": LAYERS},
     "gemma3_text": {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 64, "layer_types": LAYERS},
+    "gpt_oss": {"head_dim": 32, "sliding_window": 33, "num_local_experts": 2, "num_experts_per_tok": 1,
+                "layer_types": LAYERS},
 }
+EXACT = {"gemma2": "eager", "gpt_oss": "eager"}  # SDPA has no softcaps and no sinks
 
 
 def make(family="llama", dtype=torch.float32, **changes):
     config = transformers.AutoConfig.for_model(family, **{**SIZES, **FAMILIES.get(family, {}), **changes})
     torch.manual_seed(0)
-    return transformers.AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).to(dtype).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("sinks"):
+            torch.nn.init.normal_(parameter)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,7 @@ def prompts(batch=3, tokens=70, padding=(0, 37, 5)):
 
 
 def generate(model, inputs, cache=None, tokens=30, **options):
-    model.set_attn_implementation("sdpa" if cache is None else "kvcc")
+    model.set_attn_implementation(EXACT.get(model.config.model_type, "sdpa") if cache is None else "kvcc")
     if cache is not None:
         options["past_key_values"] = cache
     return model.generate(**inputs, max_new_tokens=tokens, do_sample=False, **options)
@@ -60,16 +71,13 @@ def generate(model, inputs, cache=None, tokens=30, **options):
 @pytest.mark.parametrize("scheme", [F32, "fp16"])
 def test_greedy_output_is_that_of_the_exact_cache(family, scheme):
     model, inputs = make(family), prompts()
-    options = {"unserved": "exact"} if family == "gemma3_text" else {}
-    cache = KvccCache(model, scheme, **options)
+    cache = KvccCache(model, scheme)
     wanted = generate(model, inputs)
     assert torch.equal(generate(model, inputs, cache), wanted)
     assert cache.get_seq_length() == wanted.shape[1] - 1
-    served = [layer for layer in cache.layers if isinstance(layer, KvccLayer)]
-    assert len(served) == (1 if options else 3)
     # Padding is not stored.
-    assert served[0].cache.lengths == [99, 62, 94]
-    assert all(layer.keys is None and layer.values is None for layer in served)
+    assert cache.layers[0].cache.lengths == [99, 62, 94]
+    assert all(layer.keys is None and layer.values is None for layer in cache.layers)
 
 
 @pytest.mark.parametrize("dtype, scheme", [(torch.float16, "fp16"), (torch.bfloat16, "bf16")])
@@ -190,9 +198,7 @@ def test_crop_and_reset(llama):
 # -- What is refused.
 
 @pytest.mark.parametrize("family, changes, options, words", [
-    ("mistral", {"sliding_window": 128}, {}, "sliding window 128 is not served.*give max_tokens"),
-    ("gemma2", {"head_dim": 32}, {}, "logit softcap 50"),
-    ("gemma3_text", {}, {}, r"gemma3_text: layers 0, 2: sliding window 64 is not served \(unserved='exact'"),
+    ("gemma4_text", GEMMA4, {}, r"gemma4_text: layers 1, 2: head_dim 512.*is not served \(unserved='exact'"),
     ("llama", {"hidden_size": 96, "num_attention_heads": 4}, {}, "head_dim 24 .expected a multiple of 32"),
 ])
 def test_models_are_refused_before_the_first_token(family, changes, options, words):
@@ -207,11 +213,24 @@ def test_a_latent_cache_is_refused():
         KvccCache(config, "fp16")
 
 
-def test_a_window_that_holds_all_tokens_is_none():
-    model, inputs = make("mistral", sliding_window=128), prompts()
-    cache = KvccCache(model, F32, max_tokens=128)
+def test_layers_that_are_not_served_are_left_to_transformers():
+    model, inputs = make("gemma4_text", **GEMMA4), prompts()
+    cache = KvccCache(model, F32, unserved="exact")
+    assert [isinstance(layer, KvccLayer) for layer in cache.layers] == [True, False, False]
     assert torch.equal(generate(model, inputs, cache), generate(model, inputs))
-    assert cache.get_max_length() == 128
+
+
+def test_a_model_that_is_not_what_its_configuration_says():
+    model = make("mistral")
+    cache = KvccCache(model, F32)
+    model.config.sliding_window = 10
+    with pytest.raises(kvcc.Unsupported, match="expected a sliding window of 50 tokens, as the configuration says, but got 10"):
+        generate(model, prompts(), cache, tokens=2)
+    model = make("gemma2")
+    cache = KvccCache(model, F32)
+    model.model.layers[0].self_attn.attn_logit_softcapping = None
+    with pytest.raises(kvcc.Unsupported, match="expected a softcap of 3, as the configuration says, but got 0"):
+        generate(model, prompts(), cache, tokens=2)
 
 
 def test_more_than_max_tokens(llama):
@@ -268,13 +287,14 @@ def test_masks(llama):
     out = generate(llama, inputs, cache, tokens=2)
     with pytest.raises(kvcc.InvalidArgument, match=r"hides \[0, 37, 5\] tokens"):
         llama(out[:, -1:], past_key_values=cache)
+    info = cache.layers[0].info
     two_way = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     with pytest.raises(kvcc.Unsupported, match="causal"):
-        find_padding(two_way, 1, 8, 8)
+        find_padding(two_way, 1, 8, 8, info)
     with pytest.raises(kvcc.Unsupported, match=r"shape \[1, 1, 8, 9\]"):
-        find_padding(two_way, 1, 8, 9)
+        find_padding(two_way, 1, 8, 9, info)
     with pytest.raises(kvcc.InvalidArgument, match="only padding in sequence 0"):
-        find_padding(torch.zeros(1, 1, 8, 8, dtype=torch.bool), 1, 8, 8)
+        find_padding(torch.zeros(1, 1, 8, 8, dtype=torch.bool), 1, 8, 8, info)
 
 
 def test_training_is_refused():

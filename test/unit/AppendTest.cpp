@@ -88,7 +88,7 @@ public:
   /// The last `queries` tokens' queries see what they may of the cache as stored.
   void expectAttends(int64_t queries, double bound) {
     const Plan &plan = program.getPlan();
-    auto [qHeads, kvHeads, headDim, scale] = plan.shape;
+    int64_t qHeads = plan.shape.qHeads, kvHeads = plan.shape.kvHeads, headDim = plan.shape.headDim;
     std::vector<uint8_t> query(size_t(queries * qHeads * headDim * elementBytes));
     for (int64_t i = 0; i < queries * qHeads * headDim; ++i)
       put(query, i);
@@ -110,8 +110,8 @@ public:
         }
         std::vector<double> exact(size_t(headDim), 0.0);
         double exactLse = 0;
-        computeReference(numbers.data(), storedKeys.data(), storedValues.data(), tokens - (queries - 1 - i), headDim,
-                         scale, exact.data(), exactLse);
+        computeReference(plan.shape, numbers.data(), storedKeys.data(), storedValues.data(), tokens - (queries - 1 - i),
+                         nullptr, exact.data(), exactLse);
         EXPECT_LE(relativeError(ArrayRef(out).slice(at, size_t(headDim)), exact), bound) << "query " << i;
         EXPECT_LE(std::fabs(double(lse[row]) - exactLse) / std::max(1.0, std::fabs(exactLse)), bound) << "query " << i;
       }
@@ -281,6 +281,28 @@ std::vector<Case> getCases() {
                      target, "bf16", 32});
   }
   return cases;
+}
+
+/// Of several queries, each has a window of its own; nothing recent, or blocks that are quantized together.
+TEST(Append, QueriesReachWindowsOfTheirOwn) {
+  for (const char *target : {"cpu", "cuda-host"})
+    for (const char *scheme : {"innerq-small", "q4_0"})
+      for (kv::Reach reach : {kv::Reach::Sliding, kv::Reach::Chunked}) {
+        Problem problem;
+        problem.target = target;
+        problem.scheme = scheme;
+        problem.qHeads = problem.kvHeads = 1;
+        problem.reach = reach;
+        problem.windowTokens = 50;
+        auto program = loadProgram(problem);
+        ASSERT_TRUE(bool(program)) << toString(program.takeError());
+        Replay replay(**program, problem, 310, 5);
+        ASSERT_NO_FATAL_FAILURE(replay.append(290));
+        for (int64_t queries : {1, 5, 16})
+          ASSERT_NO_FATAL_FAILURE(replay.expectAttends(queries, getBound((*program)->getPlan())));
+        ASSERT_NO_FATAL_FAILURE(replay.append(17)); // a chunk ends within the queries
+        ASSERT_NO_FATAL_FAILURE(replay.expectAttends(16, getBound((*program)->getPlan())));
+      }
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, AppendTest, testing::ValuesIn(getCases()));

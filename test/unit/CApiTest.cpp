@@ -96,7 +96,8 @@ public:
   }
 
   const std::string models = testDir() + "/models/", smollm = models + "smollm2-135m-instruct.json",
-                    deepseek = models + "deepseek-v3.json", gemma = models + "gemma-3-1b-it.json";
+                    deepseek = models + "deepseek-v3.json", gemma = models + "gemma-4-26b-a4b.json",
+                    gptOss = models + "gpt-oss-20b.json";
   std::optional<ScopedVariable> cacheOff;
   kvcc_context *context = nullptr;
   kvcc_program *program = nullptr;
@@ -162,7 +163,8 @@ TEST_F(CApiTest, DecodesOneStep) {
     }
     std::vector<double> exact(64);
     double exactLse;
-    kvcc::computeReference(q.data(), k.data(), v.data(), 150, 64, info.scale, exact.data(), exactLse);
+    kvcc::AttentionShape shape{9, 3, 64, info.scale};
+    kvcc::computeReference(shape, q.data(), k.data(), v.data(), 150, nullptr, exact.data(), exactLse);
     EXPECT_LE(kvcc::relativeError(llvm::ArrayRef(out).slice(size_t(head) * 64, 64), exact), 1e-5);
     EXPECT_NEAR(lse[size_t(head)], exactLse, 1e-5);
   }
@@ -612,11 +614,55 @@ TEST_F(CApiTest, NamesLayersThatAreNotServed) {
   options.model = gemma.c_str();
   ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
   info.size = sizeof(info);
-  ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK);
+  ASSERT_EQ(kvcc_program_get_layer(program, 5, &info), KVCC_OK);
   EXPECT_EQ(info.served, 0);
-  EXPECT_THAT(info.unserved_reason, HasSubstr("sliding window"));
+  EXPECT_THAT(info.unserved_reason, HasSubstr("K used as V"));
   int64_t pageCount;
-  EXPECT_EQ(kvcc_pages_for(program, 0, 100, &pageCount), KVCC_UNSUPPORTED);
+  EXPECT_EQ(kvcc_pages_for(program, 5, 100, &pageCount), KVCC_UNSUPPORTED);
+}
+
+TEST_F(CApiTest, SinkLogitsAndWindows) {
+  kvcc_compile_options options = compileOptions();
+  options.model = gptOss.c_str();
+  options.scheme = "fp16";
+  options.dtype = "f16";
+  ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
+  info.size = sizeof(info);
+  ASSERT_EQ(kvcc_program_get_layer(program, 1, &info), KVCC_OK);
+  EXPECT_EQ(info.window_tokens, 0);
+  EXPECT_EQ(info.sink_logits, 1);
+  ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK);
+  EXPECT_EQ(info.window_tokens, 128);
+  EXPECT_EQ(info.chunked, 0);
+  EXPECT_EQ(info.softcap, 0);
+  // Of 1000 tokens the last 128 are read: whole pages before them are not.
+  int64_t expired = -1;
+  ASSERT_EQ(kvcc_expired_pages(program, 0, 1000, &expired), KVCC_OK);
+  EXPECT_EQ(expired, (1000 - 128) / info.page_tokens);
+  ASSERT_EQ(kvcc_expired_pages(program, 1, 1000, &expired), KVCC_OK);
+  EXPECT_EQ(expired, 0);
+  EXPECT_EQ(kvcc_expired_pages(program, 0, -1, &expired), KVCC_INVALID_ARGUMENT);
+  // An early version of the structure ends before the sinks, which this layer cannot do without.
+  kvcc_attend_args args = {};
+  args.size = offsetof(kvcc_attend_args, sinks);
+  std::vector<float> numbers(64 * 64);
+  int32_t zero = 0;
+  args.memory = {nullptr, 0, nullptr, 1};
+  std::vector<uint8_t> memory(size_t(info.slot_bytes) + 64);
+  args.memory.slots = memory.data() + (64 - uintptr_t(memory.data()) % 64) % 64;
+  args.slots = args.seq_lens = &zero;
+  args.batch = 1;
+  args.query = args.out = args.lse = numbers.data();
+  EXPECT_EQ(kvcc_attend(program, 0, &args, nullptr), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("sinks"));
+  // With no token the sink has all the weight.
+  std::vector<float> sinks(64, 0.75f);
+  args.size = sizeof(args);
+  args.sinks = sinks.data();
+  std::vector<float> lse(64);
+  args.lse = lse.data();
+  ASSERT_EQ(kvcc_attend(program, 0, &args, nullptr), KVCC_OK) << kvcc_last_message();
+  EXPECT_FLOAT_EQ(lse[63], 0.75f);
 }
 
 } // namespace

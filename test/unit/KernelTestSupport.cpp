@@ -19,7 +19,11 @@ std::ostream &kvcc::test::operator<<(std::ostream &os, const Problem &p) {
      << p.kvHeads << "x" << p.headDim << " lens";
   for (int64_t len : p.lens)
     os << " " << len;
-  return os << " splits " << p.splits << " seed " << p.seed;
+  if (p.softcap != 0)
+    os << " softcap " << p.softcap;
+  if (p.reach != kv::Reach::Full)
+    os << " " << stringifyReach(p.reach).str() << " " << p.windowTokens;
+  return os << (p.sinkLogits ? " sinks" : "") << " splits " << p.splits << " seed " << p.seed;
 }
 
 Compiler &kvcc::test::getCompiler() {
@@ -61,6 +65,8 @@ Tensors kvcc::test::makeTensors(const Problem &p, const Fill &query, const Fill 
   fill(tensors.query, p.qHeads, 1, query);
   fill(tensors.keys, p.kvHeads, tensors.tokens, keys);
   fill(tensors.values, p.kvHeads, tensors.tokens, values);
+  for (int64_t h = 0; p.sinkLogits && h < p.qHeads; ++h)
+    tensors.sinks.push_back(float(h % 5) - 1.5f);
   return tensors;
 }
 
@@ -76,7 +82,8 @@ Expected<std::unique_ptr<Program>> kvcc::test::loadProgram(const Problem &p) {
   auto target = parseTarget(p.target);
   if (!target)
     return target.takeError();
-  AttentionShape shape{p.qHeads, p.kvHeads, p.headDim, 1 / std::sqrt(double(p.headDim))};
+  AttentionShape shape{p.qHeads,  p.kvHeads, p.headDim,      1 / std::sqrt(double(p.headDim)),
+                       p.softcap, p.reach,   p.windowTokens, p.sinkLogits};
   ScheduleOptions options;
   options.compute = p.compute;
   auto plan = getCompiler().plan(shape, p.dtype, p.scheme, *target, options);
@@ -109,10 +116,11 @@ Expected<StepResult> kvcc::test::runStep(const Program &program, const Problem &
                           {values.data() + size_t(b) * sequenceBytes, headElements}, p.lens[size_t(b)], getPool()))
       return std::move(error);
   StepResult result;
-  if (Error error = decodeStep(cache, query.data(), result.out, result.lse, p.splits, p.threads, p.seed))
+  if (Error error = decodeStep(cache, query.data(), result.out, result.lse, p.splits, p.threads, p.seed,
+                               /*queries=*/1, tensors.sinks))
     return std::move(error);
-  StepErrors errors =
-      checkStep(cache, tensors.query, tensors.keys, tensors.values, tensors.tokens, result.out, result.lse, getPool());
+  StepErrors errors = checkStep(cache, tensors.query, tensors.keys, tensors.values, tensors.tokens, tensors.sinks,
+                                result.out, result.lse, getPool());
   result.kernelError = errors.kernel;
   result.totalError = errors.total;
   result.lseError = errors.lse;

@@ -15,6 +15,10 @@ struct Problem {
   std::string scheme = "innerq-small", target = "cpu", compute = "auto", dtype = "f16";
   int64_t qHeads = 4, kvHeads = 2, headDim = 64;
   std::vector<int64_t> lens = {300};
+  double softcap = 0;
+  kv::Reach reach = kv::Reach::Full;
+  int64_t windowTokens = 0;
+  bool sinkLogits = false;
   int64_t splits = 0;
   unsigned threads = 0;
   uint64_t seed = 0;
@@ -26,7 +30,8 @@ struct Tensors {
   std::vector<float> query; ///< [batch, q_heads, head_dim]
   std::vector<float> keys;  ///< [batch, kv_heads, max len, head_dim]
   std::vector<float> values;
-  int64_t tokens = 0; ///< max len
+  std::vector<float> sinks; ///< [q_heads], if the problem has them
+  int64_t tokens = 0;       ///< max len
 };
 
 /// A number for batch, head, token, channel; called once for each, in order.

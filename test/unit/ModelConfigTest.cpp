@@ -184,7 +184,7 @@ TEST(ModelConfig, BothSpellingsOfQwen2GiveTheSameModel) {
     "max_window_layers": 2})"));
   EXPECT_EQ(c.layers[1].kind, LayerKind::Full);
   EXPECT_EQ(c.layers[2].kind, LayerKind::Sliding);
-  EXPECT_EQ(describeUnservedLayers(c), "layers 2-3: sliding window 1024 is not served; left to the framework");
+  EXPECT_EQ(describeUnservedLayers(c), "");
 }
 
 TEST(ModelConfig, AbsentNullAndWideWindows) {
@@ -265,9 +265,13 @@ TEST(ModelConfig, ServedRule) {
             "v_head_dim 64 beside head_dim 96 (expected equal ones) is not served");
   EXPECT_EQ(reason([](LayerConfig &l) { l.kvHeads = 4; }),
             "6 query heads over 4 KV heads (expected a multiple) is not served");
-  EXPECT_EQ(reason([](LayerConfig &l) { l.softcap = 50, l.attentionSinks = true; }),
-            "logit softcap 50 and a learned sink logit are not served");
+  EXPECT_EQ(reason([](LayerConfig &l) {
+              l.softcap = 50, l.attentionSinks = true, l.kind = LayerKind::Sliding, l.window = 128;
+            }),
+            "");
   EXPECT_EQ(reason([](LayerConfig &l) { l.kEqualsV = true; }), "K used as V is not served");
+  EXPECT_EQ(reason([](LayerConfig &l) { l.kEqualsV = l.alibi = true; }),
+            "an ALiBi bias and K used as V are not served");
   // Norms, biases, NoPE and position-scaled queries are over before the cache is written or read.
   EXPECT_EQ(reason([](LayerConfig &l) {
               l.qkNorm = QkNorm::L2, l.kBias = true, l.rope = false, l.positionScaledQuery = true;
@@ -282,10 +286,11 @@ TEST(ModelConfig, LayerRanges) {
 }
 
 TEST(ModelConfig, UnservedNoteAndRefusal) {
-  Expected<ModelConfig> gemma = loadModelConfig(modelsDir() + "gemma-3-1b-it.json");
+  Expected<ModelConfig> gemma = loadModelConfig(modelsDir() + "gemma-4-26b-a4b.json");
   ASSERT_TRUE(bool(gemma)) << toString(gemma.takeError());
-  EXPECT_EQ(describeUnservedLayers(*gemma), "layers 0-4, 6-10, 12-16, 18-22, 24-25: sliding window 512 "
-                                            "is not served; left to the framework");
+  EXPECT_EQ(describeUnservedLayers(*gemma),
+            "layers 5, 11, 17, 23, 29: K used as V and head_dim 512 (expected a multiple of 32 from 32 to 256) are not "
+            "served; left to the framework");
   EXPECT_EQ(describeUnservedLayers(parsed(config("llama"))), "");
   EXPECT_EQ(toString(checkServable(parsed(config("llama", R"({"head_dim": 80})")))),
             "m.json: expected at least one layer of plain softmax attention over K and V, but got none: "

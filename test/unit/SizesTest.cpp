@@ -61,7 +61,7 @@ public:
   /// A prefill, 12 tokens one by one, and a step, with everything at these places.
   void run(const Places &at, std::vector<uint8_t> &contents, std::vector<float> &out, std::vector<float> &lse) {
     const Plan &plan = program->getPlan();
-    auto [qHeads, kvHeads, headDim, scale] = plan.shape;
+    int64_t qHeads = plan.shape.qHeads, kvHeads = plan.shape.kvHeads, headDim = plan.shape.headDim;
     const kv::CacheLayout &layout = program->getLayout();
     int64_t pagesEach = program->getPages(kTokens), numPages = kBatch * pagesEach;
     SparseMemory pages((at.firstPage + numPages * at.pageStep) * layout.pageBytes),

@@ -409,7 +409,7 @@ public:
   }
 
   void attend(const std::vector<Sequence *> &batch) {
-    auto [qHeads, kvHeads, headDim, scale] = plan->shape;
+    int64_t qHeads = plan->shape.qHeads, kvHeads = plan->shape.kvHeads, headDim = plan->shape.headDim;
     int64_t queries = 1 + below(below(4) ? 4 : 16), stride = 0, longest = 0;
     std::vector<int32_t> slots, lens;
     for (Sequence *sequence : batch) {
@@ -435,7 +435,7 @@ public:
     std::vector<float> out(rows * size_t(headDim), NAN), lse(rows, NAN);
     kvcc_attend_args args = {sizeof(args), pools.memory,          table.data(), stride,       slots.data(),
                              lens.data(),  int64_t(batch.size()), longest,      query.data(), out.data(),
-                             lse.data(),   workspace.data(),      needed,       queries};
+                             lse.data(),   workspace.data(),      needed,       queries,      nullptr};
     pools.keepShadow();
     ASSERT_EQ(kvcc_attend(program, 0, &args, nullptr), KVCC_OK) << kvcc_last_message();
     pools.expectOnlyWritten({}, {});
@@ -448,8 +448,8 @@ public:
             size_t row = size_t((int64_t(b) * queries + q) * qHeads + h);
             int64_t seen = std::max<int64_t>(sequence->tokens - (queries - 1 - q), 0);
             double exactLse = 0;
-            computeReference(asked.data() + row * size_t(headDim), keys.data(), values.data(), seen, headDim, scale,
-                             exact.data() + row * size_t(headDim), exactLse);
+            computeReference(plan->shape, asked.data() + row * size_t(headDim), keys.data(), values.data(), seen,
+                             nullptr, exact.data() + row * size_t(headDim), exactLse);
             if (seen)
               ASSERT_NEAR(lse[row], exactLse, pools.info.kernel_error_bound * std::max(1.0, std::fabs(exactLse)));
             else

@@ -119,6 +119,7 @@ Expected<double> Subject::step(HostCache &cache, const Program &other, unsigned 
   call.query = query.data();
   call.out = out.data();
   call.lse = lse.data();
+  call.sinks = sinks.data();
   call.threads = threads;
   call.splits = other.chooseSplits(call.batch, cache.getTokens(0), threads);
   size_t bytes = other.getWorkspaceBytes(call.batch, call.splits);
@@ -138,6 +139,8 @@ Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm) 
   values = tensors.valueBytes;
   this->tokens = tokens;
   const AttentionShape &shape = program->getPlan().shape;
+  if (shape.sinkLogits)
+    sinks.assign(size_t(shape.qHeads), 1.0f);
   auto cache = std::make_unique<HostCache>(*program, batch, tokens);
   int64_t stride = tokens * shape.headDim;
   for (int64_t b = 0; b < batch; ++b)
@@ -159,7 +162,7 @@ Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm) 
     append_range(keys, tensors.keys);
     append_range(values, tensors.values);
   }
-  relError = checkStep(*copies[0], tensors.query, keys, values, tokens, out, lse, pool).total;
+  relError = checkStep(*copies[0], tensors.query, keys, values, tokens, sinks, out, lse, pool).total;
   return Error::success();
 }
 

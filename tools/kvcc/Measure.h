@@ -42,7 +42,7 @@ private:
   std::vector<std::unique_ptr<HostCache>> copies;
   std::vector<uint8_t> query, keys, values;
   int64_t tokens = 0;
-  std::vector<float> out, lse;
+  std::vector<float> out, lse, sinks;
   AlignedBytes workspace;
   size_t next = 0;
   double relError = 0;

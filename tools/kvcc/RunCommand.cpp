@@ -19,7 +19,9 @@ static KernelOptions kernelOptions(runCommand);
 static SchemeOptions schemeOptions(runCommand);
 static cl::opt<std::string> target("target", cl::desc("cpu, cpu:generic, cuda, cuda-host, ..."), cl::init("cpu"),
                                    cl::sub(runCommand));
-static cl::opt<std::string> input("input", cl::desc("tensors q, k, v and, optional, seq_lens"),
+static cl::opt<std::string> input("input",
+                                  cl::desc("tensors q, k, v and, optional, seq_lens; sinks of models that have them"),
+
                                   cl::value_desc("file.safetensors"), cl::sub(runCommand));
 static cl::opt<std::string> output("output", cl::desc("receives out and lse"), cl::value_desc("file.safetensors"),
                                    cl::sub(runCommand));
@@ -51,6 +53,7 @@ struct Inputs {
   std::vector<uint8_t> query; ///< [steps, batch, q_heads, head_dim]
   ArrayRef<uint8_t> keys, values;
   std::vector<int64_t> lens;
+  std::vector<float> sinks;                                  ///< [q_heads], of a model with sink logits
   std::vector<float> queryNumbers, keyNumbers, valueNumbers; ///< for the check
 };
 
@@ -113,6 +116,9 @@ public:
     if (captured && queryShape[1] < count)
       return fail(**q, "at least " + Twine(count) + " queries", Twine(queryShape[1]));
 
+    if (layer.attentionSinks)
+      if (Error error = readSinks(in, captured ? prefix + "sinks" : "sinks"))
+        return std::move(error);
     if (Error error = readLens(in))
       return std::move(error);
     for (int64_t b = 0; steps && b < in.batch; ++b)
@@ -164,6 +170,22 @@ private:
     if (type != TensorType::F16 && type != TensorType::BF16 && type != TensorType::F32)
       return fail(**tensor, "dtype F16, BF16 or F32", stringify(type));
     return tensor;
+  }
+
+  Error readSinks(Inputs &in, StringRef name) const {
+    auto tensor = get(name);
+    if (!tensor)
+      return tensor.takeError();
+    if ((*tensor)->shape != std::vector<int64_t>{layer.qHeads})
+      return fail(**tensor, "shape " + shapeText({layer.qHeads}) + " (from the model)", shapeText((*tensor)->shape));
+    auto numbers = toFloat32(**tensor);
+    if (!numbers)
+      return numbers.takeError();
+    for (auto [i, number] : enumerate(*numbers))
+      if (!std::isfinite(number))
+        return fail(**tensor, "finite numbers", (std::isnan(number) ? "nan" : "inf") + Twine(" at ") + Twine(i));
+    in.sinks = std::move(*numbers);
+    return Error::success();
   }
 
   Error readLens(Inputs &in) const {
@@ -268,7 +290,7 @@ Error tool::runRun() {
         return error;
     }
     if (Error error = decodeStep(cache, in->query.data() + step * stepNumbers * elementBytes, stepOut, stepLse, splits,
-                                 unsigned(threads)))
+                                 unsigned(threads), /*seed=*/0, /*queries=*/1, in->sinks))
       return error;
     stepTime += millisecondsSince(start) / double(count);
     for (size_t b = 0; b < batch; ++b) {
@@ -279,7 +301,7 @@ Error tool::runRun() {
     }
     if (check) {
       StepErrors found = checkStep(cache, ArrayRef(in->queryNumbers).slice(step * stepNumbers, stepNumbers),
-                                   in->keyNumbers, in->valueNumbers, in->tokens, stepOut, stepLse, pool);
+                                   in->keyNumbers, in->valueNumbers, in->tokens, in->sinks, stepOut, stepLse, pool);
       errors.kernel = std::max(errors.kernel, found.kernel);
       errors.lse = std::max(errors.lse, found.lse);
       errors.total = std::max(errors.total, found.total);

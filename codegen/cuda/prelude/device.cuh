@@ -127,6 +127,12 @@ KV_DEVICE float kv_log2(float v) {
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
   return r;
 }
+// rcp.approx.ftz: error up to one unit in the last place; the reciprocal of infinity is zero.
+KV_DEVICE float kv_rcp(float v) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+  return r;
+}
 // kv_max and kv_min return the other operand if one is NaN.
 KV_DEVICE float kv_max(float a, float b) { return fmaxf(a, b); }
 KV_DEVICE float kv_min(float a, float b) { return fminf(a, b); }

@@ -125,6 +125,7 @@ inline void widenF16(const kv_u16 *in, float *out) {
 // Correctly rounded to within an ulp where the GPU's are approximations; the same flushing.
 KV_DEVICE float kv_exp2(float v) { return kv_host::flush(exp2f(kv_host::flush(v))); }
 KV_DEVICE float kv_log2(float v) { return log2f(kv_host::flush(v)); }
+KV_DEVICE float kv_rcp(float v) { return kv_host::flush(1.0f / kv_host::flush(v)); }
 KV_DEVICE float kv_max(float a, float b) { return a > b || b != b ? a : b; }
 KV_DEVICE float kv_min(float a, float b) { return a < b || b != b ? a : b; }
 KV_DEVICE float kv_abs(float v) { return fabsf(v); }

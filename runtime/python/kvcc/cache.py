@@ -153,7 +153,7 @@ class LayerCache:
             self._lengths[row] = length
             self._greatest[row] = max(self._greatest[row], length)
 
-    def attend(self, query: Array, *, sequences: Optional[Sequence[int]] = None,
+    def attend(self, query: Array, sinks: Optional[Array] = None, *, sequences: Optional[Sequence[int]] = None,
                lengths: Optional[Sequence[int]] = None) -> tuple[Any, Any]:
         """One decode step of all sequences, or of `sequences`, which may stand there more than once, for the last token or
         the last few.
@@ -161,7 +161,8 @@ class LayerCache:
         query: [sequences, queries, q_heads, head_dim] of the layer's dtype, 1 to 16 queries, after RoPE, not scaled; query
         i sees all but the last queries - 1 - i tokens. lengths: so many tokens are seen instead of all, no fewer than
         could be rolled back to, or 0. Returns out [sequences, queries, q_heads, head_dim] and lse [sequences, queries,
-        q_heads], float32; lse is the natural logarithm of the sum of exp of the scaled logits."""
+        q_heads], float32; lse is the natural logarithm of the sum of exp of the logits. sinks: [q_heads], float32, of a
+        layer with sink_logits."""
         shape = getattr(query, "shape", None)
         if shape is None or len(shape) != 4:
             raise expected("query of shape [batch, queries, q_heads, head_dim]",
@@ -177,7 +178,7 @@ class LayerCache:
         lse = self._memory.results(len(rows), queries, self.info.q_heads)
         self.program.attend(self._handle, **self._describe(rows, seen), query=query, out=out, lse=lse,
                             workspace=self._workspace_for(len(rows) * max(queries, 1), longest),
-                            max_tokens=longest, stream=self._memory.stream)
+                            max_tokens=longest, sinks=sinks, stream=self._memory.stream)
         return out, lse
 
     def rollback(self, count: Union[int, Sequence[int]]) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Optional, Union
 
 from . import errors
 from .cache import LayerCache
-from .errors import Error, Failed, Unavailable, expected
+from .errors import Error, Failed, Unavailable, Unsupported, expected
 from .program import Context, Model, Program, model_file
 from .program import compile as compile_here
 from .tool import TOOL
@@ -73,14 +73,16 @@ def all_gather_merge(out: torch.Tensor, lse: torch.Tensor,
 
 
 def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, table: torch.Tensor, slots: torch.Tensor,
-           seq_lens: torch.Tensor, max_tokens: int, program: int, layer: int, *,
+           seq_lens: torch.Tensor, max_tokens: int, program: int, layer: int, sinks: Optional[torch.Tensor] = None, *,
            group: Optional[ProcessGroup] = None) -> tuple[torch.Tensor, torch.Tensor]:
     """torch.ops.kvcc.attend over the ranks of a group, each of which gives the memory, tables and lengths of its slices;
     queries are the same on all ranks.
 
     seq_lens: [batch], the tokens of a slice, of which query i sees all but the last queries - 1 - i: for one query, and on
     the rank that has the last tokens of all sequences. Or [batch, queries], the tokens of a slice that each query sees:
-    on the ranks before it, whose tokens are seen by all queries. 0 where a rank has none."""
+    on the ranks before it, whose tokens are seen by all queries. 0 where a rank has none. sinks are the same on all ranks,
+    too, and count once."""
+    _world_size(group)
     if query.dim() != 4:
         raise expected("query of shape [batch, queries, q_heads, head_dim]", list(query.shape))
     batch, queries = query.shape[:2]
@@ -90,8 +92,14 @@ def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, ta
     if seq_lens.dim() == 2:  # each query is a sequence of its own
         local = query.reshape(batch * queries, 1, *query.shape[2:])
         table, slots = table.repeat_interleave(queries, 0), slots.repeat_interleave(queries)
-    out, lse = torch.ops.kvcc.attend(local, pages, slot_pool, table, slots, seq_lens.reshape(-1), max_tokens, program, layer)
+    out, lse = torch.ops.kvcc.attend(local, pages, slot_pool, table, slots, seq_lens.reshape(-1), max_tokens, program, layer,
+                                     _sinks_here(sinks, dist.get_rank(group)))
     return all_gather_merge(out.view(query.shape), lse.view(query.shape[:3]), group)
+
+
+def _sinks_here(sinks: Optional[torch.Tensor], rank: int) -> Optional[torch.Tensor]:
+    """The sink logits are one rank's; the others' weigh nothing."""
+    return sinks if sinks is None or rank == 0 else torch.full_like(sinks, -1e30)
 
 
 # -- Caches.
@@ -123,6 +131,9 @@ class ContextParallelCache:
             tokens_per_rank = _split(max_tokens, self.world_size)
         self.program, self.layer, self.info = program, layer, program.layer(layer)
         self.tokens_per_rank, self.max_tokens = tokens_per_rank, max_tokens
+        if self.info.window_tokens:
+            raise Unsupported(f"layer {layer}: a window of {self.info.window_tokens} tokens is not split over ranks; give "
+                              "every rank a kvcc.LayerCache with all tokens")
         memory = TensorMemory(device)
         self.device = memory.device
         self._check_agreement(memory, {
@@ -202,7 +213,7 @@ class ContextParallelCache:
             self._lengths[row] += n
             self._greatest[row] = max(self._greatest[row], self._lengths[row])
 
-    def attend(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, query: torch.Tensor, sinks: Optional[torch.Tensor] = None) -> tuple[torch.Tensor, torch.Tensor]:
         """As LayerCache.attend, over the tokens of all ranks."""
         info = self.info
         self._check(query, f"query of shape [{self.batch}, queries, {info.q_heads}, {info.head_dim}]",
@@ -214,7 +225,7 @@ class ContextParallelCache:
         room = min(length - max(0, most - info.max_rollback) for length, most in zip(self._lengths, self._greatest))
         if queries > 1 + room and queries > 1:
             raise expected(f"at most {1 + room} queries of a sequence of which tokens have just been taken back", queries)
-        return all_gather_merge(*self._attend_here(query), self.group)
+        return all_gather_merge(*self._attend_here(query, _sinks_here(sinks, self.rank)), self.group)
 
     def rollback(self, count: int) -> None:
         """Takes the last `count` tokens of every sequence back, on whichever ranks they are."""
@@ -258,27 +269,24 @@ class ContextParallelCache:
         if dtype_name(tensor.dtype) != self.info.dtype or tensor.device.type != self.device.type:
             raise expected(f"{what} and dtype {self.info.dtype} on {self.device}", f"{tensor.dtype} on {tensor.device}")
 
-    def _attend_here(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _attend_here(self, query: torch.Tensor, sinks: Optional[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The partial result of this rank."""
         queries, here = query.shape[1], self.local.lengths
-        if not any(here):
-            return query.new_zeros(query.shape, dtype=torch.float32), \
-                query.new_full(query.shape[:3], -torch.inf, dtype=torch.float32)
         # The kernels see the last tokens of a cache causally. Where these are not the last ones of the sequence, each query
         # is a sequence of its own, with the tokens that it sees.
         last = [row for row in range(self.batch) if self._part(self._shares[row], self._lengths[row] - queries) + queries ==
                 here[row]]
         if queries == 1 or len(last) == self.batch:
-            return self.local.attend(query)
+            return self.local.attend(query, sinks)
         others = [row for row in range(self.batch) if row not in last]
         seen = [self._part(self._shares[row], self._lengths[row] - queries + 1 + i) for row in others for i in range(queries)]
         rows = query if not last else query[others]
-        out, lse = self.local.attend(rows.reshape(-1, 1, *query.shape[2:]),
+        out, lse = self.local.attend(rows.reshape(-1, 1, *query.shape[2:]), sinks,
                                      sequences=[row for row in others for _ in range(queries)], lengths=seen)
         out, lse = out.view(rows.shape), lse.view(rows.shape[:3])
         if not last:
             return out, lse
-        both = [torch.cat(pair) for pair in zip((out, lse), self.local.attend(query[last], sequences=last))]
+        both = [torch.cat(pair) for pair in zip((out, lse), self.local.attend(query[last], sinks, sequences=last))]
         order = torch.tensor(others + last, device=out.device).argsort()
         return both[0][order], both[1][order]
 

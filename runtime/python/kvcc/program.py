@@ -87,6 +87,13 @@ class LayerInfo:
     """Relative L2, against exact attention over the cache as stored."""
     max_rollback: int
     """Tokens that may be taken back."""
+    softcap: float
+    """Logits are softcap * tanh(scale * q.k / softcap); 0: scale * q.k."""
+    window_tokens: int
+    """0: a query reaches all tokens before it; else the last window_tokens, itself included, or those of its chunk."""
+    chunked: bool
+    sink_logits: bool
+    """Whether `attend` takes a learned logit for each query head."""
 
 
 class Program:
@@ -125,6 +132,10 @@ class Program:
         """How many of `tokens` tokens are quantized: those from token `sink` on."""
         return self._handle.quantized_tokens(layer, tokens)
 
+    def expired_pages(self, layer: int, tokens: int) -> int:
+        """How many of its first pages no query at a length of `tokens` or more reads: what is out of a window's reach."""
+        return self._handle.expired_pages(layer, tokens)
+
     def workspace_bytes(self, layer: int, batch: int, max_tokens: int) -> int:
         """Of `attend`; `batch` is sequences times queries."""
         return self._handle.workspace_bytes(layer, batch, max_tokens)
@@ -150,13 +161,14 @@ class Program:
         self._handle.append(memory, table, slots, seq_lens, new_lens, keys, values, max_new, stream)
 
     def attend(self, memory: Memory, *, table: Array, slots: Array, seq_lens: Array, query: Array, out: Array,
-               lse: Array, max_tokens: int, workspace: Optional[Array] = None, stream: int = 0) -> None:
+               lse: Array, max_tokens: int, workspace: Optional[Array] = None, sinks: Optional[Array] = None,
+               stream: int = 0) -> None:
         """One decode step, for the last token or the last few.
 
         query: [batch, queries, q_heads, head_dim], 1 to 16 queries, after RoPE, not scaled; out: the same, float32;
         lse: [batch, queries, q_heads], float32; max_tokens: at least every length; workspace: uint8, see
-        `workspace_bytes`."""
-        self._handle.attend(memory, table, slots, seq_lens, query, out, lse, workspace, max_tokens, stream)
+        `workspace_bytes`; sinks: [q_heads], float32, of a layer with sink_logits."""
+        self._handle.attend(memory, table, slots, seq_lens, query, out, lse, workspace, max_tokens, sinks, stream)
 
     def fork(self, memory: Memory, *, table: Array, slot: int, fork_table: Array, fork_slot: int, tokens: int,
              stream: int = 0) -> None:

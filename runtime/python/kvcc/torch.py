@@ -103,7 +103,8 @@ def _(keys, values, pages, slot_pool, table, slots, seq_lens, new_lens, program,
 
 @custom_op("kvcc::attend", mutates_args=())
 def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, table: torch.Tensor, slots: torch.Tensor,
-           seq_lens: torch.Tensor, max_tokens: int, program: int, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+           seq_lens: torch.Tensor, max_tokens: int, program: int, layer: int,
+           sinks: Optional[torch.Tensor] = None) -> tuple[torch.Tensor, torch.Tensor]:
     """One decode step, see `kvcc.Program.attend`: out [batch, queries, q_heads, head_dim] and lse [batch, queries,
     q_heads], float32."""
     found = _find(program)
@@ -116,12 +117,12 @@ def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, ta
         workspace = torch.empty(size, dtype=torch.uint8, device=query.device)
     found.attend(found.memory(layer, pages, slot_pool), table=table, slots=slots, seq_lens=seq_lens,
                  query=query.detach(), out=out, lse=lse, max_tokens=max_tokens, workspace=workspace,
-                 stream=current_stream(query.device))
+                 sinks=None if sinks is None else sinks.detach(), stream=current_stream(query.device))
     return out, lse
 
 
 @attend.register_fake
-def _(query, pages, slot_pool, table, slots, seq_lens, max_tokens, program, layer):
+def _(query, pages, slot_pool, table, slots, seq_lens, max_tokens, program, layer, sinks=None):
     return _results(query)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Optional, Union
 
 from .cache import LayerCache
 from .errors import Unavailable, Unsupported, expected
-from .program import Context, Program, compile
+from .program import Context, LayerInfo, Program, compile
 from .torch import TensorMemory, dtype_name, torch
 
 try:
@@ -34,7 +34,6 @@ except ImportError as error:
 
 NAME = "kvcc"
 _MOST_QUERIES = 16  # of a step of the kernels
-_WINDOWS = "sliding windows of at least max_tokens are none, so give max_tokens if it is small enough"
 
 
 class KvccLayer(CacheLayerMixin):
@@ -153,10 +152,10 @@ class KvccLayer(CacheLayerMixin):
 
     # -- What the attention asks.
 
-    def attend(self, module: torch.nn.Module, query: torch.Tensor, mask: Optional[torch.Tensor],
-               exact: Any) -> torch.Tensor:
+    def attend(self, module: torch.nn.Module, query: torch.Tensor, mask: Optional[torch.Tensor], exact: Any,
+               sinks: Optional[torch.Tensor]) -> torch.Tensor:
         """Appends what is pending, and attends: [batch, queries, q_heads, head_dim] of the query's dtype. `exact` is the
-        model's own attention, for a prompt."""
+        attention for a prompt."""
         if self._pending is None:
             raise expected(f"layer {self.index} of the cache to have been updated before it is read", "no update")
         owner = self._owner() if self._owner else None
@@ -165,24 +164,25 @@ class KvccLayer(CacheLayerMixin):
         self._owner = weakref.ref(module)
         keys, values = self._pending
         queries, before = keys.shape[2], self.length - keys.shape[2]
-        padding = find_padding(mask, keys.shape[0], queries, self.length)
+        padding = find_padding(mask, keys.shape[0], queries, self.length, self.info, self.padding if before else None)
         if before == 0:
-            self.padding = padding if padding is not None else [0] * keys.shape[0]
+            self.padding = padding
             out = exact()
             self._append_prompt(keys, values)
         else:
-            if (padding or [0] * len(self.padding)) != self.padding:
+            if padding != self.padding:
                 raise expected(f"an attention_mask that hides {self.padding} tokens at the left of each sequence, as before",
-                               padding or "none")
+                               padding if any(padding) else "none")
             parts = [self._step(query[:, :, i:i + _MOST_QUERIES], keys[:, :, i:i + _MOST_QUERIES],
-                                values[:, :, i:i + _MOST_QUERIES]) for i in range(0, queries, _MOST_QUERIES)]
+                                values[:, :, i:i + _MOST_QUERIES], sinks) for i in range(0, queries, _MOST_QUERIES)]
             out = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(query.dtype)
         self._pending = None
         return out
 
-    def _step(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def _step(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
+              sinks: Optional[torch.Tensor]) -> torch.Tensor:
         self._append(keys, values)
-        return self.cache.attend(query.transpose(1, 2).contiguous())[0]
+        return self.cache.attend(query.transpose(1, 2).contiguous(), sinks)[0]
 
     def _append_prompt(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         if not any(self.padding):
@@ -220,41 +220,55 @@ def _make_cache(*arguments: Any, device: torch.device, **options: Any) -> LayerC
     return LayerCache(*arguments, memory=TensorMemory(device), **options)
 
 
-def find_padding(mask: Optional[torch.Tensor], batch: int, queries: int, length: int) -> Optional[list[int]]:
-    """How many tokens at its left a causal mask hides from each sequence; None: it hides none. Any other mask is refused.
+def find_padding(mask: Optional[torch.Tensor], batch: int, queries: int, length: int, info: LayerInfo,
+                 known: Optional[list[int]] = None) -> list[int]:
+    """How many tokens at its left a mask hides from each sequence. What it hides besides must be what the layer does not
+    reach; any other mask is refused.
 
-    mask: [batch or 1, heads, queries, length], bool or with 0 where a query sees a token."""
+    mask: [batch or 1, heads, queries, length], bool or with 0 where a query sees a token; None: causal, no padding.
+    known: the padding so far, which a mask of a few queries alone does not tell where a layer does not reach it."""
     if mask is None:
-        return None
+        return [0] * batch
     if mask.dim() != 4 or mask.shape[0] not in (1, batch) or tuple(mask.shape[2:]) != (queries, length):
         raise Unsupported(f"expected attention_mask of shape [{batch}, 1, {queries}, {length}], but got "
                           f"{list(mask.shape)}")
-    known = _known_masks.get(id(mask))
-    if known and known[0]() is mask:
-        return known[1]
+    reach = info.window_tokens, info.chunked
+    cached = _known_masks.get(id(mask))
+    if cached and cached[0]() is mask and cached[1] == reach:
+        return cached[2]
     seen = mask if mask.dtype == torch.bool else mask == 0
-    padding = length - seen[:, 0, -1].sum(-1)
     at = torch.arange(length, device=mask.device)
     query = torch.arange(length - queries, length, device=mask.device)
+    if known is None or not info.window_tokens:
+        # Of what all queries reach, that is what the last one sees; else what a token sees of itself.
+        padding = length - seen[:, 0, -1].sum(-1) if not info.window_tokens else \
+            length - seen[:, 0].diagonal(dim1=-2, dim2=-1).sum(-1)
+    else:
+        padding = torch.tensor(known, device=mask.device)
+    hidden = padding[:, None, None, None]
     for first in range(0, queries, 256):  # not much memory beside the mask's
         part = slice(first, first + 256)
-        wanted = (at >= padding[:, None, None, None]) & (at <= query[part, None])
+        wanted = (at >= hidden) & (at <= query[part, None])
+        if info.chunked:
+            wanted &= (at - hidden) // info.window_tokens == (query[part, None] - hidden) // info.window_tokens
+        elif info.window_tokens:
+            wanted &= at > query[part, None] - info.window_tokens
         # What padding itself sees is of no consequence.
-        wanted = wanted | (query[part, None] < padding[:, None, None, None])
-        if not (wanted == (seen[:, :, part] | (query[part, None] < padding[:, None, None, None]))).all():
+        ignored = query[part, None] < hidden
+        if not ((wanted == seen[:, :, part]) | ignored).all():
             raise Unsupported("expected an attention_mask that is causal with padding at the left, but got another; kvcc "
                               "serves no other masks (pad at the left, or decode sequences one by one)")
     result = padding.expand(batch).tolist()
     if length in result:
         raise expected("at least one token in every sequence", f"only padding in sequence {result.index(length)}")
-    answer = result if any(result) else None
-    # All layers of a step have the same mask.
-    _known_masks.clear()
-    _known_masks[id(mask)] = weakref.ref(mask), answer
-    return answer
+    # Layers of equal reach have the same mask in a step.
+    for other in [key for key, entry in _known_masks.items() if entry[0]() is None]:
+        del _known_masks[other]
+    _known_masks[id(mask)] = weakref.ref(mask), reach, result
+    return result
 
 
-_known_masks: dict[int, tuple[weakref.ref, Optional[list[int]]]] = {}
+_known_masks: dict[int, tuple[weakref.ref, tuple[int, bool], list[int]]] = {}
 
 
 def attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
@@ -268,26 +282,59 @@ def attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, v
                        "call model.set_attn_implementation('sdpa') to go without kvcc")
 
     def exact() -> torch.Tensor:
+        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+            return _exact(query, key, value, attention_mask, scaling, kwargs.get("softcap"), kwargs.get("s_aux"))
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, dropout=dropout,
                                                scaling=scaling, **kwargs)[0]
 
     if not isinstance(layer, KvccLayer):  # by choice, see KvccCache
         return exact(), None
     _refuse_extras(layer, query, dropout, scaling, kwargs)
-    return layer.attend(module, query, attention_mask, exact), None
+    sinks = kwargs.get("s_aux")
+    return layer.attend(module, query, attention_mask, exact, None if sinks is None else sinks.float()), None
+
+
+def _exact(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Optional[torch.Tensor],
+           scaling: Optional[float], softcap: Optional[float], sinks: Optional[torch.Tensor]) -> torch.Tensor:
+    """What PyTorch's attention lacks: bounded logits, and logits that join the softmax. A prompt's, some queries at a
+    time."""
+    group = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    scaling = query.shape[3] ** -0.5 if scaling is None else scaling
+    at = torch.arange(key.shape[2], device=key.device)
+    parts = []
+    for first in range(0, query.shape[2], 256):
+        rows = slice(first, first + 256)
+        logits = (query[:, :, rows] @ key.transpose(2, 3)).float() * scaling
+        if softcap is not None:
+            logits = torch.tanh(logits / softcap) * softcap
+        seen = at <= at[key.shape[2] - query.shape[2]:][rows, None] if mask is None else mask[:, :, rows]
+        logits = logits.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else logits + seen
+        lse = logits.logsumexp(-1, keepdim=True)
+        if sinks is not None:
+            lse = torch.logaddexp(lse, sinks.float()[None, :, None, None])
+        weights = torch.exp(logits - lse).nan_to_num(0)  # padding sees nothing
+        parts.append(weights.to(value.dtype) @ value)
+    return torch.cat(parts, 2).transpose(1, 2).contiguous()
 
 
 def _refuse_extras(layer: KvccLayer, query: torch.Tensor, dropout: float, scaling: Optional[float],
                    kwargs: Mapping[str, Any]) -> None:
-    """What a model may add to softmax attention."""
-    for name, what in (("softcap", "a logit softcap"), ("s_aux", "a learned sink logit"),
-                       ("position_bias", "a position bias")):
-        if kwargs.get(name) is not None:
-            raise Unsupported(f"layer {layer.index}: {what} is not served")
+    """What a model may add to softmax attention must be what its configuration says."""
+    info = layer.info
+    if kwargs.get("position_bias") is not None:
+        raise Unsupported(f"layer {layer.index}: a position bias is not served")
+    softcap = kwargs.get("softcap") or 0
+    if abs(softcap - info.softcap) > 1e-4 * info.softcap:
+        raise Unsupported(f"layer {layer.index}: expected a softcap of {info.softcap:g}, as the configuration says, but got "
+                          f"{softcap:g}")
+    if (kwargs.get("s_aux") is not None) != info.sink_logits:
+        raise Unsupported(f"layer {layer.index}: expected {'' if info.sink_logits else 'no '}learned sink logits, as the "
+                          f"configuration says, but got {'none' if info.sink_logits else 'some'}")
     window = kwargs.get("sliding_window")
-    if window is not None and layer.length > window:
-        raise Unsupported(f"layer {layer.index}: sliding window {window} is not served beyond {window} tokens, but got "
-                          f"{layer.length}")
+    if window is not None and window != info.window_tokens and layer.length > window:
+        raise Unsupported(f"layer {layer.index}: expected a sliding window of {info.window_tokens} tokens, as the "
+                          f"configuration says, but got {window}")
     if dropout:
         raise Unsupported(f"layer {layer.index}: expected no dropout, but got {dropout}; call model.eval()")
     if kwargs.get("is_causal") is False:
@@ -310,10 +357,10 @@ class KvccCache(Cache):
 
     model: the model, or its configuration (and `dtype` and `target`, where they are not those of the configuration and
         the host).
-    max_tokens: of a sequence, with padding. All memory is allowed for and taken at the first step, more tokens are an
-        error, and sliding windows that are not shorter are none. None: memory grows.
-    unserved: what becomes of layers that kvcc does not serve, such as sliding windows: "refuse", or "exact", which leaves
-        them to Transformers' own cache and attention.
+    max_tokens: of a sequence, with padding. All memory is taken at the first step, and more tokens are an error. None:
+        memory grows.
+    unserved: what becomes of layers that kvcc does not serve, such as those of head_dim 512: "refuse", or "exact", which
+        leaves them to Transformers' own cache and attention.
     profile: what `kvcc profile` measured.
     group: a process group of torch.distributed, whose ranks hold slices of the sequences and run replicas of the model on
         the same tokens, see `kvcc.distributed.ContextParallelCache`; tokens_per_rank: as there.
@@ -345,12 +392,8 @@ class KvccCache(Cache):
             from . import distributed
             build = functools.partial(distributed.compile, group=group)
             make = functools.partial(distributed.ContextParallelCache, group=group, tokens_per_rank=tokens_per_rank)
-        try:
-            self.program = build(_facts(config, max_tokens), scheme, target or "cpu", dtype=dtype_name(dtype),
-                                   compute=compute, profile=profile, page_tokens=page_tokens,
-                                   context=context or _shared_context())
-        except Unsupported as error:
-            raise Unsupported(f"{error} ({_WINDOWS})") from None
+        self.program = build(config, scheme, target or "cpu", dtype=dtype_name(dtype), compute=compute, profile=profile,
+                             page_tokens=page_tokens, context=context or _shared_context())
         missing = [i for i, layer in enumerate(self.program.layers) if not layer.served]
         others: list[Any] = []
         if missing:
@@ -359,7 +402,8 @@ class KvccCache(Cache):
             if refused:
                 raise Unsupported(_describe_refused(config, self.program, refused, unserved))
         super().__init__(layers=[
-            KvccLayer(self.program, i, max_tokens, text, make) if layer.served else others[i]
+            # What a window reaches is little: all ranks have it.
+            KvccLayer(self.program, i, max_tokens, text, None if layer.window_tokens else make) if layer.served else others[i]
             for i, layer in enumerate(self.program.layers)])
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
@@ -396,16 +440,6 @@ def _layer_bytes(layer: Any) -> int:
     return sum(tensor.nbytes for tensor in (layer.keys, layer.values) if tensor is not None)
 
 
-def _facts(config: PreTrainedConfig, max_tokens: Optional[int]) -> dict[str, Any]:
-    facts = config.to_dict()
-    text = facts.get("text_config") if isinstance(facts.get("text_config"), dict) else facts
-    limit = text.get("max_position_embeddings")
-    if max_tokens is not None and isinstance(limit, int):
-        # A window that holds the whole context is none.
-        text["max_position_embeddings"] = min(limit, max_tokens)
-    return facts
-
-
 def _describe_refused(config: PreTrainedConfig, program: Program, refused: list[int], unserved: str) -> str:
     reasons: dict[str, list[int]] = {}
     for i in refused:
@@ -414,7 +448,7 @@ def _describe_refused(config: PreTrainedConfig, program: Program, refused: list[
                      for reason, layers in reasons.items())
     remedy = "unserved='exact' leaves such layers to Transformers" if unserved == "refuse" else \
         "Transformers has no exact cache of keys and values for them"
-    return f"{config.model_type}: {text} ({remedy}; {_WINDOWS})"
+    return f"{config.model_type}: {text} ({remedy})"
 
 
 _contexts: list[Context] = []

@@ -76,6 +76,8 @@ def step(options):
     tensors = {"q": fill(query_shape, lambda x, channel: x),
                "k": fill(cache_shape, lambda x, channel: 0 if channel == 7 else 4 * x if channel % 24 == 5 else x),
                "v": fill(cache_shape, lambda x, channel: 0 if channel == 9 else x + (1 if channel % 2 else -1))}
+    if options.sinks:
+        tensors["sinks"] = fill([options.q_heads], lambda x, channel: x)
     for change in options.set:
         name, index, number = re.split("[:=]", change)
         tensors[name][1][int(index)] = float(number)
@@ -153,6 +155,7 @@ def main():
     command.add_argument("--kv-heads", type=int, default=3)
     command.add_argument("--head-dim", type=int, default=64)
     command.add_argument("--steps", type=int, default=0, help="queries of each sequence; 0: q without that dimension")
+    command.add_argument("--sinks", action="store_true", help="sink logits, too")
     command.add_argument("--lens", help="seq_lens, such as 200,0,137; default: no such tensor")
     command.add_argument("--set", action="append", default=[], metavar="NAME:INDEX=NUMBER",
                          help="one number, which may be nan or inf")
