@@ -216,6 +216,9 @@ def check_sink_logits_count_once(ranks):
     model = str(TESTS / "models/gpt-oss-20b.json")
     program = distributed.compile(model, "fp16", dtype="f16", context=ranks.context, group=ranks.group)
     refuses(kvcc.Unsupported, "layer 0: a window of 128 tokens is not split over ranks", lambda: ranks.cache(program, 1))
+    lens = torch.zeros(1, dtype=torch.int32)
+    refuses(kvcc.Unsupported, "layer 0: a window of 128 tokens", lambda: distributed.attend(
+        torch.zeros(1, 1, 64, 64), *[None] * 4, lens, 1, kvcc.torch.register(program), 0, group=ranks.group))
     info = program.layer(1)
     torch.manual_seed(3)
     keys, values = torch.randn(2, 3, info.kv_heads, 90, info.head_dim).half()

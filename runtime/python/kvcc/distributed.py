@@ -24,10 +24,10 @@ from typing import Any, Optional, Union
 from . import errors
 from .cache import LayerCache
 from .errors import Error, Failed, Unavailable, Unsupported, expected
-from .program import Context, Model, Program, model_file
+from .program import Context, LayerInfo, Model, Program, model_file
 from .program import compile as compile_here
 from .tool import TOOL
-from .torch import TensorMemory, dtype_name, torch
+from .torch import TensorMemory, _find, dtype_name, torch
 
 try:
     import torch.distributed as dist
@@ -88,6 +88,7 @@ def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, ta
     batch, queries = query.shape[:2]
     if tuple(seq_lens.shape) not in ((batch,), (batch, queries)):
         raise expected(f"seq_lens of shape [{batch}] or [{batch}, {queries}]", list(seq_lens.shape))
+    _refuse_window(_find(program).layer(layer), layer)
     local = query
     if seq_lens.dim() == 2:  # each query is a sequence of its own
         local = query.reshape(batch * queries, 1, *query.shape[2:])
@@ -95,6 +96,12 @@ def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, ta
     out, lse = torch.ops.kvcc.attend(local, pages, slot_pool, table, slots, seq_lens.reshape(-1), max_tokens, program, layer,
                                      _sinks_here(sinks, dist.get_rank(group)))
     return all_gather_merge(out.view(query.shape), lse.view(query.shape[:3]), group)
+
+
+def _refuse_window(info: LayerInfo, layer: int) -> None:
+    if info.window_tokens:  # would be counted from the end of each slice
+        raise Unsupported(f"layer {layer}: a window of {info.window_tokens} tokens is not split over ranks; give every rank a "
+                          "kvcc.LayerCache with all tokens")
 
 
 def _sinks_here(sinks: Optional[torch.Tensor], rank: int) -> Optional[torch.Tensor]:
@@ -131,9 +138,7 @@ class ContextParallelCache:
             tokens_per_rank = _split(max_tokens, self.world_size)
         self.program, self.layer, self.info = program, layer, program.layer(layer)
         self.tokens_per_rank, self.max_tokens = tokens_per_rank, max_tokens
-        if self.info.window_tokens:
-            raise Unsupported(f"layer {layer}: a window of {self.info.window_tokens} tokens is not split over ranks; give "
-                              "every rank a kvcc.LayerCache with all tokens")
+        _refuse_window(self.info, layer)
         memory = TensorMemory(device)
         self.device = memory.device
         self._check_agreement(memory, {
