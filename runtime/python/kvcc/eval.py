@@ -18,6 +18,7 @@ import csv
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -218,7 +219,8 @@ def plot(results: Sequence[Result], path: Path, title: str) -> None:
             axes.annotate(r.scheme.replace("auto; budget =", "auto"), (r.bits, r.kl), xytext=(5, 4),
                           textcoords="offset points", fontsize=8)
     axes.set(xlabel="bits per number of the quantized part, scales included",
-             ylabel="mean KL(exact || quantized) of next-token logits, nats", yscale="log", title=title)
+             ylabel="mean KL(exact || quantized) of next-token logits, nats", yscale="log")
+    axes.set_title(textwrap.fill(title, 95), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
