@@ -107,6 +107,10 @@ LogicalResult AttendOp::verify() {
   // attend_c4
   if (getOut().getType().getShape() != query.getShape())
     return emitOpError("expected out of the shape of ") << query << ", but got " << getOut().getType();
+  Type element = cast<RankedTensorType>(getOut().getType()).getElementType();
+  if (!element.isF32() && element != query.getElementType())
+    return emitOpError("expected out of f32 or of the query's ")
+           << query.getElementType() << ", but got " << getOut().getType();
   // attend_c5
   if (getLse().getType().getShape() != query.getShape().drop_back())
     return emitOpError("expected lse of the shape of the query without head_dim, but got ") << getLse().getType();

@@ -75,7 +75,7 @@ def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
     - (C1) q is [batch, q_heads, head_dim] or [batch, queries, q_heads, head_dim] of f16, bf16 or f32;
     - (C2) q_heads is a multiple of the cache's kv_heads;
     - (C3) q's head_dim is the cache's;
-    - (C4) out has the shape of q and is f32;
+    - (C4) out has the shape of q and is f32 or of q's elements;
     - (C5) lse has the shape of q without head_dim and is f32;
     - (C6) scale is positive and finite;
     - (C7) the heads of the schedule divide the group, q_heads / kv_heads;
@@ -89,7 +89,7 @@ def Kv_AttendOp : Kv_Op<"attend", [Pure]> {
                        OptionalAttr<Kv_PlacementAttr>:$key_scales,
                        OptionalAttr<Kv_PlacementAttr>:$value_scales,
                        OptionalAttr<Kv_ScheduleAttr>:$schedule);
-  let results = (outs RankedTensorOf<[F32]>:$out, RankedTensorOf<[F32]>:$lse);
+  let results = (outs RankedTensorOf<[F32, F16, BF16]>:$out, RankedTensorOf<[F32]>:$lse);
   let assemblyFormat = [{
     $query `,` $cache (`sinks` $sinks^)? attr-dict `:` type($query) `,` type($cache) (`sinks` type($sinks)^)? `->`
     type($out) `,` type($lse)

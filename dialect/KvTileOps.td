@@ -11,6 +11,7 @@ def Kv_Tile : VectorOfRankAndType<[2], [AnyFloat, AnyInteger]>;
 def Kv_F32Tile : VectorOfRankAndType<[2], [F32]>;
 def Kv_Bytes : MemRefRankOf<[I8], [1]>;
 def Kv_Floats : MemRefRankOf<[F32], [1]>;
+def Kv_Numbers : MemRefRankOf<[F16, BF16, F32], [1]>;
 
 def Kv_TileLoadQueryOp : Kv_TileOp<"load_query", [MemoryEffects<[MemRead]>]> {
   let summary = "heads x channels of the query, times a constant";
@@ -331,18 +332,29 @@ def Kv_TileMergeStepOp : Kv_TileOp<"merge_step", [MemoryEffects<[MemRead, MemWri
 }
 
 def Kv_TileStoreResultOp : Kv_TileOp<"store_result", [MemoryEffects<[MemRead, MemWrite]>]> {
-  let summary = "writes out = acc / sum and lse = ln 2 * (m + log2 sum)";
+  let summary = "writes out = acc / sum, rounded to its type, and lse = ln 2 * (m + log2 sum)";
   let description = [{
     heads x head_dim outputs from `out_offset` on, one lse per head from `lse_offset` on. A state that has
     seen no token gives out = 0 and lse = -inf. The states of all warps of the work item are merged. Sums are of weights
     times 2^exponent.
   }];
-  let arguments = (ins Kv_StateType:$state, Kv_Floats:$out, Index:$out_offset, Kv_Floats:$lse,
+  let arguments = (ins Kv_StateType:$state, Kv_Numbers:$out, Index:$out_offset, Kv_Floats:$lse,
                        Index:$lse_offset, DefaultValuedAttr<I64Attr, "0">:$exponent);
   let assemblyFormat = [{
     $state `,` $out `[` $out_offset `]` `,` $lse `[` $lse_offset `]` (`exponent` $exponent^)? attr-dict `:` type($state) `,`
     type($out) `,` type($lse)
   }];
+}
+
+def Kv_TileArriveOp : Kv_TileOp<"arrive", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "whether all other parts of a work item have arrived before this one";
+  let description = [{
+    `count` work items arrive at `counters`[`at`], an i32 that is zero before the first of them and after the last. What
+    the others have stored before they arrived is seen by the last.
+  }];
+  let arguments = (ins MemRefRankOf<[I32], [1]>:$counters, Index:$at, Index:$count);
+  let results = (outs I1:$is_last);
+  let assemblyFormat = "$counters `[` $at `]` `of` $count attr-dict `:` type($counters)";
 }
 
 //===-- Warps ---------------------------------------------------------------------------------===//
@@ -406,8 +418,6 @@ def Kv_TileAwaitOp : Kv_TileOp<"await", [MemoryEffects<[MemRead, MemWrite]>]> {
 
 //===-- Writers ------------------------------------------------------------------------------===//
 // A writer's tile holds 32 tokens x head_dim numbers, a row per token. Operations change it in place.
-
-def Kv_Numbers : MemRefRankOf<[F16, BF16, F32], [1]>;
 
 def Kv_TileScratchOp : Kv_TileOp<"scratch", [MemoryEffects<[MemAlloc]>]> {
   let summary = "memory for a writer's tile";

@@ -30,6 +30,8 @@ enum AttendArg {
   Out,
   Lse,
   Sinks,
+  Parts,
+  Arrivals,
   TableStride,
   Batch,
   Queries,
@@ -38,7 +40,7 @@ enum AttendArg {
   Split,
   Seq
 };
-enum MergeArg { Outs, Lses, MergedOut, MergedLse, Rows, Parts, Row };
+enum MergeArg { Outs, Lses, MergedOut, MergedLse, MergedRows, MergedParts, MergedRow };
 
 /// Builds the tile function of one kv.attend.
 class AttendBuilder {
@@ -68,11 +70,38 @@ public:
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, ix.add(args[Split], warp), ix.constant(0));
       ix.branch(isFirst, [&] { TileJoinSinksOp::create(b, state, args[Sinks], firstHead, exponent); });
     }
-    Value outRow = ix.add(ix.mul(ix.add(ix.mul(args[Split], args[Batch]), args[Seq]), queryHeads), firstHead);
-    TileStoreResultOp::create(b, state, args[Out], ix.mul(outRow, cache.getHeadDim()), args[Lse], outRow, exponent);
+    storeResult();
   }
 
 private:
+  /// Writes the result, or the part of it that this split has: the last of the splits to arrive merges all parts, in
+  /// their order, so that who is last changes nothing.
+  void storeResult() {
+    Value isWhole = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, args[Splits], ix.constant(1));
+    auto branch = scf::IfOp::create(b, isWhole, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    auto store = [&](Value state, int64_t exponent) {
+      TileStoreResultOp::create(b, state, args[Out], ix.mul(queryRow, cache.getHeadDim()), args[Lse], queryRow,
+                                exponent);
+    };
+    store(state, exponent);
+    b.setInsertionPointToStart(branch.elseBlock());
+    // Outputs [splits][rows][head_dim], then lses [splits][rows].
+    Value rows = ix.mul(args[Batch], queryHeads), lses = ix.mul(ix.mul(args[Splits], rows), cache.getHeadDim());
+    auto rowOf = [&](Value split) { return ix.add(ix.mul(split, rows), queryRow); };
+    auto outAt = [&](Value split) { return ix.mul(rowOf(split), cache.getHeadDim()); };
+    auto lseAt = [&](Value split) { return ix.add(lses, rowOf(split)); };
+    TileStoreResultOp::create(b, state, args[Parts], outAt(args[Split]), args[Parts], lseAt(args[Split]), exponent);
+    Value item = ix.add(ix.mul(args[Seq], queryHeads / heads), args[Tile]);
+    ix.branch(TileArriveOp::create(b, b.getI1Type(), args[Arrivals], item, args[Splits]), [&] {
+      Value merged = TileInitStateOp::create(b, state.getType());
+      loop(warp, args[Splits],
+           [&](Value part) { TileMergeStepOp::create(b, merged, args[Parts], outAt(part), args[Parts], lseAt(part)); });
+      store(merged, /*exponent=*/0);
+    });
+  }
+
   float getScale() { return float(attend.getScale().convertToDouble() * std::numbers::log2e); }
   /// Halves are of the query as it is: its scale multiplies the logits.
   Value loadQuery(bool scaled) {
@@ -537,12 +566,12 @@ void buildMerge(MergeOp merge, ImplicitLocOpBuilder &b, ValueRange args) {
   IndexBuilder ix{b};
   int64_t headDim = merge.getOut().getType().getShape().back();
   Value state = TileInitStateOp::create(b, StateType::get(b.getContext(), 1, headDim));
-  ix.loop(ix.constant(0), args[Parts], ix.constant(1), [&](Value part) {
-    Value row = ix.add(ix.mul(part, args[Rows]), args[Row]);
+  ix.loop(ix.constant(0), args[MergedParts], ix.constant(1), [&](Value part) {
+    Value row = ix.add(ix.mul(part, args[MergedRows]), args[MergedRow]);
     TileMergeStepOp::create(b, state, args[Outs], ix.mul(row, headDim), args[Lses], row);
   });
-  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[Row], headDim), args[MergedLse], args[Row],
-                            /*exponent=*/0);
+  TileStoreResultOp::create(b, state, args[MergedOut], ix.mul(args[MergedRow], headDim), args[MergedLse],
+                            args[MergedRow], /*exponent=*/0);
 }
 
 LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
@@ -558,11 +587,12 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   Builder builder(func.getContext());
   auto memory = [](Type element) -> Type { return MemRefType::get({ShapedType::kDynamic}, element); };
   Type query = cast<RankedTensorType>(attend.getQuery().getType()).getElementType();
+  Type out = cast<RankedTensorType>(attend.getOut().getType()).getElementType();
   Type bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()), floats = memory(builder.getF32Type()),
        index = builder.getIndexType();
   func::FuncOp tiled = replaceFunction(func,
-                                       {memory(query), bytes, words, bytes, words, words, floats, floats, floats, index,
-                                        index, index, index, index, index, index},
+                                       {memory(query), bytes, words, bytes, words, words, memory(out), floats, floats,
+                                        floats, words, index, index, index, index, index, index, index},
                                        3);
   if (int64_t accumulators = attend.getSchedule()->getAccumulators())
     tiled->setAttr(kvcc::kAccumulatorsAttrName, builder.getI64IntegerAttr(accumulators));

@@ -130,7 +130,11 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   auto model = loadModelConfig(options->model);
   if (!model)
     return model.takeError();
-  ModelRequest request{options->scheme, options->target, options->dtype ? options->dtype : "", {}};
+  ModelRequest request{options->scheme,
+                       options->target,
+                       options->dtype ? options->dtype : "",
+                       {},
+                       options->out_dtype ? options->out_dtype : ""};
   request.options.compute = options->compute ? options->compute : "auto";
   request.options.page = options->page_tokens;
   request.options.pageBytes = options->page_bytes;
@@ -230,6 +234,7 @@ kvcc_status kvcc_program_get_layer(const kvcc_program *handle, int32_t layer, kv
     result.scale = plan.shape.scale;
     mlir::Type dtype = plan.cache.getDtype();
     result.dtype = dtype.isF16() ? "f16" : dtype.isBF16() ? "bf16" : "f32";
+    result.out_dtype = plan.shape.roundsOut ? result.dtype : "f32";
     result.sink = plan.cache.getWindow().getSink();
     result.recent = plan.cache.getWindow().getRecent();
     result.flush = plan.cache.getWindow().getFlush();

@@ -489,6 +489,31 @@ kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_a
   return report(attend(program, layer, args, stream));
 }
 
+kvcc_status kvcc_merge(const kvcc_program *handle, int32_t layer, const kvcc_merge_args *given, void *stream) {
+  return report([&]() -> Error {
+    kvcc_merge_args args;
+    auto program = getLayer(handle, layer, given, args);
+    if (!program)
+      return program.takeError();
+    if (args.parts < 1)
+      return expected("parts of at least 1", Twine(args.parts));
+    if (args.rows < 0 || args.rows > INT32_MAX)
+      return expected("rows from 0 to 2^31 - 1", Twine(args.rows));
+    if (args.rows == 0)
+      return Error::success();
+    for (auto [pointer, name] : {std::pair<const void *, const char *>(args.outs, "outs"),
+                                 {args.lses, "lses"},
+                                 {args.out, "out"},
+                                 {args.lse, "lse"}})
+      if (Error error = notNull(pointer, name))
+        return error;
+    LaunchOptions options;
+    options.stream = stream;
+    return withKind(ErrorKind::Failed,
+                    (*program)->merge(args.outs, args.lses, args.parts, args.rows, args.out, args.lse, options));
+  }());
+}
+
 kvcc_status kvcc_rollback(const kvcc_program *handle, int32_t layer, int64_t tokens, int64_t count, int64_t *result) {
   return answer<int64_t>(handle, layer, tokens, result, "result", [&](const Program &program) -> Expected<int64_t> {
     int64_t most = std::min(program.getPlan().cache.getWindow().getRollback(), tokens);

@@ -2,6 +2,7 @@
 // A cache in host memory, and one step over it.
 #include "runtime/HostCache.h"
 
+#include "dialect/Quantization.h"
 #include "runtime/CudaDriver.h"
 #include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/MathExtras.h"
@@ -220,8 +221,8 @@ static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t 
     return copies.takeError();
   const AttentionShape &shape = cache.getProgram().getPlan().shape;
   size_t batch = size_t(call.batch), rows = batch * size_t(call.queries * shape.qHeads),
-         outBytes = rows * size_t(shape.headDim) * sizeof(float);
-  float *out = call.out, *lse = call.lse;
+         outBytes = shape.roundsOut ? queryBytes : rows * size_t(shape.headDim) * sizeof(float);
+  void *out = call.out, *lse = call.lse;
   copies->move(call.query, queryBytes);
   copies->move(call.pages, cache.getPages().size());
   copies->move(call.table, batch * size_t(call.tableStride) * sizeof(int32_t));
@@ -231,7 +232,7 @@ static Error decodeStepOnDevice(const HostCache &cache, AttendCall call, size_t 
   copies->move(call.out, outBytes, false);
   copies->move(call.lse, rows * sizeof(float), false);
   copies->move(call.sinks, size_t(shape.qHeads) * sizeof(float));
-  copies->move(call.workspace, workspaceBytes, false);
+  copies->move(call.workspace, workspaceBytes); // zeros
   if (Error error = copies->takeError())
     return error;
   call.stream = copies->getStream();
@@ -256,7 +257,9 @@ Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<fl
   out.resize(size_t(rows * plan.shape.headDim));
   lse.resize(size_t(rows));
   call.query = query;
-  call.out = out.data();
+  size_t elementBytes = plan.cache.getDtype().getIntOrFloatBitWidth() / 8;
+  std::vector<uint8_t> rounded(plan.shape.roundsOut ? out.size() * elementBytes : 0);
+  call.out = plan.shape.roundsOut ? static_cast<void *>(rounded.data()) : out.data();
   call.lse = lse.data();
   call.sinks = sinks.empty() ? nullptr : sinks.data();
   call.threads = threads;
@@ -264,8 +267,14 @@ Error kvcc::decodeStep(const HostCache &cache, const void *query, std::vector<fl
   call.splits = splits ? splits : program.chooseSplits(call.batch * queries, longest, threads);
   AlignedBytes workspace(program.getWorkspaceBytes(call.batch * queries, call.splits));
   call.workspace = workspace.data();
-  if (plan.target.executor != Executor::CudaDevice)
-    return program.attend(call);
-  size_t elementBytes = plan.cache.getDtype().getIntOrFloatBitWidth() / 8;
-  return decodeStepOnDevice(cache, call, size_t(rows * plan.shape.headDim) * elementBytes, workspace.size());
+  if (Error error = plan.target.executor != Executor::CudaDevice
+                        ? program.attend(call)
+                        : decodeStepOnDevice(cache, call, out.size() * elementBytes, workspace.size()))
+    return error;
+  for (size_t i = 0; i < rounded.size() / elementBytes; ++i) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, rounded.data() + i * elementBytes, elementBytes);
+    out[i] = kv::decodeFloat(plan.cache.getDtype(), bits);
+  }
+  return Error::success();
 }

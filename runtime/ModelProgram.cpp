@@ -25,6 +25,14 @@ std::vector<LayerGroup> kvcc::groupLayers(const ModelConfig &model, const ModelS
   return groups;
 }
 
+Expected<bool> kvcc::roundsOut(StringRef outDtype, StringRef dtype) {
+  if (outDtype.empty() || outDtype == "f32")
+    return false;
+  if (outDtype == dtype)
+    return true;
+  return createStringError("expected out_dtype f32 or that of the queries, " + dtype + ", but got '" + outDtype + "'");
+}
+
 Expected<ModelPlans> kvcc::planModel(Compiler &compiler, const ModelConfig &model, const ModelRequest &request) {
   if (Error error = checkServable(model))
     return std::move(error);
@@ -32,11 +40,15 @@ Expected<ModelPlans> kvcc::planModel(Compiler &compiler, const ModelConfig &mode
   if (!target)
     return target.takeError();
   StringRef dtype = request.dtype.empty() ? model.dtype : request.dtype;
+  auto rounds = roundsOut(request.outDtype, dtype);
+  if (!rounds)
+    return rounds.takeError();
   auto schemes = compiler.chooseSchemes(model, dtype, *target, request.scheme);
   if (!schemes)
     return schemes.takeError();
   ModelPlans result;
   for (LayerGroup &group : groupLayers(model, *schemes)) {
+    group.shape.roundsOut = *rounds;
     auto plan = compiler.plan(group.shape, dtype, group.scheme, *target, request.options);
     if (!plan)
       return plan.takeError();

@@ -12,6 +12,7 @@ struct ModelRequest {
   std::string target;
   std::string dtype; ///< empty: the model's
   ScheduleOptions options;
+  std::string outDtype; ///< of results: empty or "f32", or the dtype
 };
 
 /// Layers that share a kernel: the same shape, stored alike.
@@ -22,6 +23,9 @@ struct LayerGroup {
 };
 /// The groups of the layers that are served.
 std::vector<LayerGroup> groupLayers(const ModelConfig &model, const ModelSchemes &schemes);
+
+/// What AttentionShape::roundsOut is for results of `outDtype`: empty, "f32" or `dtype`.
+llvm::Expected<bool> roundsOut(llvm::StringRef outDtype, llvm::StringRef dtype);
 
 /// A kernel of a model: the layers that share it, and its plan.
 struct ModelVariant {

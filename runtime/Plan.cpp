@@ -153,7 +153,8 @@ Expected<Plan> kvcc::makePlan(MLIRContext &context, const AttentionShape &shape,
   auto tensor = [&](ArrayRef<int64_t> extents, mlir::Type type) -> mlir::Type {
     return mlir::RankedTensorType::get(extents, type);
   };
-  mlir::Type f32 = b.getF32Type(), out = tensor({any, any, shape.qHeads, shape.headDim}, f32),
+  mlir::Type f32 = b.getF32Type(),
+             out = tensor({any, any, shape.qHeads, shape.headDim}, shape.roundsOut ? element : f32),
              lse = tensor({any, any, shape.qHeads}, f32);
   SmallVector<mlir::Type> attendArgs{tensor({any, any, shape.qHeads, shape.headDim}, element), plan.cache};
   if (shape.sinkLogits)

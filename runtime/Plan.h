@@ -23,6 +23,7 @@ struct AttentionShape {
   kv::Reach reach = kv::Reach::Full;
   int64_t windowTokens = 0; ///< of a reach that is not full
   bool sinkLogits = false;
+  bool roundsOut = false; ///< to the dtype of the query; else results are f32
 
   static AttentionShape of(const LayerConfig &layer);
   bool operator==(const AttentionShape &) const = default;

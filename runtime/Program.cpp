@@ -70,7 +70,7 @@ int64_t Program::chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads)
   int64_t items = rows * (plan.shape.qHeads / plan.schedule.getHeads());
   int64_t wanted = backend->getParallelism(threads);
   // Whole items that keep every thread busy need no splitting and no merging.
-  if (items == 0 || items % wanted == 0)
+  if (items == 0 || items % wanted == 0 || items > kMaxSplitItems)
     return 1;
   // Else about four items per thread, so that the last ones end together.
   int64_t splits = divideCeil(4 * wanted, items);
@@ -81,31 +81,35 @@ int64_t Program::chooseSplits(int64_t rows, int64_t maxTokens, unsigned threads)
 size_t Program::getWorkspaceBytes(int64_t rows, int64_t splits) const {
   if (splits == 1)
     return 0;
-  return size_t(splits * rows * plan.shape.qHeads * (plan.shape.headDim + 1)) * sizeof(float);
+  return kCounterBytes + size_t(splits * rows * plan.shape.qHeads * (plan.shape.headDim + 1)) * sizeof(float);
 }
 
 Error Program::attend(const AttendCall &call) const {
   int64_t queries = call.batch * call.queries;
   if (queries == 0)
     return Error::success();
-  bool split = call.splits > 1;
-  int64_t rows = queries * plan.shape.qHeads;
-  // Partial outputs, then their lse.
-  float *out = split ? static_cast<float *>(call.workspace) : call.out;
-  float *lse = split ? out + call.splits * rows * plan.shape.headDim : call.lse;
-  KernelArg args[] = {call.query, call.pages, call.table,       call.slots, call.slotIds, call.lens,  out,
-                      lse,        call.sinks, call.tableStride, queries,    call.queries, call.splits};
   int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads();
+  auto *counters = static_cast<uint8_t *>(call.workspace), *parts = counters;
+  if (call.splits > 1) {
+    parts += kCounterBytes;
+    if (plan.target.executor != Executor::CudaDevice)
+      std::memset(counters, 0, size_t(tiles * queries) * sizeof(int32_t));
+  }
+  KernelArg args[] = {call.query, call.pages,       call.table, call.slots,   call.slotIds,
+                      call.lens,  call.out,         call.lse,   call.sinks,   parts,
+                      counters,   call.tableStride, queries,    call.queries, call.splits};
   LaunchOptions options = call;
   if (plan.target.executor == Executor::Cpu && isShort(call))
     options.threads = 1;
-  if (Error error = backend->launch(Kernel::Attend, args, {tiles, call.splits, queries}, options))
-    return error;
-  if (!split)
+  return backend->launch(Kernel::Attend, args, {tiles, call.splits, queries}, options);
+}
+
+Error Program::merge(const float *outs, const float *lses, int64_t parts, int64_t rows, float *out, float *lse,
+                     const LaunchOptions &options) const {
+  if (rows == 0)
     return Error::success();
-  options.threads = 1;
-  KernelArg mergeArgs[] = {out, lse, call.out, call.lse, rows, call.splits};
-  return backend->launch(Kernel::Merge, mergeArgs, {rows, 1, 1}, options);
+  KernelArg args[] = {outs, lses, out, lse, rows, parts};
+  return backend->launch(Kernel::Merge, args, {rows, 1, 1}, options);
 }
 
 /// Tokens per sequence up to which one work item per head does all phases of an append.

@@ -24,10 +24,12 @@ struct AttendCall : LaunchOptions {
   const void *slots = nullptr;      ///< pool of CacheLayout::slotBytes each
   const int32_t *slotIds = nullptr; ///< [batch]
   const int32_t *lens = nullptr;    ///< [batch]: tokens of each sequence, 0 allowed
-  float *out = nullptr;             ///< [batch, queries, q_heads, head_dim]
+  void *out = nullptr;              ///< [batch, queries, q_heads, head_dim], f32 or as AttentionShape::roundsOut says
   float *lse = nullptr;             ///< [batch, queries, q_heads], natural logarithm
   const float *sinks = nullptr;     ///< [q_heads], of a shape with sink logits
-  void *workspace = nullptr;        ///< Program::getWorkspaceBytes(batch * queries, splits)
+  /// Program::getWorkspaceBytes(batch * queries, splits). For Executor::CudaDevice, the first kCounterBytes are zero
+  /// when it is first used, and again after each call.
+  void *workspace = nullptr;
   int64_t tableStride = 0, batch = 0, splits = 1;
   int64_t queries = 1; ///< of the last tokens of each sequence; query i sees all but the last queries - 1 - i tokens
 };
@@ -46,6 +48,10 @@ struct AppendCall : LaunchOptions {
   int64_t tableStride = 0, batch = 0, maxNew = 0;
   int64_t sequenceStride = 0, tokenStride = 0, headStride = 0; ///< of keys and of values, in elements
 };
+
+/// Splits of a work item count themselves in the first bytes of the workspace, whatever the shape: calls of several
+/// programs may share it.
+constexpr int64_t kMaxSplitItems = 4096, kCounterBytes = kMaxSplitItems * int64_t(sizeof(int32_t));
 
 /// An argument of a kernel: a pointer or an index.
 struct KernelArg {
@@ -109,6 +115,10 @@ public:
   /// Trusts its arguments; see kvcc.h for the checks.
   llvm::Error attend(const AttendCall &call) const;
   llvm::Error append(const AppendCall &call) const;
+  /// Merges `parts` results over disjoint tokens, [parts, rows, head_dim] and [parts, rows], into one. Where the
+  /// kernels run.
+  llvm::Error merge(const float *outs, const float *lses, int64_t parts, int64_t rows, float *out, float *lse,
+                    const LaunchOptions &options) const;
   const Backend &getBackend() const { return *backend; }
 
 private:

@@ -91,12 +91,13 @@ typedef struct kvcc_compile_options {
    * context = 32768; prefer = speed"), or the path of a table of layers ("FILE.mlir"). "; profile = P.json" may follow:
    * what kvcc profile measured, for auto, and for the writer's centring and error feedback. */
   const char *scheme;
-  const char *target;  /* "cpu", "cpu:generic", "cuda", "cuda:sm_90", ... */
-  const char *dtype;   /* of queries, keys and values: "f16", "bf16", "f32"; NULL: the model's */
-  const char *compute; /* "auto", "f32", "f16" (CUDA), "int16", "int8" (CPU): products with codes; NULL: "auto" */
-  int64_t page_tokens; /* a multiple of 32; 0: chosen */
-  int64_t page_bytes;  /* of every layer, a multiple of 64, so that one pool of pages serves layers that are stored
-                        * differently; 0: as many as each layer's page needs */
+  const char *target;    /* "cpu", "cpu:generic", "cuda", "cuda:sm_90", ... */
+  const char *dtype;     /* of queries, keys and values: "f16", "bf16", "f32"; NULL: the model's */
+  const char *compute;   /* "auto", "f32", "f16" (CUDA), "int16", "int8" (CPU): products with codes; NULL: "auto" */
+  int64_t page_tokens;   /* a multiple of 32; 0: chosen */
+  int64_t page_bytes;    /* of every layer, a multiple of 64, so that one pool of pages serves layers that are stored
+                          * differently; 0: as many as each layer's page needs */
+  const char *out_dtype; /* of what kvcc_attend writes to `out`: "f32", or that of the queries; NULL: "f32" */
 } kvcc_compile_options;
 
 /* Compiles, or finds in the kernel cache, the kernels of all layers that can be served; a model without any
@@ -129,6 +130,7 @@ typedef struct kvcc_layer_info {
   int64_t window_tokens; /* 0: a query reaches all tokens before it. Else: its last window_tokens, itself included, */
   int32_t chunked;       /* or, if this is 1, those of its chunk: from token window_tokens * i on */
   int32_t sink_logits;   /* 1: kvcc_attend takes a learned logit for each query head */
+  const char *out_dtype; /* of results: "f32", "f16" or "bf16" */
 } kvcc_layer_info;
 KVCC_API kvcc_status kvcc_program_get_layer(const kvcc_program *program, int32_t layer, kvcc_layer_info *info);
 
@@ -174,7 +176,9 @@ KVCC_API kvcc_status kvcc_quantized_tokens(const kvcc_program *program, int32_t 
                                            int64_t *quantized);
 
 /* Bytes of workspace that kvcc_attend needs for up to `batch` sequences of up to `max_tokens` tokens; with several
- * queries per sequence, `batch` is sequences times queries. */
+ * queries per sequence, `batch` is sequences times queries. One workspace serves all layers and programs, one call at a
+ * time. On a GPU its first 16 KiB count what has been done of a call: they must be zero when it is first used, and are
+ * zero again after each call. */
 KVCC_API kvcc_status kvcc_workspace_bytes(const kvcc_program *program, int32_t layer, int64_t batch, int64_t max_tokens,
                                           size_t *bytes);
 
@@ -268,7 +272,7 @@ typedef struct kvcc_attend_args {
   int64_t batch;
   int64_t max_tokens; /* at least every seq_len; decides how the work is split */
   const void *query;  /* [batch, queries, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
-  float *out;         /* [batch, queries, q_heads, head_dim] */
+  void *out;          /* [batch, queries, q_heads, head_dim] of out_dtype */
   float *lse;         /* [batch, queries, q_heads]: natural logarithm of the sum of exp of the logits */
   void *workspace;    /* may be NULL if kvcc_workspace_bytes says 0 */
   size_t workspace_bytes;
@@ -283,6 +287,20 @@ typedef struct kvcc_attend_args {
  * stream capture; tables, slots and lengths are device memory and cannot be checked. Allocates nothing. */
 KVCC_API kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_attend_args *args,
                                  void *stream);
+
+typedef struct kvcc_merge_args {
+  size_t size;
+  const float *outs; /* [parts, rows, head_dim], rows are batch * queries * q_heads */
+  const float *lses; /* [parts, rows]; -inf: the part has no tokens */
+  int64_t parts, rows;
+  float *out; /* [rows, head_dim] */
+  float *lse; /* [rows] */
+} kvcc_merge_args;
+
+/* Merges results over disjoint sets of tokens, such as parts of a long sequence on several machines, into that over all
+ * of them: out = sum_i exp(lse_i) out_i / sum_i exp(lse_i), lse = ln sum_i exp(lse_i). A sink logit may be in one part
+ * only. Memory and asynchrony are as for kvcc_attend. */
+KVCC_API kvcc_status kvcc_merge(const kvcc_program *program, int32_t layer, const kvcc_merge_args *args, void *stream);
 
 #ifdef __cplusplus
 }

@@ -116,6 +116,9 @@ public:
   void attend(int32_t layer, const kvcc_attend_args &args, void *stream = nullptr) const {
     check(kvcc_attend(get(), layer, &args, stream));
   }
+  void merge(int32_t layer, const kvcc_merge_args &args, void *stream = nullptr) const {
+    check(kvcc_merge(get(), layer, &args, stream));
+  }
 
 private:
   struct Destroy {

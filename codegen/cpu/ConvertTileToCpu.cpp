@@ -411,6 +411,25 @@ struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
   }
 };
 
+struct ArrivePattern : OpConversionPattern<TileArriveOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileArriveOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    CpuBuilder b(op.getLoc(), rewriter);
+    auto number = [&](int32_t value) { return arith::ConstantOp::create(b, b.getI32IntegerAttr(value)).getResult(); };
+    Value before = memref::AtomicRMWOp::create(b, arith::AtomicRMWKind::addi, number(1), in.getCounters(), in.getAt());
+    Value others = arith::SubIOp::create(b, arith::IndexCastOp::create(b, b.getI32Type(), in.getCount()), number(1));
+    Value isLast = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, before, others);
+    auto branch = scf::IfOp::create(b, isLast, /*withElseRegion=*/false);
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      memref::StoreOp::create(b, number(0), in.getCounters(), in.getAt());
+    }
+    rewriter.replaceOp(op, isLast);
+    return success();
+  }
+};
+
 struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileStoreResultOp op, OpAdaptor in,
@@ -424,8 +443,8 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
       Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
       Value base = b.addIndex(in.getOutOffset(), b.mulIndex(head, type.getHeadDim()));
       b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {
-        b.store(b.mul(b.loadF32(in.getState(), {head, channel}), b.splat(inverse)), in.getOut(),
-                b.addIndex(base, channel));
+        Value out = b.mul(b.loadF32(in.getState(), {head, channel}), b.splat(inverse));
+        b.storeF32(out, in.getOut(), b.addIndex(base, channel));
       });
       Value max = memref::LoadOp::create(b, in.getState(), ValueRange{head, b.index(columns.max)});
       Value lse = b.mul(b.add(max, math::Log2Op::create(b, sum)), b.f32(float(std::numbers::ln2)));
@@ -479,8 +498,8 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
                  RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
-                 SoftmaxStepPattern, IsDominatedPattern, JoinSinksPattern, MergeStepPattern, StoreResultPattern>(
-        converter, &getContext());
+                 SoftmaxStepPattern, IsDominatedPattern, JoinSinksPattern, MergeStepPattern, ArrivePattern,
+                 StoreResultPattern>(converter, &getContext());
     populateProductPatterns(patterns, converter, *level);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

@@ -63,6 +63,8 @@ public:
   /// One element, in every lane.
   mlir::Value loadSplat(mlir::Value memory, mlir::ValueRange at, int64_t lanes = kLanes);
   void store(mlir::Value vector, mlir::Value memory, mlir::ValueRange at);
+  /// Rounded to the type of the memory.
+  void storeF32(mlir::Value vector, mlir::Value memory, mlir::ValueRange at);
   mlir::Value reduceAdd(mlir::Value vector);
   mlir::Value reduceMax(mlir::Value vector);
 

@@ -123,6 +123,11 @@ private:
 
 } // namespace
 
+void CpuBuilder::storeF32(Value vector, Value memory, ValueRange at) {
+  Type element = cast<MemRefType>(memory.getType()).getElementType();
+  store(CpuLanes(getLoc(), *this).encodeNumber(vector, element), memory, at);
+}
+
 MakeLaneBuilder kvcc::cpu::getLaneBuilder() {
   return [](Location loc, ConversionPatternRewriter &rewriter) { return std::make_unique<CpuLanes>(loc, rewriter); };
 }

@@ -83,9 +83,10 @@ struct ExtFPattern : OpConversionPattern<arith::ExtFOp> {
 struct TruncFPattern : OpConversionPattern<arith::TruncFOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(arith::TruncFOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
-    if (!op.getIn().getType().isF32() || !op.getType().isF16())
+    if (!op.getIn().getType().isF32() || (!op.getType().isF16() && !op.getType().isBF16()))
       return failure();
-    rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, getTypeConverter()->convertType(op.getType()), "kv_f32_to_f16",
+    StringRef function = op.getType().isF16() ? "kv_f32_to_f16" : "kv_f32_to_bf16";
+    rewriter.replaceOpWithNewOp<emitc::CallOpaqueOp>(op, getTypeConverter()->convertType(op.getType()), function,
                                                      ValueRange{in.getIn()});
     return success();
   }

@@ -333,6 +333,14 @@ struct MergeStepPattern : OpConversionPattern<TileMergeStepOp> {
   }
 };
 
+struct ArrivePattern : OpConversionPattern<TileArriveOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TileArriveOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    rewriter.replaceOp(op, GpuBuilder(op.getLoc(), rewriter).arrive(in.getCounters(), in.getAt(), in.getCount()));
+    return success();
+  }
+};
+
 struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileStoreResultOp op, OpAdaptor in,
@@ -349,7 +357,7 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
       Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
       Value base = b.add(b.addIndex(in.getOutOffset(), h * type.getHeadDim()), lane);
       for (int64_t i = 0; i < columns.channels; ++i)
-        b.store(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), in.getOut(), b.addIndex(base, i * kWarp));
+        b.storeF32(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), in.getOut(), b.addIndex(base, i * kWarp));
       Value lse = b.add(b.load(in.getState(), {head, b.index(columns.max)}), math::Log2Op::create(b, sum));
       lse = arith::SelectOp::create(b, seen, b.mul(lse, b.f32(float(std::numbers::ln2))),
                                     b.f32(-std::numeric_limits<float>::infinity()));
@@ -435,7 +443,8 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
     RewritePatternSet patterns(&getContext());
     patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
                  RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
-                 SoftmaxStepPattern, JoinSinksPattern, MergeStepPattern, StoreResultPattern>(converter, &getContext());
+                 SoftmaxStepPattern, JoinSinksPattern, MergeStepPattern, ArrivePattern, StoreResultPattern>(
+        converter, &getContext());
     populateProductPatterns(patterns, converter);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

@@ -6,20 +6,6 @@ using namespace mlir;
 using namespace kvcc::kv;
 using namespace kvcc::cuda;
 
-SmallVector<Value> FragmentBuilder::call(StringRef function, TypeRange results, ValueRange operands,
-                                         std::optional<int64_t> templateArgument) {
-  ArrayAttr templates;
-  if (templateArgument)
-    templates = getArrayAttr({getI32IntegerAttr(int32_t(*templateArgument))});
-  // Memory goes as a pointer to its bytes.
-  SmallVector<Value> arguments(operands);
-  for (Value &argument : arguments)
-    if (isa<MemRefType>(argument.getType()))
-      argument = UnrealizedConversionCastOp::create(*this, emitc::PointerType::get(getI8Type()), argument).getResult(0);
-  auto op = emitc::CallOpaqueOp::create(*this, results, getStringAttr(function), arguments, ArrayAttr(), templates);
-  return SmallVector<Value>(op.getResults());
-}
-
 Value FragmentBuilder::shift(Value x, int64_t by) {
   if (by > 0)
     return arith::ShRUIOp::create(*this, x, i32(int32_t(by)));

@@ -20,17 +20,11 @@ struct LaneOffset {
   int64_t stride;
 };
 
-/// Builds the code of one lane of a warp. What no upstream operation says is a call of a prelude function.
+/// Builds the code of one lane of a warp that works on fragments.
 class FragmentBuilder : public GpuBuilder {
 public:
   using GpuBuilder::GpuBuilder;
 
-  llvm::SmallVector<mlir::Value> call(llvm::StringRef function, mlir::TypeRange results, mlir::ValueRange operands,
-                                      std::optional<int64_t> templateArgument = {});
-  mlir::Value call1(llvm::StringRef function, mlir::Type result, mlir::ValueRange operands,
-                    std::optional<int64_t> templateArgument = {}) {
-    return call(function, result, operands, templateArgument)[0];
-  }
   mlir::Type opaque(llvm::StringRef name) { return mlir::emitc::OpaqueType::get(getContext(), name); }
   mlir::Value element(mlir::Value fragment, int64_t i, mlir::Type type) { return call1("kv_elt", type, fragment, i); }
 

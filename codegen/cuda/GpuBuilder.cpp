@@ -13,6 +13,22 @@
 using namespace mlir;
 using namespace kvcc::cuda;
 
+SmallVector<Value> GpuBuilder::call(StringRef function, TypeRange results, ValueRange operands,
+                                    std::optional<int64_t> templateArgument) {
+  ArrayAttr templates;
+  if (templateArgument)
+    templates = getArrayAttr({getI32IntegerAttr(int32_t(*templateArgument))});
+  // Memory goes as a pointer to its bytes or words.
+  SmallVector<Value> arguments(operands);
+  for (Value &argument : arguments)
+    if (auto type = dyn_cast<MemRefType>(argument.getType())) {
+      Type pointer = emitc::PointerType::get(type.getElementType());
+      argument = UnrealizedConversionCastOp::create(*this, pointer, argument).getResult(0);
+    }
+  auto op = emitc::CallOpaqueOp::create(*this, results, getStringAttr(function), arguments, ArrayAttr(), templates);
+  return SmallVector<Value>(op.getResults());
+}
+
 Value GpuBuilder::add(Value x, Value y) {
   if (isa<FloatType>(x.getType()))
     return arith::AddFOp::create(*this, x, y);
@@ -25,11 +41,20 @@ Value GpuBuilder::mul(Value x, Value y) {
   return arith::MulIOp::create(*this, x, y);
 }
 
+void GpuBuilder::storeF32(Value number, Value memory, ValueRange at) {
+  Type element = cast<MemRefType>(memory.getType()).getElementType();
+  store(element.isF32() ? number : arith::TruncFOp::create(*this, element, number).getResult(), memory, at);
+}
+
+Value GpuBuilder::arrive(Value counters, Value at, Value count) {
+  auto word = [&](Value index) { return arith::IndexCastOp::create(*this, getI32Type(), index).getResult(); };
+  return call1("kv_arrive", getI1Type(), {counters, word(at), word(count)});
+}
+
 Value GpuBuilder::bound(Value x, float cap) {
   // tanh(y) = 1 - 2 / (1 + exp(2 y)); the ends come from infinity and zero.
   Value e = math::Exp2Op::create(*this, mul(x, f32(2 * float(std::numbers::log2e) / cap)));
-  auto inverse = emitc::CallOpaqueOp::create(*this, getF32Type(), "kv_rcp", ValueRange{add(e, f32(1))});
-  return fma(inverse.getResult(0), f32(-2 * cap), f32(cap));
+  return fma(call1("kv_rcp", getF32Type(), add(e, f32(1))), f32(-2 * cap), f32(cap));
 }
 
 Value GpuBuilder::reduce(Value value, function_ref<Value(Value, Value)> combine) {

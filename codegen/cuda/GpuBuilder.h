@@ -30,6 +30,13 @@ public:
   mlir::Value mul(mlir::Value x, mlir::Value y);
   mlir::Value fma(mlir::Value x, mlir::Value y, mlir::Value z) { return add(mul(x, y), z); }
   mlir::Value max(mlir::Value x, mlir::Value y) { return mlir::arith::MaxNumFOp::create(*this, x, y); }
+  /// Calls a function of the prelude, for what no upstream operation says.
+  llvm::SmallVector<mlir::Value> call(llvm::StringRef function, mlir::TypeRange results, mlir::ValueRange operands,
+                                      std::optional<int64_t> templateArgument = {});
+  mlir::Value call1(llvm::StringRef function, mlir::Type result, mlir::ValueRange operands,
+                    std::optional<int64_t> templateArgument = {}) {
+    return call(function, result, operands, templateArgument)[0];
+  }
   /// cap * tanh(x / cap).
   mlir::Value bound(mlir::Value x, float cap);
   mlir::Value mulIndex(mlir::Value x, int64_t y) { return mul(x, index(y)); }
@@ -47,6 +54,10 @@ public:
   mlir::Value load(mlir::Value memory, mlir::ValueRange at) { return mlir::memref::LoadOp::create(*this, memory, at); }
   /// One number as f32. Of bytes, `element` says what they are (f8E4M3FN, f8E8M0FNU).
   mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at, mlir::Type element = {});
+  /// The same way back: rounded to the type of the memory.
+  void storeF32(mlir::Value number, mlir::Value memory, mlir::ValueRange at);
+  /// Whether this block is the last of `count` that arrive at a counter. For all its threads.
+  mlir::Value arrive(mlir::Value counters, mlir::Value at, mlir::Value count);
   /// A f8E4M3FN code (an i32) as f32.
   mlir::Value decodeE4m3(mlir::Value code);
   /// A f4E2M1FN code (an i32) as an integer: twice the number, plus 12.

@@ -83,8 +83,8 @@ public:
               .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileAdvanceOp,
                     TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp,
                     TileScoreOp, TileSoftcapOp, TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp,
-                    TileScaleStateOp, TileShiftStateOp, TileRestoreOp, TileJoinSinksOp, TileStoreResultOp>(
-                  [&](auto op) { return lower(op); })
+                    TileScaleStateOp, TileShiftStateOp, TileRestoreOp, TileJoinSinksOp, TileArriveOp, TileMergeStepOp,
+                    TileStoreResultOp>([&](auto op) { return lower(op); })
               .Default(
                   [](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
       if (failed(result))
@@ -1061,16 +1061,39 @@ private:
 
   LogicalResult lower(TileJoinSinksOp op) {
     State &state = *states.at(op.getState());
+    joinLogits(state, op.getSinks(), op.getOffset(), int64_t(op.getExponent()));
+    return success();
+  }
+
+  /// Takes a logit (natural) per head into the state; the weights of their values.
+  SmallVector<Value> joinLogits(State &state, Value logits, Value offset, int64_t exponent) {
+    SmallVector<Value> weights;
     for (int64_t tile = 0; tile < state.tiles; ++tile)
       for (int64_t j = 0; j < 2; ++j) {
-        Value logit = b.load(op.getSinks(), b.add(op.getOffset(), headOf(tile, j, state.heads)));
+        Value logit = b.load(logits, b.add(offset, headOf(tile, j, state.heads)));
         Value part = b.mul(logit, b.f32(float(std::numbers::log2e)));
         raiseMaximum(state, tile, j, part);
         int64_t at = 2 * tile + j;
         Value power = arith::SubFOp::create(b, part, load(state.maxima, at));
-        Value weight = b.exp2(b.add(power, b.f32(float(int64_t(op.getExponent())))));
-        store(b.add(load(state.sums, at), weight), state.sums, at);
+        weights.push_back(b.exp2(exponent ? b.add(power, b.f32(float(exponent))) : power));
+        store(b.add(load(state.sums, at), weights.back()), state.sums, at);
       }
+    return weights;
+  }
+
+  LogicalResult lower(TileArriveOp op) {
+    op.replaceAllUsesWith(b.arrive(op.getCounters(), op.getAt(), op.getCount()));
+    return success();
+  }
+
+  LogicalResult lower(TileMergeStepOp op) {
+    State &state = *states.at(op.getState());
+    SmallVector<Value> weights = joinLogits(state, op.getLses(), op.getLseOffset(), 0);
+    forEachOutput(state, [&](int64_t i, Value head, Value channel) {
+      Value at = b.add(b.add(op.getOutOffset(), b.mulIndex(head, state.type.getHeadDim())), channel);
+      Value weight = weights[size_t(i / (4 * state.rows) * 2 + i % 2)];
+      store(b.fma(b.load(op.getOuts(), at), weight, load(state.outputs, i)), state.outputs, i);
+    });
     return success();
   }
 
@@ -1105,7 +1128,7 @@ private:
       Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0));
       Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1), sum), b.f32(0));
       Value out = b.add(b.add(op.getOutOffset(), b.mulIndex(head, channels)), channel);
-      b.store(b.mul(merged[0], inverse), op.getOut(), out);
+      b.storeF32(b.mul(merged[0], inverse), op.getOut(), out);
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, channel, b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
       OpBuilder::InsertionGuard guard(b);

@@ -223,7 +223,8 @@ struct Memory {
 class Program {
 public:
   Program(const Context &context, const std::string &model, const std::string &scheme, const std::string &target,
-          const std::optional<std::string> &dtype, const std::string &compute, int64_t pageTokens, int64_t pageBytes)
+          const std::optional<std::string> &dtype, const std::string &compute, int64_t pageTokens, int64_t pageBytes,
+          const std::optional<std::string> &outDtype)
       // Kernels of a GPU get its memory, all others the host's (cuda-host and cpu-emulated are for tests).
       : device(target == "cuda" || target.rfind("cuda:", 0) == 0 ? nb::device::cuda::value : nb::device::cpu::value),
         process(getpid()) {
@@ -235,6 +236,7 @@ public:
     options.compute = compute.c_str();
     options.page_tokens = pageTokens;
     options.page_bytes = pageBytes;
+    options.out_dtype = outDtype ? outDtype->c_str() : nullptr;
     kvcc_program *compiled = nullptr;
     run([&] { return kvcc_compile(context.get(), &options, &compiled); });
     handle.reset(compiled);
@@ -281,6 +283,7 @@ public:
     result["window_tokens"] = layer.window_tokens;
     result["chunked"] = bool(layer.chunked);
     result["sink_logits"] = bool(layer.sink_logits);
+    result["out_dtype"] = layer.out_dtype ? layer.out_dtype : "";
     return result;
   }
 
@@ -397,7 +400,7 @@ public:
     int64_t queries = int64_t(query.shape(1));
     if (queries < 1 || queries > 16)
       expected("1 to 16 queries per sequence", std::to_string(queries));
-    checkContiguous(out, "out", place, float32Type, axes, {batch, queries, info.q_heads, info.head_dim});
+    checkContiguous(out, "out", place, typeOf(info.out_dtype), axes, {batch, queries, info.q_heads, info.head_dim});
     checkContiguous(lse, "lse", place, float32Type, "batch, queries, q_heads", {batch, queries, info.q_heads});
     if (workspace)
       checkContiguous(*workspace, "workspace", place, uint8Type, "bytes", {any});
@@ -425,7 +428,7 @@ public:
     args.batch = batch;
     args.max_tokens = maxTokens;
     args.query = dataOf<const void>(query);
-    args.out = dataOf<float>(out);
+    args.out = dataOf<void>(out);
     args.lse = dataOf<float>(lse);
     if (workspace && !isEmpty(*workspace)) {
       args.workspace = dataOf<void>(*workspace);
@@ -506,12 +509,12 @@ private:
     return served(memory.layer);
   }
 
-  Place placeOf(const kvcc_layer_info &info) const {
-    std::string name = info.dtype;
-    return {device, name == "f32"   ? float32Type
-                    : name == "f16" ? makeType(dtype_code::Float, 16)
-                                    : makeType(dtype_code::Bfloat, 16)};
+  static nb::dlpack::dtype typeOf(const std::string &name) {
+    return name == "f32"   ? float32Type
+           : name == "f16" ? makeType(dtype_code::Float, 16)
+                           : makeType(dtype_code::Bfloat, 16);
   }
+  Place placeOf(const kvcc_layer_info &info) const { return {device, typeOf(info.dtype)}; }
 
   int64_t checkBatch(const Memory &memory, const Place &place, const Input &table, const Input &slots,
                      const Input &lens) const {
@@ -589,9 +592,10 @@ NB_MODULE(_native, m) {
       .def_prop_ro("layer", [](const Memory &memory) { return memory.layer; });
   nb::class_<Program>(m, "Program")
       .def(nb::init<const Context &, const std::string &, const std::string &, const std::string &,
-                    const std::optional<std::string> &, const std::string &, int64_t, int64_t>(),
+                    const std::optional<std::string> &, const std::string &, int64_t, int64_t,
+                    const std::optional<std::string> &>(),
            nb::arg("context"), nb::arg("model"), nb::arg("scheme"), nb::arg("target"), nb::arg("dtype").none(),
-           nb::arg("compute"), nb::arg("page_tokens"), nb::arg("page_bytes"))
+           nb::arg("compute"), nb::arg("page_tokens"), nb::arg("page_bytes"), nb::arg("out_dtype").none())
       .def("info", &Program::info)
       .def("layer", &Program::layer, nb::arg("layer"))
       .def("pages_for", &Program::pagesFor, nb::arg("layer"), nb::arg("tokens"))

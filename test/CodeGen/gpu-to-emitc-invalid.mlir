@@ -59,8 +59,8 @@ func.func @buffer_without_space(%i: index) attributes {kv.threads = 32 : i64} {
 func.func @rounding(%x: memref<?xf32>, %i: index) attributes {kv.threads = 32 : i64} {
   %0 = memref.load %x[%i] : memref<?xf32>
   // expected-error @below {{failed to legalize operation 'arith.truncf'}}
-  %1 = arith.truncf %0 : f32 to bf16
-  %2 = arith.extf %1 : bf16 to f32
+  %1 = arith.truncf %0 : f32 to f8E4M3FN
+  %2 = arith.extf %1 : f8E4M3FN to f32
   memref.store %2, %x[%i] : memref<?xf32>
   return
 }

@@ -86,8 +86,8 @@ func.func @attend_c4_shape(%q: tensor<?x4x64xf16>, %cache: !cache) {
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 func.func @attend_c4_element(%q: tensor<?x4x64xf16>, %cache: !cache) {
-  // expected-error @below {{'kv.attend' op result #0 must be ranked tensor of 32-bit float values, but got 'tensor<?x4x64xf16>'}}
-  kv.attend %q, %cache {scale = 0.125} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xf16>, tensor<?x4xf32>
+  // expected-error @below {{expected out of f32 or of the query's 'f16', but got 'tensor<?x4x64xbf16>'}}
+  kv.attend %q, %cache {scale = 0.125} : tensor<?x4x64xf16>, !cache -> tensor<?x4x64xbf16>, tensor<?x4xf32>
   return
 }
 

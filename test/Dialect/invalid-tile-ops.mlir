@@ -1159,10 +1159,10 @@ func.func @merge_step_memory(%state: !kv.state<1x64>, %halves: memref<?xf16>, %a
 
 // -----
 
-func.func @store_result_memory(%state: !kv.state<1x64>, %halves: memref<?xf16>, %at: index) {
-  // expected-error @below {{operand #1 must be 1D memref of 32-bit float values, but got 'memref<?xf16>'}}
-  kv.tile.store_result %state, %halves[%at], %halves[%at]
-    : !kv.state<1x64>, memref<?xf16>, memref<?xf16>
+func.func @store_result_memory(%state: !kv.state<1x64>, %words: memref<?xi32>, %floats: memref<?xf32>, %at: index) {
+  // expected-error @below {{operand #1 must be 1D memref of 16-bit float or bfloat16 type or 32-bit float values, but got 'memref<?xi32>'}}
+  kv.tile.store_result %state, %words[%at], %floats[%at]
+    : !kv.state<1x64>, memref<?xi32>, memref<?xf32>
   return
 }
 

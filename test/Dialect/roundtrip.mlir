@@ -331,18 +331,20 @@ func.func @zeros(%state: !kv.state<2x64>, %q: vector<2x64xi16>, %qs: vector<2x2x
 // CHECK:         %[[L:.*]] = kv.tile.softcap %{{.*}} plus %[[MISSING]] cap 3.000000e+01 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
 // CHECK:         kv.tile.mask %[[L]], %[[AT]] from %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
 // CHECK:         kv.tile.join_sinks %[[STATE]], %[[F:.*]][%[[AT]]] exponent 10 : <2x64>, memref<?xf32>
+// CHECK:         kv.tile.arrive %{{.*}}[%[[AT]]] of %[[AT]] : memref<?xi32>
 // CHECK:         kv.tile.shift_state %[[STATE]], %[[MISSING]] : <2x64>, vector<2x1xf32>
 // CHECK:         kv.tile.restore %[[STATE]] size 16 : <2x64>{{$}}
 // CHECK:         kv.tile.restore %[[STATE]] means %[[B]][%[[AT]]] : <2x64> means memref<?xi8>{{$}}
 // CHECK:         kv.tile.restore %[[STATE]] factors %[[B]][%[[AT]]] : <2x64> factors memref<?xi8>{{$}}
 // CHECK:         kv.tile.restore %[[STATE]] size 64 means %[[B]][%[[AT]]] factors %[[B]][%[[AT]]] : <2x64> means memref<?xi8> factors memref<?xi8>{{$}}
 func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %bytes: memref<?xi8>, %at: index,
-                             %tile: vector<2x32xf32>, %floats: memref<?xf32>) {
+                             %tile: vector<2x32xf32>, %floats: memref<?xf32>, %words: memref<?xi32>) {
   %0 = kv.tile.dot_channels %q, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
   %1 = kv.tile.rotate %q size 64 : vector<2x64xf32> -> vector<2x64xf32>
   %2 = kv.tile.softcap %tile plus %0 cap 30.0 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
   %3 = kv.tile.mask %2, %at from %at : vector<2x32xf32> -> vector<2x32xf32>
   kv.tile.join_sinks %state, %floats[%at] exponent 10 : !kv.state<2x64>, memref<?xf32>
+  %is_last = kv.tile.arrive %words[%at] of %at : memref<?xi32>
   kv.tile.shift_state %state, %0 : !kv.state<2x64>, vector<2x1xf32>
   kv.tile.restore %state size 16 : !kv.state<2x64>
   kv.tile.restore %state means %bytes[%at] : !kv.state<2x64> means memref<?xi8>

@@ -17,7 +17,7 @@
 // CHECK-LABEL: func.func @codes(
 // CHECK-SAME:    %[[Q:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
 // CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>,
-// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %{{[^:]*}}: memref<?xf32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
+// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %{{[^:]*}}: memref<?xf32>, %[[PARTS:[^:]*]]: memref<?xf32>, %[[ARRIVALS:[^:]*]]: memref<?xi32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
 // CHECK-SAME:    %[[TILE:[^:]*]]: index, %[[SPLIT:[^:]*]]: index, %[[SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
@@ -149,14 +149,27 @@
 // CHECK:           kv.tile.accumulate %[[STATE]], %[[WINDOW_W]], %[[WINDOW_V]] placement <none>
 // CHECK-NEXT:    }
 
-// Results lie as [split][sequence][head].
-// CHECK:         %[[SPLIT_ROWS:.*]] = arith.muli %[[SPLIT]], %[[BATCH]]
-// CHECK:         %[[SPLIT_SEQ:.*]] = arith.addi %[[SPLIT_ROWS]], %[[SEQ]]
-// CHECK:         %[[OUT_ROWS:.*]] = arith.muli %[[SPLIT_SEQ]], %[[C8]]
-// CHECK:         %[[OUT_ROW:.*]] = arith.addi %[[OUT_ROWS]], %[[FIRST_HEAD]]
-// CHECK:         %[[OUT_AT:.*]] = arith.muli %[[OUT_ROW]], %[[C64]]
-// CHECK:         kv.tile.store_result %[[STATE]], %[[OUT]][%[[OUT_AT]]], %[[LSE]][%[[OUT_ROW]]]
-// CHECK-NEXT:    return
+// Parts lie as [split][sequence][head]; the last to arrive merges them.
+// CHECK:         %[[WHOLE:.*]] = arith.cmpi eq, %[[SPLITS]], %[[C1]]
+// CHECK:         scf.if %[[WHOLE]] {
+// CHECK:           kv.tile.store_result %[[STATE]], %[[OUT]][%{{.*}}], %[[LSE]][%[[ROW]]]
+// CHECK:         } else {
+// CHECK:           %[[ALL_ROWS:.*]] = arith.muli %[[BATCH]], %[[C8]]
+// CHECK:           %[[OUTS:.*]] = arith.muli %[[SPLITS]], %[[ALL_ROWS]]
+// CHECK:           %[[LSES:.*]] = arith.muli %[[OUTS]], %[[C64]]
+// CHECK:           %[[SPLIT_ROWS:.*]] = arith.muli %[[SPLIT]], %[[ALL_ROWS]]
+// CHECK:           %[[PART_ROW:.*]] = arith.addi %[[SPLIT_ROWS]], %[[ROW]]
+// CHECK:           %[[PART_AT:.*]] = arith.muli %[[PART_ROW]], %[[C64]]
+// CHECK:           %[[PART_LSE:.*]] = arith.addi %[[LSES]], %[[PART_ROW]]
+// CHECK:           kv.tile.store_result %[[STATE]], %[[PARTS]][%[[PART_AT]]], %[[PARTS]][%[[PART_LSE]]]
+// CHECK:           %[[SEQ_TILES:.*]] = arith.muli %[[SEQ]], %[[C4]]
+// CHECK:           %[[ITEM:.*]] = arith.addi %[[SEQ_TILES]], %[[TILE]]
+// CHECK:           %[[IS_LAST:.*]] = kv.tile.arrive %[[ARRIVALS]][%[[ITEM]]] of %[[SPLITS]] : memref<?xi32>
+// CHECK:           scf.if %[[IS_LAST]] {
+// CHECK:             %[[MERGED:.*]] = kv.tile.init_state : <2x64>
+// CHECK:             scf.for %{{.*}} = %[[C0]] to %[[SPLITS]] step %[[C1]] {
+// CHECK:               kv.tile.merge_step %[[MERGED]], %[[PARTS]][%{{.*}}], %[[PARTS]][%{{.*}}]
+// CHECK:             kv.tile.store_result %[[MERGED]], %[[OUT]][%{{.*}}], %[[LSE]][%[[ROW]]]
 func.func @codes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,

@@ -621,6 +621,49 @@ TEST_F(CApiTest, NamesLayersThatAreNotServed) {
   EXPECT_EQ(kvcc_pages_for(program, 5, 100, &pageCount), KVCC_UNSUPPORTED);
 }
 
+TEST_F(CApiTest, ResultsOfTheDtypeAndMerges) {
+  compile();
+  fill(150);
+  std::vector<float> wide(out.size());
+  step.out = wide.data();
+  ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+  // Two parts of the same tokens weigh the same; one without tokens counts nothing.
+  size_t rows = lse.size();
+  std::vector<float> outs(3 * wide.size(), 7.0f), lses(3 * rows, -INFINITY), merged(wide.size()), mergedLse(rows);
+  for (size_t part : {0, 2}) {
+    std::copy(wide.begin(), wide.end(), outs.begin() + part * wide.size());
+    std::copy(lse.begin(), lse.end(), lses.begin() + part * rows);
+  }
+  kvcc_merge_args args = {sizeof(args), outs.data(), lses.data(), 3, int64_t(rows), merged.data(), mergedLse.data()};
+  ASSERT_EQ(kvcc_merge(program, 0, &args, nullptr), KVCC_OK) << kvcc_last_message();
+  EXPECT_LE(kvcc::relativeError(merged, std::vector<double>(wide.begin(), wide.end())), 1e-6);
+  for (size_t i = 0; i < rows; ++i)
+    EXPECT_NEAR(mergedLse[i], lse[i] + std::log(2.0f), 1e-5);
+  args.parts = 0;
+  EXPECT_EQ(kvcc_merge(program, 0, &args, nullptr), KVCC_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvcc_last_message(), "expected parts of at least 1, but got 0");
+  args.parts = 1;
+  args.lses = nullptr;
+  EXPECT_EQ(kvcc_merge(program, 0, &args, nullptr), KVCC_INVALID_ARGUMENT);
+  kvcc_program_destroy(program);
+
+  kvcc_compile_options options = compileOptions();
+  options.out_dtype = "f16";
+  ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
+  info.size = sizeof(info);
+  ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK);
+  EXPECT_STREQ(info.out_dtype, "f16");
+  std::vector<_Float16> halves(wide.size());
+  step.out = halves.data();
+  ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+  for (size_t i = 0; i < wide.size(); ++i)
+    EXPECT_EQ(halves[i], _Float16(wide[i]));
+  kvcc_program_destroy(program);
+  options.out_dtype = "bf16";
+  EXPECT_EQ(kvcc_compile(context, &options, &program), KVCC_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvcc_last_message(), "expected out_dtype f32 or that of the queries, f16, but got 'bf16'");
+}
+
 TEST_F(CApiTest, SinkLogitsAndWindows) {
   kvcc_compile_options options = compileOptions();
   options.model = gptOss.c_str();
@@ -652,7 +695,8 @@ TEST_F(CApiTest, SinkLogitsAndWindows) {
   args.memory.slots = memory.data() + (64 - uintptr_t(memory.data()) % 64) % 64;
   args.slots = args.seq_lens = &zero;
   args.batch = 1;
-  args.query = args.out = args.lse = numbers.data();
+  args.query = args.out = numbers.data();
+  args.lse = numbers.data();
   EXPECT_EQ(kvcc_attend(program, 0, &args, nullptr), KVCC_INVALID_ARGUMENT);
   EXPECT_THAT(kvcc_last_message(), HasSubstr("sinks"));
   // With no token the sink has all the weight.

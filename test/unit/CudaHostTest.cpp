@@ -232,21 +232,16 @@ KV_KERNEL(32) void scalars(float *f, uint32_t *u) {
 
 // The ticket of each thread: the order in which threads ran.
 KV_KERNEL(64) void tickets(uint32_t *counter, uint32_t *out) {
-  out[kv_block_id_x() * 64 + kv_thread_id_x()] = kv_atomic_add_u32(counter, 1u);
+  out[kv_block_id_x() * 64 + kv_thread_id_x()] = (*counter)++;
   kv_syncwarp();
-  out[kv_block_id_x() * 64 + kv_thread_id_x()] += kv_atomic_add_u32(counter, 1u) * 1000;
+  out[kv_block_id_x() * 64 + kv_thread_id_x()] += (*counter)++ * 1000;
 }
 
 // Last CTA to finish sums what the others published.
-KV_KERNEL(32) void last_block(uint32_t *counter, float *partial, float *out) {
-  KV_SHARED uint32_t ticket[1];
-  if (kv_thread_id_x() == 0) {
+KV_KERNEL(32) void last_block(int32_t *counters, float *partial, float *out) {
+  if (kv_thread_id_x() == 0)
     partial[kv_block_id_x()] = kv_i32_to_f32(kv_block_id_x());
-    kv_threadfence();
-    ticket[0] = kv_atomic_add_u32(counter, 1);
-  }
-  kv_barrier();
-  if (ticket[0] != kv_grid_dim_x() - 1 || kv_thread_id_x() != 0)
+  if (!kv_arrive(counters, 1, kv_grid_dim_x()) || kv_thread_id_x() != 0)
     return;
   float sum = 0;
   for (size_t i = 0; i < kv_grid_dim_x(); ++i)

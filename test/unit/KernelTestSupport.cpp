@@ -82,8 +82,8 @@ Expected<std::unique_ptr<Program>> kvcc::test::loadProgram(const Problem &p) {
   auto target = parseTarget(p.target);
   if (!target)
     return target.takeError();
-  AttentionShape shape{p.qHeads,  p.kvHeads, p.headDim,      1 / std::sqrt(double(p.headDim)),
-                       p.softcap, p.reach,   p.windowTokens, p.sinkLogits};
+  AttentionShape shape{p.qHeads,       p.kvHeads,    p.headDim,  1 / std::sqrt(double(p.headDim)), p.softcap, p.reach,
+                       p.windowTokens, p.sinkLogits, p.roundsOut};
   ScheduleOptions options;
   options.compute = p.compute;
   auto plan = getCompiler().plan(shape, p.dtype, p.scheme, *target, options);

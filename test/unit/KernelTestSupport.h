@@ -18,7 +18,7 @@ struct Problem {
   double softcap = 0;
   kv::Reach reach = kv::Reach::Full;
   int64_t windowTokens = 0;
-  bool sinkLogits = false;
+  bool sinkLogits = false, roundsOut = false;
   int64_t splits = 0;
   unsigned threads = 0;
   uint64_t seed = 0;

@@ -137,7 +137,7 @@ int main(int argc, char **argv) {
       const int64_t shared = h / (heads / layer.kv_heads) * tokens * dim; /* the KV head of this query head */
       exact(query + h * dim, k + shared, v + shared, length, dim, layer.scale, expected);
       for (int64_t c = 0; c < dim; ++c)
-        difference += pow(attend.out[h * dim + c] - expected[c], 2), whole += pow(expected[c], 2);
+        difference += pow(((float *)attend.out)[h * dim + c] - expected[c], 2), whole += pow(expected[c], 2);
     }
     if (step % 8 == 7)
       printf("%d tokens: relative error so far %.1e\n", (int)length, sqrt(difference / whole));

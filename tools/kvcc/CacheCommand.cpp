@@ -29,6 +29,8 @@ static cl::opt<std::string> dtype("dtype", cl::desc("export: f16, bf16 or f32; d
 static cl::opt<std::string> compute("compute", cl::desc("export: as for compile"), cl::init("auto"),
                                     cl::sub(cacheCommand));
 static cl::opt<int64_t> page("page", cl::desc("export: as for compile"), cl::init(0), cl::sub(cacheCommand));
+static cl::opt<std::string> outDtype("out-dtype", cl::desc("export: of results: f32, or that of the queries"),
+                                     cl::init("f32"), cl::sub(cacheCommand));
 static cl::opt<std::string> output("o", cl::desc("export: the file to write"), cl::value_desc("BUNDLE"),
                                    cl::sub(cacheCommand));
 
@@ -70,7 +72,7 @@ static Error exportBundle() {
   Compiler compiler;
   std::vector<ModelPlans> planned;
   for (const std::string &target : targets) {
-    ModelRequest request{*scheme, target, dtype, {compute, page}};
+    ModelRequest request{*scheme, target, dtype, {compute, page}, outDtype};
     request.options.tuned = false; // what kvcc tune found holds for this machine
     auto plans = planModel(compiler, *config, request);
     if (!plans)

@@ -76,11 +76,12 @@ public:
                                  llvm::StringRef target, llvm::StringRef dtype, const ScheduleOptions &options) const;
 
   ScheduleOptions getScheduleOptions() const { return {compute, page}; }
+  const std::string &getOutDtype() const { return outDtype; }
 
 private:
   llvm::Expected<size_t> chooseLayer(const ModelConfig &model) const;
 
-  llvm::cl::opt<std::string> position, model, compute;
+  llvm::cl::opt<std::string> position, model, compute, outDtype;
   llvm::cl::opt<int64_t> page;
   llvm::cl::opt<int> layer;
 };

@@ -41,7 +41,8 @@ static Error compileAll(const std::string &scheme) {
     errs() << "kvcc: note: " << unserved << "\n";
   auto start = std::chrono::steady_clock::now();
   Compiler compiler;
-  auto plans = planModel(compiler, *model, {scheme, target, dtype, kernelOptions.getScheduleOptions()});
+  auto plans = planModel(compiler, *model,
+                         {scheme, target, dtype, kernelOptions.getScheduleOptions(), kernelOptions.getOutDtype()});
   if (!plans)
     return plans.takeError();
   std::vector<const ModelVariant *> variants;

@@ -52,6 +52,7 @@ KernelOptions::KernelOptions(cl::SubCommand &command)
             cl::value_desc("file"), cl::sub(command)),
       compute("compute", cl::desc("arithmetic of products with codes: auto, f32, f16, int16 or int8"), cl::init("auto"),
               cl::sub(command)),
+      outDtype("out-dtype", cl::desc("of results: f32, or that of the queries"), cl::init("f32"), cl::sub(command)),
       page("page", cl::desc("quantized tokens per page, a multiple of 32; 0 chooses"), cl::init(0), cl::sub(command)),
       layer("layer", cl::desc("the layer of the model; default: the first that is served"), cl::init(-1),
             cl::sub(command)) {}
@@ -102,8 +103,12 @@ Expected<LayerPlan> KernelOptions::plan(Compiler &compiler, const ModelLayer &of
   auto schemes = compiler.chooseSchemes(of.model, dtype, *target, scheme);
   if (!schemes)
     return schemes.takeError();
-  auto plan = compiler.plan(AttentionShape::of(of.model.layers[of.index]), dtype, schemes->getScheme(of.index), *target,
-                            options);
+  auto rounds = roundsOut(outDtype, dtype);
+  if (!rounds)
+    return rounds.takeError();
+  AttentionShape shape = AttentionShape::of(of.model.layers[of.index]);
+  shape.roundsOut = *rounds;
+  auto plan = compiler.plan(shape, dtype, schemes->getScheme(of.index), *target, options);
   if (!plan)
     return plan.takeError();
   LayerPlan result{std::move(*plan), {}};

@@ -106,10 +106,19 @@ KV_DEVICE float kv_shfl_idx_f32(float v, int lane) { return __shfl_sync(~0u, v, 
 KV_DEVICE kv_u32 kv_shfl_idx_u32(kv_u32 v, int lane) { return __shfl_sync(~0u, v, lane); }
 KV_DEVICE bool kv_any(bool v) { return __any_sync(~0u, v); }
 
-// Between CTAs: a fence before the increment publishes this CTA's results, one after it shows the
-// others'.
-KV_DEVICE void kv_threadfence() { __threadfence(); }
-KV_DEVICE kv_u32 kv_atomic_add_u32(kv_u32 *p, kv_u32 v) { return atomicAdd(p, v); }
+// Whether this CTA is the last of `count` that arrive at a counter, which is zero again then. All threads call it, and
+// what the threads of the others stored before is seen after it: a fence before the increment publishes this CTA's
+// results, one after it shows the others'.
+KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0)
+    last = atomicInc(static_cast<kv_u32 *>(counters) + at, kv_u32(count - 1)) == kv_u32(count - 1);
+  __syncthreads();
+  __threadfence();
+  return last;
+}
 
 //===----------------------------------------------------------------------===//
 // Arithmetic and conversions

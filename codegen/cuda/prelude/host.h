@@ -227,14 +227,6 @@ KV_DEVICE kv_u32 kv_and_or(kv_u32 v, kv_u32 mask, kv_u32 bits) { return (v & mas
 
 template <class T> KV_DEVICE T *kv_opaque_ptr(T *p) { return p; }
 
-// CTAs run one after the other and fibers give way only in collectives.
-KV_DEVICE void kv_threadfence() {}
-KV_DEVICE kv_u32 kv_atomic_add_u32(kv_u32 *p, kv_u32 v) {
-  kv_u32 old = *p;
-  *p = old + v;
-  return old;
-}
-
 KV_DEVICE kv_u32x4 kv_ldg128(const void *p, KV_HOST_LINE) {
   kv_host::checkGlobal16(p, "kv_ldg128", line);
   kv_u32x4 r;
@@ -480,6 +472,19 @@ inline kv_i32x4 mma(const Collective &c, kv_u32x4 a, kv_u32x2 b, kv_i32x4 d, kv_
 } // namespace kv_host
 
 KV_DEVICE void kv_barrier(KV_HOST_LINE) { kv_host::collective(kv_host::ctaBarrier, nullptr, line); }
+// CTAs of a grid run one after the other, in one thread.
+KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count, KV_HOST_LINE) {
+  static thread_local bool last;
+  kv_barrier(line);
+  if (kv_thread_id_x() == 0) {
+    kv_u32 &arrived = static_cast<kv_u32 *>(counters)[at];
+    last = ++arrived == kv_u32(count);
+    if (last)
+      arrived = 0;
+  }
+  kv_barrier(line);
+  return last;
+}
 KV_DEVICE void kv_syncwarp(KV_HOST_LINE) { kv_host::collective(kv_host::syncwarp, nullptr, line); }
 KV_DEVICE float kv_shfl_xor_f32(float v, int mask, KV_HOST_LINE) {
   return kv_bits_to_f32(kv_host::shuffle(kv_host::shflXor, kv_f32_to_bits(v), mask, line));

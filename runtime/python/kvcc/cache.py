@@ -25,8 +25,10 @@ class HostMemory:
         start = -raw.ctypes.data % _ALIGNMENT
         return raw[start:start + count * size].reshape(count, size)
 
-    def results(self, *shape: int) -> Any:
-        return np.empty(shape, np.float32)
+    def results(self, dtype: str, *shape: int) -> Any:
+        if dtype == "bf16":
+            raise expected("out_dtype f32 or f16 for results of NumPy, which has no bf16", "bf16")
+        return np.empty(shape, np.float16 if dtype == "f16" else np.float32)
 
     def integers(self, values: np.ndarray) -> Any:
         """What kernels read of an array of int32 of the host."""
@@ -161,8 +163,8 @@ class LayerCache:
         query: [sequences, queries, q_heads, head_dim] of the layer's dtype, 1 to 16 queries, after RoPE, not scaled; query
         i sees all but the last queries - 1 - i tokens. lengths: so many tokens are seen instead of all, no fewer than
         could be rolled back to, or 0. Returns out [sequences, queries, q_heads, head_dim] and lse [sequences, queries,
-        q_heads], float32; lse is the natural logarithm of the sum of exp of the logits. sinks: [q_heads], float32, of a
-        layer with sink_logits."""
+        q_heads], of the layer's out_dtype and float32; lse is the natural logarithm of the sum of exp of the logits. sinks:
+        [q_heads], float32, of a layer with sink_logits."""
         shape = getattr(query, "shape", None)
         if shape is None or len(shape) != 4:
             raise expected("query of shape [batch, queries, q_heads, head_dim]",
@@ -174,8 +176,8 @@ class LayerCache:
             raise expected(f"lengths of {len(rows)} sequences, at most those of the cache and no fewer than max_rollback = "
                            f"{self.info.max_rollback} below the greatest, or 0", seen)
         queries, longest = int(shape[1]), max(seen, default=0)
-        out = self._memory.results(len(rows), queries, self.info.q_heads, self.info.head_dim)
-        lse = self._memory.results(len(rows), queries, self.info.q_heads)
+        out = self._memory.results(self.info.out_dtype, len(rows), queries, self.info.q_heads, self.info.head_dim)
+        lse = self._memory.results("f32", len(rows), queries, self.info.q_heads)
         self.program.attend(self._handle, **self._describe(rows, seen), query=query, out=out, lse=lse,
                             workspace=self._workspace_for(len(rows) * max(queries, 1), longest),
                             max_tokens=longest, sinks=sinks, stream=self._memory.stream)
@@ -341,4 +343,5 @@ class LayerCache:
         needed = self.program.workspace_bytes(self.layer, rows, longest)
         if needed and (self._workspace is None or self._workspace.shape[0] < needed):
             self._workspace = self._memory.empty(1, needed)[0]
+            self._workspace[:] = 0
         return self._workspace

@@ -139,6 +139,9 @@ class ContextParallelCache:
         self.program, self.layer, self.info = program, layer, program.layer(layer)
         self.tokens_per_rank, self.max_tokens = tokens_per_rank, max_tokens
         _refuse_window(self.info, layer)
+        if self.info.out_dtype != "f32":
+            raise expected("a program with results of f32, which partial ones are", f"{self.info.out_dtype}; compile it "
+                           "without out_dtype")
         memory = TensorMemory(device)
         self.device = memory.device
         self._check_agreement(memory, {

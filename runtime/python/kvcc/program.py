@@ -94,6 +94,8 @@ class LayerInfo:
     chunked: bool
     sink_logits: bool
     """Whether `attend` takes a learned logit for each query head."""
+    out_dtype: str
+    """Of results: "f32" or the dtype."""
 
 
 class Program:
@@ -165,9 +167,9 @@ class Program:
                stream: int = 0) -> None:
         """One decode step, for the last token or the last few.
 
-        query: [batch, queries, q_heads, head_dim], 1 to 16 queries, after RoPE, not scaled; out: the same, float32;
+        query: [batch, queries, q_heads, head_dim], 1 to 16 queries, after RoPE, not scaled; out: the same, of out_dtype;
         lse: [batch, queries, q_heads], float32; max_tokens: at least every length; workspace: uint8, see
-        `workspace_bytes`; sinks: [q_heads], float32, of a layer with sink_logits."""
+        `workspace_bytes`, zero when it is first used; sinks: [q_heads], float32, of a layer with sink_logits."""
         self._handle.attend(memory, table, slots, seq_lens, query, out, lse, workspace, max_tokens, sinks, stream)
 
     def fork(self, memory: Memory, *, table: Array, slot: int, fork_table: Array, fork_slot: int, tokens: int,
@@ -211,7 +213,7 @@ def default_context() -> Context:
 
 def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: Optional[str] = None,
             compute: str = "auto", profile: Union[str, os.PathLike, None] = None, page_tokens: int = 0,
-            page_bytes: int = 0, context: Optional[Context] = None) -> Program:
+            page_bytes: int = 0, out_dtype: Optional[str] = None, context: Optional[Context] = None) -> Program:
     """Compiles, or finds in the kernel cache, the kernels of all layers of a model that can be served.
 
     model: a config.json, a folder with one, what stands in one as a mapping, or a configuration of Transformers.
@@ -223,6 +225,7 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
     compute: arithmetic of products with codes: "auto", "f32", "int16", "int8".
     profile: what `kvcc profile` measured.
     page_tokens: a multiple of 32; 0: chosen. page_bytes: of every layer, for one pool of pages; 0: what each needs.
+    out_dtype: of results: that of the queries, or "f32"; None: "f32".
     """
     for name, value in (("scheme", scheme), ("target", target), ("compute", compute)):
         if not isinstance(value, str):
@@ -232,8 +235,8 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
     context = context or default_context()
 
     def native(path: str) -> Program:
-        return Program(_native.Program(context._handle, path, scheme, target, dtype, compute, page_tokens, page_bytes),
-                       target)
+        return Program(_native.Program(context._handle, path, scheme, target, dtype, compute, page_tokens, page_bytes,
+                                       out_dtype), target)
 
     with model_file(model) as path:
         return native(path)

@@ -29,6 +29,9 @@ except ImportError as error:
 DTYPES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
+_BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """ "f16" for torch.float16, and so on."""
     if dtype not in DTYPES:
@@ -54,8 +57,8 @@ class TensorMemory(HostMemory):
         # PyTorch aligns to 64 bytes on the host and to more on GPUs.
         return torch.empty((count, size), dtype=torch.uint8, device=self.device)
 
-    def results(self, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.device)
+    def results(self, dtype: str, *shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=_BY_NAME[dtype], device=self.device)
 
     def integers(self, values: np.ndarray) -> Any:
         return values if self.device.type == "cpu" else torch.from_numpy(values).to(self.device)
@@ -106,15 +109,15 @@ def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, ta
            seq_lens: torch.Tensor, max_tokens: int, program: int, layer: int,
            sinks: Optional[torch.Tensor] = None) -> tuple[torch.Tensor, torch.Tensor]:
     """One decode step, see `kvcc.Program.attend`: out [batch, queries, q_heads, head_dim] and lse [batch, queries,
-    q_heads], float32."""
+    q_heads]."""
     found = _find(program)
     if query.dim() != 4:
         raise expected("query of shape [batch, queries, q_heads, head_dim]", list(query.shape))
-    out, lse = _results(query)
+    out, lse = _results(query, found.layer(layer).out_dtype)
     size = found.workspace_bytes(layer, query.shape[0] * query.shape[1], max_tokens)
     workspace: Optional[torch.Tensor] = None
     if size:
-        workspace = torch.empty(size, dtype=torch.uint8, device=query.device)
+        workspace = torch.zeros(size, dtype=torch.uint8, device=query.device)
     found.attend(found.memory(layer, pages, slot_pool), table=table, slots=slots, seq_lens=seq_lens,
                  query=query.detach(), out=out, lse=lse, max_tokens=max_tokens, workspace=workspace,
                  sinks=None if sinks is None else sinks.detach(), stream=current_stream(query.device))
@@ -123,10 +126,10 @@ def attend(query: torch.Tensor, pages: torch.Tensor, slot_pool: torch.Tensor, ta
 
 @attend.register_fake
 def _(query, pages, slot_pool, table, slots, seq_lens, max_tokens, program, layer, sinks=None):
-    return _results(query)
+    return _results(query, _find(program).layer(layer).out_dtype)
 
 
-def _results(query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _results(query: torch.Tensor, dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
     shape = query.shape
-    return (torch.empty(shape, dtype=torch.float32, device=query.device),
+    return (torch.empty(shape, dtype=_BY_NAME[dtype], device=query.device),
             torch.empty(shape[:3], dtype=torch.float32, device=query.device))

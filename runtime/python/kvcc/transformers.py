@@ -387,8 +387,8 @@ class KvccCache(Cache):
             raise expected("model to be a model or a configuration of Transformers", f"a {type(model).__name__}")
         text = config.get_text_config(decoder=True)
         dtype = dtype or getattr(text, "dtype", None) or torch.get_default_dtype()
-        build, make = compile, None
-        if group is not None:
+        build, make = functools.partial(compile, out_dtype=dtype_name(dtype)), None
+        if group is not None:  # partial results are float32
             from . import distributed
             build = functools.partial(distributed.compile, group=group)
             make = functools.partial(distributed.ContextParallelCache, group=group, tokens_per_rank=tokens_per_rank)
