@@ -592,7 +592,8 @@ NB_MODULE(_native, m) {
       .def_prop_ro("layer", [](const Memory &memory) { return memory.layer; });
   nb::class_<Program>(m, "Program")
       .def(nb::init<const Context &, const std::string &, const std::string &, const std::string &,
-                    const std::optional<std::string> &, const std::string &, int64_t, int64_t>(),
+                    const std::optional<std::string> &, const std::string &, int64_t, int64_t,
+                    const std::optional<std::string> &>(),
            nb::arg("context"), nb::arg("model"), nb::arg("scheme"), nb::arg("target"), nb::arg("dtype").none(),
            nb::arg("compute"), nb::arg("page_tokens"), nb::arg("page_bytes"), nb::arg("out_dtype").none())
       .def("info", &Program::info)

@@ -153,6 +153,19 @@ def test_sequences_of_their_own_length(exact):
         assert np.abs(out[row:row + 1] - reference(query[row:row + 1], k, v)[0]).max() < 2e-6
 
 
+def test_a_step_of_some_sequences_with_some_of_their_tokens(exact):
+    keys, values, query = tensors(3, 100)
+    cache = kvcc.LayerCache(exact, batch=3)
+    cache.append(keys, values)
+    out, lse = cache.attend(query[[2, 0, 2, 2]], sequences=[2, 0, 2, 2], lengths=[100, 70, 68, 0])
+    for i, (row, length) in enumerate([(2, 100), (0, 70), (2, 68)]):
+        wanted = reference(query[row:row + 1], keys[row:row + 1, :, :length], values[row:row + 1, :, :length])
+        assert np.abs(out[i:i + 1] - wanted[0]).max() < 2e-6 and np.abs(lse[i:i + 1] - wanted[1]).max() < 1e-5
+    assert (out[3] == 0).all() and (lse[3] == -np.inf).all()
+    cache.rollback([3, 0, 32])
+    assert cache.lengths == [97, 100, 68]
+
+
 def test_the_life_of_sequences(small):
     keys, values, query = tensors(2, 400, np.float16)
     cache = kvcc.LayerCache(small, batch=2)
@@ -359,6 +372,10 @@ def test_append_refuses(exact, change, words):
     (lambda c, q: c.rollback(-1), "expected a count from 0"),
     (lambda c, q: c.rollback(33), "expected a count from 0 to 32"),
     (lambda c, q: (c.rollback(20), c.rollback(20)), "at most max_rollback = 32"),
+    (lambda c, q: c.rollback([1]), r"expected count to be a number or 2 of them, but got \[1\]"),
+    (lambda c, q: c.attend(q, lengths=[67, 100]), r"no fewer than max_rollback = 32 below the greatest, or 0, but got \[67"),
+    (lambda c, q: c.attend(q, lengths=[100, 101]), "at most those of the cache"),
+    (lambda c, q: c.attend(q, sequences=[0, 2]), "expected sequences to be numbers from 0 to 1"),
     (lambda c, q: c.select([0, 2]), "expected sequences to be numbers from 0 to 1"),
     (lambda c, q: c.select([]), "at least one"),
     (lambda c, q: c.restore(0, b"nonsense"), "KVCCSNAP"),

@@ -7,7 +7,7 @@
 #
 # The profile is measured on the first tenth of TEXT, the rest is evaluated: 6 passages of 256 + 512 tokens. MODEL-FOLDER is
 # by default SmolLM2-135M, as `tools/dev setup --python` unpacks it. Needs the Python package: `tools/dev wheel`. Writes
-# results/eval-DATE.{md,csv,json,svg}. An hour of processor time.
+# results/eval-DATE.{md,csv,json,svg}, anew after every passage. An hour of processor time.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 env=${KVCC_BUILD_DIR:-$root/build}/python/env
@@ -38,5 +38,6 @@ tail -c +$((bytes / 10)) "$1" | sed 1d > "$work/$name"
 "$env/bin/kvcc" profile "$model" --text "$work/profiled" --tokens 1024 --queries 128 -o "$work/profile.json"
 outputs=()
 for extension in md csv json svg; do outputs+=(-o "$root/tools/bench/results/eval-$(date +%F).$extension"); done
+note="tools/dev bench eval TEXT: profile of the text's first tenth (1024 tokens, 128 queries)"
 "$env/bin/kvcc" eval "$model" --text "$work/$name" --profile "$work/profile.json" --passages 6 \
-  --scheme "$schemes" "${auto[@]}" "${outputs[@]}" "${@:3}"
+  --scheme "$schemes" "${auto[@]}" --note "$note" "${outputs[@]}" "${@:3}"

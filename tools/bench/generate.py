@@ -7,7 +7,7 @@ Usage: generate.py [--model smollm2 llama-3.1-8b] [--ctx ...] [--batch ...] [--s
 `smollm2` is SmolLM2-135M as `tools/dev setup --python` unpacks it; `llama-3.1-8b` the attention of that model: its heads and
 projections, with random weights, few layers, and hardly any feed-forward part. Caches are filled with random keys and
 values of the context's length (of a prompt only its exact attention is left out), and steps of single tokens are timed
-with all subjects interleaved, on the same threads. The subjects:
+with all subjects interleaved, on the same threads. What does not fit in memory is left out. The subjects:
 
   dynamic   Transformers' DynamicCache, the default: copies itself every step
   static    StaticCache: room for all tokens, never moved, read through SDPA
@@ -81,7 +81,7 @@ class Subject:
             keys, values = torch.randn(2, batch, config.num_key_value_heads, context, head_dim)
             self.cache.update(keys, values, index)
             if self.attention == "kvcc":
-                self.cache.layers[index].attend(layer.self_attn, keys, None, lambda: None)
+                self.cache.layers[index].attend(layer.self_attn, keys, None, lambda: None, None)
 
     def step(self):
         self.model.set_attn_implementation(self.attention)
@@ -94,8 +94,22 @@ class Subject:
         return self.cache.nbytes if self.attention == "kvcc" else peer_bytes(self.cache)
 
 
+def room(model, options, batch, context):
+    """Whether the caches of all subjects fit: three exact ones, one of which is moved at a time, and what others take."""
+    config = model.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    exact = 2 * config.num_hidden_layers * batch * context * config.num_key_value_heads * head_dim * 4
+    available = next(1024 * int(text.split()[1]) for text in Path("/proc/meminfo").read_text().splitlines()
+                     if text.startswith("MemAvailable"))
+    return exact * (3 + len(options.scheme) / 3 + len(options.peers) / 4) < 0.8 * available
+
+
 def measure(model, options, batch, context):
     """Rows of one batch and context."""
+    if not room(model, options, batch, context):
+        print(f"generate.py: {options.current} with batch {batch} and context {context} is left out: not enough memory",
+              file=sys.stderr)
+        return
     subjects = []
     for name in [*options.peers, *options.scheme]:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -155,30 +155,42 @@ class LayerCache:
             self._lengths[row] = length
             self._greatest[row] = max(self._greatest[row], length)
 
-    def attend(self, query: Array, sinks: Optional[Array] = None) -> tuple[Any, Any]:
-        """One decode step of all sequences, for the last token or the last few.
+    def attend(self, query: Array, sinks: Optional[Array] = None, *, sequences: Optional[Sequence[int]] = None,
+               lengths: Optional[Sequence[int]] = None) -> tuple[Any, Any]:
+        """One decode step of all sequences, or of `sequences`, which may stand there more than once, for the last token or
+        the last few.
 
-        query: [batch, queries, q_heads, head_dim] of the layer's dtype, 1 to 16 queries, after RoPE, not scaled; query i
-        sees all but the last queries - 1 - i tokens. Returns out [batch, queries, q_heads, head_dim] and lse [batch,
-        queries, q_heads], of the layer's out_dtype and float32; lse is the natural logarithm of the sum of exp of the logits. sinks: [q_heads],
-        float32, of a layer with sink_logits."""
+        query: [sequences, queries, q_heads, head_dim] of the layer's dtype, 1 to 16 queries, after RoPE, not scaled; query
+        i sees all but the last queries - 1 - i tokens. lengths: so many tokens are seen instead of all, no fewer than
+        could be rolled back to, or 0. Returns out [sequences, queries, q_heads, head_dim] and lse [sequences, queries,
+        q_heads], of the layer's out_dtype and float32; lse is the natural logarithm of the sum of exp of the logits. sinks:
+        [q_heads], float32, of a layer with sink_logits."""
         shape = getattr(query, "shape", None)
         if shape is None or len(shape) != 4:
             raise expected("query of shape [batch, queries, q_heads, head_dim]",
                            list(shape) if shape is not None else f"a {type(query).__name__}")
-        queries, longest = int(shape[1]), max(self._lengths)
-        out = self._memory.results(self.info.out_dtype, self.batch, queries, self.info.q_heads, self.info.head_dim)
-        lse = self._memory.results("f32", self.batch, queries, self.info.q_heads)
-        self.program.attend(self._handle, **self._describe(range(self.batch), self._lengths), query=query, out=out,
-                            lse=lse, workspace=self._workspace_for(self.batch * max(queries, 1), longest),
+        rows = self._rows(sequences, repeated=True)
+        seen = [self._lengths[row] for row in rows] if lengths is None else [int(n) for n in lengths]
+        if len(seen) != len(rows) or any(n and not self._least(row) <= n <= self._lengths[row]
+                                         for row, n in zip(rows, seen)):
+            raise expected(f"lengths of {len(rows)} sequences, at most those of the cache and no fewer than max_rollback = "
+                           f"{self.info.max_rollback} below the greatest, or 0", seen)
+        queries, longest = int(shape[1]), max(seen, default=0)
+        out = self._memory.results(self.info.out_dtype, len(rows), queries, self.info.q_heads, self.info.head_dim)
+        lse = self._memory.results("f32", len(rows), queries, self.info.q_heads)
+        self.program.attend(self._handle, **self._describe(rows, seen), query=query, out=out, lse=lse,
+                            workspace=self._workspace_for(len(rows) * max(queries, 1), longest),
                             max_tokens=longest, sinks=sinks, stream=self._memory.stream)
         return out, lse
 
-    def rollback(self, count: int) -> None:
-        """Takes the last `count` tokens of every sequence back, but no more than info.max_rollback below the greatest
-        length that it has had."""
-        after = [self.program.rollback(self.layer, length, count) for length in self._lengths]
-        if any(greatest - length > self.info.max_rollback for greatest, length in zip(self._greatest, after)):
+    def rollback(self, count: Union[int, Sequence[int]]) -> None:
+        """Takes the last `count` tokens of every sequence back, or count[i] of sequence i, but no more than
+        info.max_rollback below the greatest length that it has had."""
+        counts = [count] * self.batch if isinstance(count, int) else list(count)
+        if len(counts) != self.batch:
+            raise expected(f"count to be a number or {self.batch} of them", counts)
+        after = [self.program.rollback(self.layer, length, n) for length, n in zip(self._lengths, counts)]
+        if any(length < self._least(row) for row, length in enumerate(after)):
             raise expected(f"to take back at most max_rollback = {self.info.max_rollback} tokens of the greatest length",
                            f"{max(g - n for g, n in zip(self._greatest, after))}")
         for row, length in enumerate(after):
@@ -253,13 +265,17 @@ class LayerCache:
         """Pages or slots of sequences are others: what describes them to kernels is made anew."""
         self._described: Optional[tuple[Any, Any]] = None
 
-    def _rows(self, sequences: Optional[Sequence[int]]) -> Sequence[int]:
+    def _rows(self, sequences: Optional[Sequence[int]], repeated: bool = False) -> Sequence[int]:
         if sequences is None:
             return range(self.batch)
         rows = [int(i) for i in sequences]
-        if any(not 0 <= row < self.batch for row in rows) or len(set(rows)) != len(rows):
-            raise expected(f"sequences to be different numbers from 0 to {self.batch - 1}", rows)
+        if any(not 0 <= row < self.batch for row in rows) or (len(set(rows)) != len(rows) and not repeated):
+            raise expected(f"sequences to be {'' if repeated else 'different '}numbers from 0 to {self.batch - 1}", rows)
         return rows
+
+    def _least(self, row: int) -> int:
+        """The fewest tokens that the sequence can be taken back to."""
+        return max(0, self._greatest[row] - self.info.max_rollback)
 
     def _integers(self, values: Sequence[int]) -> Any:
         return self._memory.integers(np.array(values, np.int32))

@@ -18,6 +18,7 @@ import csv
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -50,8 +51,10 @@ class Result:
 
 def evaluate(model: Any, ids: Any, schemes: Sequence[str], *, passages: int = 4, prefill: int = 256, tokens: int = 512,
              chunk: int = 16, profile: Optional[str] = None, compute: str = "auto",
-             progress: Callable[[str], None] = lambda text: None) -> list[Result]:
-    """What `kvcc eval` does, for a model of Transformers and the tokens of a text [count]."""
+             progress: Callable[[str], None] = lambda text: None,
+             save: Callable[[int, list[Result]], None] = lambda passages, results: None) -> list[Result]:
+    """What `kvcc eval` does, for a model of Transformers and the tokens of a text [count]. `save` gets the results of the
+    passages so far after each of them, so that a run that is cut off was not in vain."""
     from .transformers import torch
     for name, value in (("passages", passages), ("prefill", prefill), ("tokens", tokens), ("chunk", chunk)):
         if value < 1:
@@ -72,7 +75,9 @@ def evaluate(model: Any, ids: Any, schemes: Sequence[str], *, passages: int = 4,
             for subject in subjects:
                 progress(f"passage {passage + 1} of {passages}: {subject.scheme}")
                 subject.read(model, part, exact, prefill, chunk)
-    return [subject.result() for subject in subjects]
+            results = [subject.result() for subject in subjects]
+            save(passage + 1, results)
+    return results
 
 
 class _Subject:
@@ -214,7 +219,8 @@ def plot(results: Sequence[Result], path: Path, title: str) -> None:
             axes.annotate(r.scheme.replace("auto; budget =", "auto"), (r.bits, r.kl), xytext=(5, 4),
                           textcoords="offset points", fontsize=8)
     axes.set(xlabel="bits per number of the quantized part, scales included",
-             ylabel="mean KL(exact || quantized) of next-token logits, nats", yscale="log", title=title)
+             ylabel="mean KL(exact || quantized) of next-token logits, nats", yscale="log")
+    axes.set_title(textwrap.fill(title, 95), fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
@@ -279,8 +285,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--chunk", type=int, default=16, help="tokens per step, 1 to 16 for steps as an engine makes them")
     parser.add_argument("--compute", default="auto", help="arithmetic of products with codes")
+    parser.add_argument("--note", default="", help="how it was measured, for the titles")
     parser.add_argument("-o", "--output", type=Path, action="append", default=[], metavar="FILE",
-                        help=f"besides standard output; {', '.join(_OUTPUTS)}; may be given several times")
+                        help=f"after every passage, besides standard output; {', '.join(_OUTPUTS)}; may be given several times")
     options = parser.parse_args(arguments)
     wrong = [path for path in options.output if path.suffix not in _OUTPUTS or not path.absolute().parent.is_dir()]
     if wrong:
@@ -293,15 +300,21 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         model, ids = load(options.model, options.text)
+        name = Path(options.model).resolve().name
+
+        def title(passages: int) -> str:
+            return (f"{name}, {options.text.name}: {passages} passages of {options.prefill} tokens of prefill and "
+                    f"{options.tokens} evaluated" + (f"; {options.note}" if options.note else ""))
+
+        def save(passages: int, results: list[Result]) -> None:
+            for path in options.output:
+                write(results, path, title(passages))
+
         results = evaluate(model, ids, list(split_schemes(options.scheme)), passages=options.passages,
                            prefill=options.prefill, tokens=options.tokens, chunk=options.chunk, profile=options.profile,
-                           compute=options.compute, progress=progress)
+                           compute=options.compute, progress=progress, save=save)
         progress("")
-        title = (f"{Path(options.model).resolve().name}, {options.text.name}: {options.passages} passages of "
-                 f"{options.prefill} tokens of prefill and {options.tokens} evaluated")
-        print(f"{title}\n\n{table(results)}", end="")
-        for path in options.output:
-            write(results, path, title)
+        print(f"{title(options.passages)}\n\n{table(results)}", end="")
     except Error as error:
         print(f"kvcc: error: {error}", file=sys.stderr)
         return 1

@@ -6,10 +6,11 @@ written into arrays of the caller's. For bf16, which NumPy lacks, use PyTorch's.
 """
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -44,7 +45,7 @@ class Context:
         validate: check numbers, and lengths from call to call, too; also on by KVCC_VALIDATE=1."""
         if not 0 <= threads <= 1024:
             raise expected("threads from 0 to 1024", threads)
-        self.threads = threads
+        self.threads, self.cache_dir = threads, cache_dir
         self._handle = _native.Context(None if cache_dir is None else os.fspath(cache_dir), threads, validate)
 
 
@@ -237,8 +238,16 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
         return Program(_native.Program(context._handle, path, scheme, target, dtype, compute, page_tokens, page_bytes,
                                        out_dtype), target)
 
+    with model_file(model) as path:
+        return native(path)
+
+
+@contextlib.contextmanager
+def model_file(model: Model) -> Iterator[str]:
+    """The path of a model's configuration, which is a temporary file if the model is none."""
     if isinstance(model, (str, os.PathLike)):
-        return native(os.fspath(model))
+        yield os.fspath(model)
+        return
     facts = model if isinstance(model, Mapping) else getattr(model, "to_dict", lambda: None)()
     if not isinstance(facts, Mapping):
         raise expected("model to be a path, a mapping or a configuration of Transformers", f"a {type(model).__name__}")
@@ -246,7 +255,7 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
         path = Path(folder) / f"{facts.get('model_type') or 'config'}.json"
         path.write_text(json.dumps(dict(facts), default=str))
         try:
-            return native(str(path))
+            yield str(path)
         except Error as error:
             # Messages name the file, and there is none that the caller knows.
             raise type(error)(str(error).replace(f"{path}", path.stem)) from None

@@ -12,9 +12,10 @@ where the configuration tells, else before the first token.
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional, Union
 
 from .cache import LayerCache
@@ -43,11 +44,14 @@ class KvccLayer(CacheLayerMixin):
     is_croppable = True
     supports_early_init = False
 
-    def __init__(self, program: Program, index: int, max_tokens: Optional[int], config: Any = None):
+    def __init__(self, program: Program, index: int, max_tokens: Optional[int], config: Any = None,
+                 make: Optional[Callable[..., Any]] = None):
+        """make: of a ContextParallelCache, instead of a LayerCache."""
         super().__init__()
         self.program, self.index, self.max_tokens, self.config = program, index, max_tokens, config
         self.info = program.layer(index)
-        self.cache: Optional[LayerCache] = None
+        self.cache: Any = None
+        self._make = make or _make_cache
         self._owner: Optional[weakref.ref] = None
         self._forget()
 
@@ -69,8 +73,7 @@ class KvccLayer(CacheLayerMixin):
         batch, device = key_states.shape[0], key_states.device
         if self.cache is None:
             self.device = device
-            self.cache = LayerCache(self.program, self.index, batch, max_tokens=self.max_tokens,
-                                    memory=TensorMemory(device))
+            self.cache = self._make(self.program, self.index, batch, max_tokens=self.max_tokens, device=device)
         else:
             self.cache.reset(batch)
         self.is_initialized = True
@@ -211,6 +214,10 @@ class KvccLayer(CacheLayerMixin):
                     self.program.target != "cuda-host":
                 raise expected(f"{name} on the device of target '{self.program.target}'",
                                f"{tensor.device}; give KvccCache target='{tensor.device.type}', or the model")
+
+
+def _make_cache(*arguments: Any, device: torch.device, **options: Any) -> LayerCache:
+    return LayerCache(*arguments, memory=TensorMemory(device), **options)
 
 
 def find_padding(mask: Optional[torch.Tensor], batch: int, queries: int, length: int, info: LayerInfo,
@@ -355,12 +362,17 @@ class KvccCache(Cache):
     unserved: what becomes of layers that kvcc does not serve, such as those of head_dim 512: "refuse", or "exact", which
         leaves them to Transformers' own cache and attention.
     profile: what `kvcc profile` measured.
+    group: a process group of torch.distributed, whose ranks hold slices of the sequences and run replicas of the model on
+        the same tokens, see `kvcc.distributed.ContextParallelCache`; tokens_per_rank: as there.
     """
 
     def __init__(self, model: Union[PreTrainedConfig, torch.nn.Module], scheme: str = "auto", *,
                  max_tokens: Optional[int] = None, dtype: Optional[torch.dtype] = None, target: Optional[str] = None,
                  unserved: str = "refuse", profile: Union[str, os.PathLike, None] = None, compute: str = "auto",
-                 page_tokens: int = 0, context: Optional[Context] = None):
+                 page_tokens: int = 0, context: Optional[Context] = None, group: Any = None,
+                 tokens_per_rank: Optional[int] = None):
+        if tokens_per_rank is not None and group is None:
+            raise expected("tokens_per_rank with a group", f"{tokens_per_rank}; give group=torch.distributed.group.WORLD")
         if unserved not in ("refuse", "exact"):
             raise expected("unserved to be 'refuse' or 'exact'", repr(unserved))
         if max_tokens is not None and max_tokens < 1:
@@ -375,8 +387,13 @@ class KvccCache(Cache):
             raise expected("model to be a model or a configuration of Transformers", f"a {type(model).__name__}")
         text = config.get_text_config(decoder=True)
         dtype = dtype or getattr(text, "dtype", None) or torch.get_default_dtype()
-        self.program = compile(config, scheme, target or "cpu", dtype=dtype_name(dtype), compute=compute,
-                               profile=profile, page_tokens=page_tokens, out_dtype=dtype_name(dtype), context=context or _shared_context())
+        build, make = functools.partial(compile, out_dtype=dtype_name(dtype)), None
+        if group is not None:  # partial results are float32
+            from . import distributed
+            build = functools.partial(distributed.compile, group=group)
+            make = functools.partial(distributed.ContextParallelCache, group=group, tokens_per_rank=tokens_per_rank)
+        self.program = build(config, scheme, target or "cpu", dtype=dtype_name(dtype), compute=compute, profile=profile,
+                             page_tokens=page_tokens, context=context or _shared_context())
         missing = [i for i, layer in enumerate(self.program.layers) if not layer.served]
         others: list[Any] = []
         if missing:
@@ -385,7 +402,8 @@ class KvccCache(Cache):
             if refused:
                 raise Unsupported(_describe_refused(config, self.program, refused, unserved))
         super().__init__(layers=[
-            KvccLayer(self.program, i, max_tokens, text) if layer.served else others[i]
+            # What a window reaches is little: all ranks have it.
+            KvccLayer(self.program, i, max_tokens, text, None if layer.window_tokens else make) if layer.served else others[i]
             for i, layer in enumerate(self.program.layers)])
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any,
