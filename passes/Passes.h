@@ -47,6 +47,8 @@ bool roundsToWords(kv::CacheType cache, kv::Role role, kv::Placement placement, 
 /// Products of halves count codes in powers of two: a code is 2^-n of its number as a half, of f16 subnormals where
 /// codes are integers. Numbers as they are have n = 0.
 int64_t getUnitExponent(mlir::Type element);
+/// Tiles of the query that tensor-core kernels have at a time, at most: as it is, for what centred keys lack, rotated.
+constexpr int64_t kQueryTiles = 4;
 /// Dynamic shared memory of an attention kernel, 0 where compute is not f16.
 int64_t getSharedBytes(kv::CacheType cache, kv::ScheduleAttr schedule);
 

@@ -53,7 +53,8 @@ struct Pipeline {
 static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t blocksPerPage, int64_t wantedWarps) {
   if (!cache.getKey().isQuantized() && !cache.getValue().isQuantized())
     return {wantedWarps ? wantedWarps : 4, 0, 1};
-  constexpr int64_t kReserved = 3072, kMaxStages = 4;
+  // The GPU takes 1 KiB of a block of threads, and what the kernel has besides its ring is small.
+  constexpr int64_t kReserved = 1536, kMaxStages = 4;
   const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
   int64_t shared = gpu ? gpu->sharedBytes : 100 << 10, bytes = CacheLayout::getBlockBytes(cache);
   struct Choice {
@@ -95,10 +96,11 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
   if (schedule.getCompute() != Compute::F16)
     return 0;
   int64_t ring = schedule.getStages() * schedule.getBlocks() * CacheLayout(cache, schedule).page.bytes;
-  // Per warp and head: outputs, maximum, sum.
-  int64_t merge =
-      schedule.getHeads() * schedule.getQueries() * (cache.getHeadDim() + kMergePad + 2) * int64_t(sizeof(float));
-  return schedule.getWarps() * std::max(ring, merge);
+  // Per warp and row: outputs, maximum, sum. Before the first block and after the last, tiles of the query.
+  int64_t rows = schedule.getHeads() * schedule.getQueries();
+  int64_t merge = rows * (cache.getHeadDim() + kMergePad + 2) * int64_t(sizeof(float));
+  int64_t queries = kQueryTiles * rows * cache.getHeadDim() * int64_t(sizeof(float));
+  return std::max(schedule.getWarps() * std::max(ring, merge), queries);
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,

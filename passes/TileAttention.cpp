@@ -36,6 +36,7 @@ enum AttendArg {
   Batch,
   Queries,
   Splits,
+  SplitBlocks,
   Tile,
   Split,
   Seq
@@ -177,6 +178,9 @@ private:
     }
     Value total = ix.add(ix.add(pageEnd, sinkBlocks), recentBlocks);
     Value share = ix.div(ix.sub(ix.add(total, args[Splits]), ix.constant(1)), args[Splits]);
+    // Or as many blocks as are asked for, whatever there are: how a sequence is split depends on nothing else then.
+    Value isGiven = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, args[SplitBlocks], ix.constant(0));
+    share = ix.select(isGiven, args[SplitBlocks], share);
     // Stages are parts of pages.
     share = ix.mul(ix.ceilDiv(share, getUnit()), getUnit());
     first = ix.min(ix.mul(args[Split], share), total);
@@ -523,7 +527,8 @@ private:
     auto none = PlacementAttr::get(b.getContext(), Placement::None);
     Value queryScales;
     if (halves) {
-      Prepared prepared = prepareHalves(query, cache.getHeadDim(), cache.getDtype());
+      // The memory in which it was has had blocks since.
+      Prepared prepared = prepareHalves(loadQuery(/*scaled=*/false), cache.getHeadDim(), cache.getDtype());
       query = prepared.values;
       queryScales = prepared.scales;
     }
@@ -619,7 +624,7 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
        index = builder.getIndexType();
   func::FuncOp tiled = replaceFunction(func,
                                        {memory(query), bytes, words, bytes, words, words, memory(out), floats, floats,
-                                        floats, words, index, index, index, index, index, index, index},
+                                        floats, words, index, index, index, index, index, index, index, index},
                                        3);
   if (int64_t accumulators = attend.getSchedule()->getAccumulators())
     tiled->setAttr(kvcc::kAccumulatorsAttrName, builder.getI64IntegerAttr(accumulators));

@@ -230,7 +230,14 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
       if (Error error = checkRead(*handle->ledger, program, args.memory, args.slots[b], args.seq_lens[b]).takeError())
         return error;
   }
-  int64_t splits = program.chooseSplits(args.batch, queries, args.max_tokens, 0);
+  if (Error error = checkSplitTokens(args.split_tokens))
+    return error;
+  if (args.split_tokens)
+    if (Error error = checkTokens(args.max_tokens))
+      return error;
+  int64_t splitBlocks = args.split_tokens / kv::kBlockTokens;
+  int64_t splits = splitBlocks ? program.getSplits(splitBlocks, args.max_tokens)
+                               : program.chooseSplits(args.batch, queries, args.max_tokens, 0);
   size_t bytes = program.getWorkspaceBytes(rows, splits);
   if (bytes) {
     if (Error error = notNull(args.workspace, "workspace"))
@@ -253,6 +260,7 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
   call.batch = args.batch;
   call.queries = queries;
   call.splits = splits;
+  call.splitBlocks = splitBlocks;
   call.stream = stream;
   return withKind(ErrorKind::Failed, program.attend(call));
 }

@@ -75,6 +75,13 @@ int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens,
   return limitSplits(items, maxTokens, threads);
 }
 
+int64_t Program::getSplits(int64_t splitBlocks, int64_t maxTokens) const {
+  // As the kernel counts: whole stages, and of pages, sinks and recent tokens a block each that is not full.
+  int64_t share = alignTo(splitBlocks, plan.schedule.getBlocks());
+  int64_t blocks = divideCeil(maxTokens, kv::kBlockTokens) + plan.schedule.getBlocks() + 2;
+  return divideCeil(blocks, share);
+}
+
 int64_t Program::getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {
   int64_t items = divideCeil(rows, plan.schedule.getQueries()) * plan.shape.qHeads / plan.schedule.getHeads();
   return items ? limitSplits(items, maxTokens, threads) : 1;
@@ -83,7 +90,9 @@ int64_t Program::getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads
 int64_t Program::limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const {
   // About four items per thread, so that the last ones end together.
   int64_t wanted = backend->getParallelism(threads), splits = divideCeil(4 * wanted, items);
-  int64_t blocks = divideCeil(maxTokens - plan.shape.getFirstReached(maxTokens), kv::kBlockTokens);
+  // The most that a query of up to so many tokens reaches.
+  int64_t reach = plan.shape.reach == kv::Reach::Full ? maxTokens : std::min(maxTokens, plan.shape.windowTokens);
+  int64_t blocks = divideCeil(reach, kv::kBlockTokens);
   return std::clamp<int64_t>(blocks / kMinBlocksPerSplit, 1, wanted == 1 ? 1 : splits);
 }
 
@@ -94,6 +103,34 @@ size_t Program::getWorkspaceBytes(int64_t rows, int64_t splits) const {
 }
 
 Error Program::attend(const AttendCall &call) const {
+  // As many sequences at a time as there are counters for.
+  int64_t perSequence =
+      divideCeil(call.queries, plan.schedule.getQueries()) * plan.shape.qHeads / plan.schedule.getHeads();
+  int64_t most = kMaxSplitItems / perSequence;
+  if (call.splits > 1 && most == 0)
+    return createStringError("expected at most " + Twine(kMaxSplitItems) +
+                             " tiles of query heads of a sequence that is split, but got " + Twine(perSequence));
+  if (call.splits == 1 || call.batch <= most)
+    return attendSome(call);
+  int64_t rows = call.queries * plan.shape.qHeads, numbers = rows * plan.shape.headDim;
+  int64_t bytes = plan.cache.getDtype().getIntOrFloatBitWidth() / 8,
+          outBytes = plan.shape.roundsOut ? bytes : int64_t(sizeof(float));
+  for (int64_t first = 0; first < call.batch; first += most) {
+    AttendCall part = call;
+    part.batch = std::min(most, call.batch - first);
+    part.query = static_cast<const uint8_t *>(call.query) + first * numbers * bytes;
+    part.out = static_cast<uint8_t *>(call.out) + first * numbers * outBytes;
+    part.lse = call.lse + first * rows;
+    part.table = call.table + first * call.tableStride;
+    part.slotIds = call.slotIds + first;
+    part.lens = call.lens + first;
+    if (Error error = attendSome(part))
+      return error;
+  }
+  return Error::success();
+}
+
+Error Program::attendSome(const AttendCall &call) const {
   int64_t queries = call.batch * call.queries;
   if (queries == 0)
     return Error::success();
@@ -105,9 +142,9 @@ Error Program::attend(const AttendCall &call) const {
     if (plan.target.executor != Executor::CudaDevice)
       std::memset(counters, 0, size_t(tiles * groups) * sizeof(int32_t));
   }
-  KernelArg args[] = {call.query, call.pages,       call.table, call.slots,   call.slotIds,
-                      call.lens,  call.out,         call.lse,   call.sinks,   parts,
-                      counters,   call.tableStride, queries,    call.queries, call.splits};
+  KernelArg args[] = {call.query, call.pages,   call.table,  call.slots,      call.slotIds, call.lens,
+                      call.out,   call.lse,     call.sinks,  parts,           counters,     call.tableStride,
+                      queries,    call.queries, call.splits, call.splitBlocks};
   LaunchOptions options = call;
   if (plan.target.executor == Executor::Cpu && isShort(call))
     options.threads = 1;

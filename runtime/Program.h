@@ -31,6 +31,7 @@ struct AttendCall : LaunchOptions {
   /// when it is first used, and again after each call.
   void *workspace = nullptr;
   int64_t tableStride = 0, batch = 0, splits = 1;
+  int64_t splitBlocks = 0; ///< of 32 tokens, that each split has; 0: a share of those of its sequence
   int64_t queries = 1; ///< of the last tokens of each sequence; query i sees all but the last queries - 1 - i tokens
 };
 
@@ -110,6 +111,8 @@ public:
   int64_t getExpiredPages(int64_t tokens) const;
   /// Into how many parts to split the tokens of `batch` sequences, for `queries` of each.
   int64_t chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens, unsigned threads) const;
+  /// The splits that sequences of up to `maxTokens` need for `splitBlocks` blocks each.
+  int64_t getSplits(int64_t splitBlocks, int64_t maxTokens) const;
   /// At least that, however `rows` queries are those of sequences.
   int64_t getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads) const;
   size_t getWorkspaceBytes(int64_t rows, int64_t splits) const;
@@ -124,6 +127,7 @@ public:
   const Backend &getBackend() const { return *backend; }
 
 private:
+  llvm::Error attendSome(const AttendCall &call) const;
   int64_t limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const;
   Program(Plan plan, std::unique_ptr<Backend> backend);
   /// Whether a step is too short for several threads, and whether an append has more to do than copy a few tokens; of

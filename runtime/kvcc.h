@@ -163,10 +163,11 @@ KVCC_API kvcc_status kvcc_program_get_page_layout(const kvcc_program *program, i
 KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 
 /* How many pages at the beginning of a sequence are read by no query at a length of `tokens` or more: all of their
- * tokens are out of reach of a layer with window_tokens. Neither kvcc_append nor kvcc_attend touches them any more, and
- * their entries in the table may name any page of the pool. Ask with the least length that the sequence may still be
- * attended at: minus what may be taken back, and minus the queries of a step that come before the last. Forks and
- * snapshots copy what the entries name. */
+ * tokens are out of reach of a layer with window_tokens. Once these tokens have been appended, neither kvcc_append nor
+ * kvcc_attend touches the pages any more, and their entries in the table may name any page of the pool. Ask with the
+ * least length that the sequence may still be attended at: minus what may be taken back, and minus the queries of a
+ * step that come before the last. The other functions know nothing of it: a fork copies what the entries name, as a
+ * snapshot does, into pages that are all its own, and kvcc_restore writes all pages. */
 KVCC_API kvcc_status kvcc_expired_pages(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 
 /* How many of `tokens` tokens are quantized; those from token `sink` on. A step whose queries are on both sides of a
@@ -181,6 +182,10 @@ KVCC_API kvcc_status kvcc_quantized_tokens(const kvcc_program *program, int32_t 
  * zero again after each call. */
 KVCC_API kvcc_status kvcc_workspace_bytes(const kvcc_program *program, int32_t layer, int64_t batch, int64_t max_tokens,
                                           size_t *bytes);
+
+/* The same for steps with `split_tokens`, see kvcc_attend_args. */
+KVCC_API kvcc_status kvcc_split_workspace_bytes(const kvcc_program *program, int32_t layer, int64_t batch,
+                                                int64_t max_tokens, int64_t split_tokens, size_t *bytes);
 
 /* The pools of a layer. Pointers are multiples of 64. Memory of the host for CPU targets, of the device for
  * CUDA targets. Needs no initialization. */
@@ -278,19 +283,23 @@ typedef struct kvcc_attend_args {
   size_t workspace_bytes;
   int64_t queries;    /* 1 to 16, 0 is 1: of the last tokens; query i sees all but the last queries - 1 - i tokens */
   const float *sinks; /* [q_heads]: the logits that join the softmax, of a layer with sink_logits; not read otherwise */
+  int64_t
+      split_tokens; /* 0, or how many tokens at a time a sequence is split into, a multiple of 256: results of a
+                     * sequence have the same bits then, whatever else is in the batch and on however many threads */
 } kvcc_attend_args;
 
 /* One decode step. All queries see the same cache: a block that leaves the window with one of the last tokens is
  * quantized for the queries before it, too. How a step is split among processors depends on the batch and changes
- * results by rounding, within kernel_error_bound; with one thread a CPU target splits nothing, and they do not depend
- * on it. CPU targets: done on return. CUDA targets: asynchronous on `stream` (a cudaStream_t or CUstream), legal during
- * stream capture; tables, slots and lengths are device memory and cannot be checked. Allocates nothing. */
+ * results by rounding, within kernel_error_bound, unless split_tokens says how; with one thread a CPU target splits
+ * nothing, and they do not depend on it. CPU targets: done on return. CUDA targets: asynchronous on `stream` (a
+ * cudaStream_t or CUstream), legal during stream capture; tables, slots and lengths are device memory and cannot be
+ * checked. Allocates nothing. */
 KVCC_API kvcc_status kvcc_attend(const kvcc_program *program, int32_t layer, const kvcc_attend_args *args,
                                  void *stream);
 
 typedef struct kvcc_merge_args {
   size_t size;
-  const float *outs; /* [parts, rows, head_dim], rows are batch * queries * q_heads */
+  const float *outs; /* [parts, rows, head_dim], rows are batch * queries * q_heads; finite, even of empty parts */
   const float *lses; /* [parts, rows]; -inf: the part has no tokens */
   int64_t parts, rows;
   float *out; /* [rows, head_dim] */

@@ -404,8 +404,7 @@ struct MergePattern : OpConversionPattern<TileMergeOp> {
     b.loop(0, int64_t(op.getHeads()), 1, [&](Value head) {
       auto lseOf = [&](Value part) {
         Value at = b.addIndex(b.addIndex(in.getLseOffset(), head), arith::MulIOp::create(b, part, in.getRows()));
-        Value lse = memref::LoadOp::create(b, in.getLses(), ValueRange{at});
-        return b.mul(lse, b.f32(float(std::numbers::log2e)));
+        return memref::LoadOp::create(b, in.getLses(), ValueRange{at}).getResult();
       };
       auto forEachPart = [&](ValueRange initial, function_ref<SmallVector<Value>(Value, ValueRange)> body) {
         auto loop = scf::ForOp::create(b, b.index(0), in.getCount(), b.index(1), initial);
@@ -419,12 +418,18 @@ struct MergePattern : OpConversionPattern<TileMergeOp> {
       })[0];
       Value base = b.addIndex(in.getPartOffset(), b.mulIndex(head, headDim));
       Value to = b.addIndex(in.getOutOffset(), b.mulIndex(head, headDim)), sum;
-      auto weightOf = [&](Value part) { return b.exp2(b.splat(arith::SubFOp::create(b, lseOf(part), max))); };
+      // One part alone stays as it is, to the last bit.
+      auto weightOf = [&](Value part) {
+        return b.exp2(b.splat(b.mul(arith::SubFOp::create(b, lseOf(part), max), b.f32(float(std::numbers::log2e)))));
+      };
       sum = forEachPart(b.f32Splat(0.0f), [&](Value part, ValueRange before) {
         return SmallVector<Value>{b.add(before[0], weightOf(part))};
       })[0];
       Value total = vector::ExtractOp::create(b, sum, ArrayRef<int64_t>{0});
-      auto [inverse, lse] = finish(b, max, total);
+      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, total, b.f32(0.0f));
+      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), total), b.f32(0.0f));
+      Value lse = b.add(max, b.mul(math::Log2Op::create(b, total), b.f32(float(std::numbers::ln2))));
+      lse = arith::SelectOp::create(b, seen, lse, b.f32(-std::numeric_limits<float>::infinity()));
       b.loop(0, headDim, kLanes, [&](Value channel) {
         Value out = forEachPart(b.f32Splat(0.0f), [&](Value part, ValueRange before) {
           Value at =

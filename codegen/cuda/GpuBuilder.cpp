@@ -82,9 +82,7 @@ void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads) {
     Value row = getRow(head, int64_t(op.getHeads()), op.getStride());
     Value at = add(mulIndex(row, headDim), channel);
     Value outAt = add(op.getPartOffset(), at), lseAt = add(op.getLseOffset(), row);
-    auto lseOf = [&](Value part) {
-      return mul(load(op.getLses(), add(lseAt, mul(part, op.getRows()))), f32(float(std::numbers::log2e)));
-    };
+    auto lseOf = [&](Value part) { return load(op.getLses(), add(lseAt, mul(part, op.getRows()))); };
     auto forEachPart = [&](ValueRange initial, function_ref<SmallVector<Value>(Value, ValueRange)> body) {
       auto loop = scf::ForOp::create(*this, index(0), op.getCount(), index(1), initial);
       OpBuilder::InsertionGuard guard(*this);
@@ -96,11 +94,16 @@ void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads) {
       return SmallVector<Value>{max(before[0], lseOf(part))};
     })[0];
     SmallVector<Value> merged = forEachPart({f32(0), f32(0)}, [&](Value part, ValueRange before) {
-      Value weight = math::Exp2Op::create(*this, arith::SubFOp::create(*this, lseOf(part), largest));
+      // One part alone stays as it is, to the last bit.
+      Value power = mul(arith::SubFOp::create(*this, lseOf(part), largest), f32(float(std::numbers::log2e)));
+      Value weight = math::Exp2Op::create(*this, power);
       Value out = load(op.getParts(), add(outAt, mulIndex(mul(part, op.getRows()), headDim)));
       return SmallVector<Value>{fma(out, weight, before[0]), add(before[1], weight)};
     });
-    auto [inverse, lse] = finish(largest, merged[1]);
+    Value sum = merged[1], seen = arith::CmpFOp::create(*this, arith::CmpFPredicate::OGT, sum, f32(0));
+    Value inverse = arith::SelectOp::create(*this, seen, arith::DivFOp::create(*this, f32(1), sum), f32(0));
+    Value lse = add(largest, mul(math::Log2Op::create(*this, sum), f32(float(std::numbers::ln2))));
+    lse = arith::SelectOp::create(*this, seen, lse, f32(-std::numeric_limits<float>::infinity()));
     storeF32(mul(merged[0], inverse), op.getOut(), add(op.getOutOffset(), at));
     auto branch = scf::IfOp::create(*this, arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, channel, index(0)),
                                     /*withElseRegion=*/false);

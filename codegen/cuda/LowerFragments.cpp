@@ -115,21 +115,54 @@ private:
   Value registers(int64_t count) { return b.registers({count}); }
   Value load(Value array, int64_t at) { return b.load(array, b.index(at)); }
   void store(Value value, Value array, int64_t at) { b.store(value, array, b.index(at)); }
-  /// The index of head j of this lane's columns, at most the last.
+  /// The index of row j of this lane's columns, at most the last that is there.
   Value headOf(int64_t tile, int64_t j, int64_t heads) {
-    return b.minIndex(b.addIndex(b.mulIndex(b.tig, 2), 8 * tile + j), heads - 1);
+    Value row = b.addIndex(b.mulIndex(b.tig, 2), 8 * tile + j);
+    if (!rowsThere)
+      return b.minIndex(row, heads - 1);
+    return arith::MinUIOp::create(b, row, arith::SubIOp::create(b, rowsThere, b.index(1)));
   }
 
   //===-- The query, in shared memory ---------------------------------------------------===//
 
-  /// Makes a tile whose elements are `number(head, channel)`.
-  LogicalResult makeTile(Value tile, function_ref<Value(Value, Value)> number) {
+  // In dynamic shared memory, where blocks are before or after: what a tile of it is made of is read before the first
+  // block is fetched, or after the last has been used.
+
+  /// Makes a tile whose elements are `number(head, channel)`, of elements in the same place.
+  LogicalResult makeTile(Operation *op, Value tile, function_ref<Value(Value, Value)> number) {
     auto shape = shapeOf(tile);
-    Value result = b.shared(shape);
-    forEachOwn(shape, [&](Value head, Value channel) { b.store(number(head, channel), result, {head, channel}); });
+    freeTiles(op);
+    if (unused.empty()) {
+      assert(queryTiles < kvcc::kQueryTiles && "more memory than getSharedBytes counts");
+      auto type = MemRefType::get({shape[0] * shape[1]}, b.getF32Type());
+      Value at = b.index(queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
+      unused.push_back(memref::ViewOp::create(b, type, dynamic, at, ValueRange()));
+    }
+    Value result = unused.pop_back_val();
+    forEachOwn(shape, [&](Value head, Value channel) {
+      b.store(number(head, channel), result, placeOf(shape, head, channel));
+    });
     b.barrier();
     tiles[tile] = result;
     return success();
+  }
+  Value placeOf(ArrayRef<int64_t> shape, Value head, Value channel) {
+    return b.add(b.mulIndex(head, shape[1]), channel);
+  }
+  Value loadTile(Value tile, Value head, Value channel) {
+    return b.load(tiles.at(tile), placeOf(shapeOf(tile), head, channel));
+  }
+  /// The memory of tiles that nothing reads after this operation takes other tiles: all have the size of a query. Every
+  /// operation on them ends in a barrier.
+  void freeTiles(Operation *op) {
+    for (Value operand : op->getOperands()) {
+      auto found = tiles.find(operand);
+      bool isQuery = found != tiles.end() && shapeOf(operand)[1] > 1;
+      if (isQuery && llvm::all_of(operand.getUsers(), [&](Operation *user) {
+            return user == op || (user->getBlock() == op->getBlock() && user->isBeforeInBlock(op));
+          }))
+        unused.push_back(found->second);
+    }
   }
 
   LogicalResult lower(TileLoadQueryOp op) {
@@ -137,7 +170,8 @@ private:
     if (op.getQueries() && !rowsThere)
       rowsThere = b.mulIndex(op.getQueries(), int64_t(*op.getHeads()));
     int64_t channels = shapeOf(op.getResult())[1];
-    return makeTile(op.getResult(), [&](Value head, Value channel) {
+    b.barrier(); // the blocks of other warps may be there still
+    return makeTile(op, op.getResult(), [&](Value head, Value channel) {
       std::optional<uint64_t> stride;
       if (op.getStride())
         stride = uint64_t(int64_t(*op.getStride()) / channels);
@@ -149,17 +183,18 @@ private:
 
   LogicalResult lower(TileScaleChannelsOp op) {
     Value factors = viewVector(op.getFactors(), op.getOffset(), shapeOf(op.getResult())[1]);
-    return makeTile(op.getResult(), [&](Value head, Value channel) {
-      return b.mul(b.load(tiles.at(op.getTile()), {head, channel}), b.load(factors, channel));
+    return makeTile(op, op.getResult(), [&](Value head, Value channel) {
+      return b.mul(loadTile(op.getTile(), head, channel), b.load(factors, channel));
     });
   }
 
   LogicalResult lower(TileRotateOp op) {
-    (void)makeTile(op.getResult(),
-                   [&](Value head, Value channel) { return b.load(tiles.at(op.getTile()), {head, channel}); });
+    (void)makeTile(op, op.getResult(),
+                   [&](Value head, Value channel) { return loadTile(op.getTile(), head, channel); });
     rotate(tiles.at(op.getResult()), shapeOf(op.getResult()), int64_t(op.getSize()),
-           {b.thread, getThreads(), [&] { b.barrier(); }},
-           [](Value row, Value channel) { return SmallVector<Value>{row, channel}; });
+           {b.thread, getThreads(), [&] { b.barrier(); }}, [&](Value row, Value channel) {
+             return SmallVector<Value>{placeOf(shapeOf(op.getResult()), row, channel)};
+           });
     return success();
   }
 
@@ -193,17 +228,18 @@ private:
 
   LogicalResult lower(TileDotChannelsOp op) {
     auto shape = shapeOf(op.getTile());
-    Value result = b.shared({shape[0], 1}), from = tiles.at(op.getTile());
+    Value result = b.shared({shape[0], 1});
     Value vector = viewVector(op.getVector(), op.getOffset(), shape[1]);
     // A thread for each head: once in a kernel.
     b.loop(b.thread, getRows(shape[0]), getThreads(), false, [&](Value head) {
       Value sum = b.loop(0, shape[1], b.f32(0), [&](Value channel, ValueRange sums) {
-        return SmallVector<Value>{b.fma(b.load(from, {head, channel}), b.load(vector, channel), sums[0])};
+        return SmallVector<Value>{b.fma(loadTile(op.getTile(), head, channel), b.load(vector, channel), sums[0])};
       })[0];
       b.store(sum, result, {head, b.index(0)});
     });
     b.barrier();
     tiles[op.getResult()] = result;
+    freeTiles(op);
     return success();
   }
 
@@ -220,6 +256,7 @@ private:
   }
 
   LogicalResult lower(TileRingOp op) {
+    b.barrier(); // all have read the query
     Value first = b.mulIndex(b.warp, int64_t(op.getStages()) * int64_t(op.getBytes()));
     Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
     rings[op.getMemory()] = b.addBytes(pointer, b.toI32(first));
@@ -294,6 +331,7 @@ private:
     Operand operand;
     if (isQuery) {
       operand = roundQuery(op, element);
+      freeTiles(op);
     } else {
       operand = operands.at(op.getTile());
     }
@@ -334,7 +372,7 @@ private:
       Value largest = b.f32(0);
       for (int64_t c = 0; c < shape[1]; c += 16)
         for (int64_t i = 0; i < 4; ++i) {
-          Value number = b.load(tiles.at(op.getTile()), {row, b.addIndex(first, c + i)});
+          Value number = loadTile(op.getTile(), row, b.addIndex(first, c + i));
           numbers.push_back(arith::SelectOp::create(b, isThere, number, b.f32(0)));
           largest = b.max(largest, math::AbsFOp::create(b, numbers.back()));
         }
@@ -1156,8 +1194,10 @@ private:
   func::FuncOp func;
   int64_t warps;
   FragmentBuilder b;
-  Value dynamic;   ///< dynamic shared memory
-  Value rowsThere; ///< where several queries share a work item
+  Value dynamic;             ///< dynamic shared memory
+  Value rowsThere;           ///< where several queries share a work item
+  SmallVector<Value> unused; ///< memory of tiles that are done with
+  int64_t queryTiles = 0;    ///< that have memory
   DenseMap<Value, Value> tiles, rings, sources;
   DenseMap<Value, BlockMemory> blocks;
   DenseMap<Value, Operand> operands;

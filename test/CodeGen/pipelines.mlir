@@ -98,7 +98,6 @@ module attributes {kv.target = #kv.target<TARGET>} {
 
 // EMITC-LABEL:     emitc.func @attend(
 // EMITC-SAME:        specifiers = ["KV_KERNEL(128, 3)"]
-// EMITC-DAG:         verbatim "KV_SHARED"
 // EMITC-DAG:         call_opaque "kv_block_id_z"
 // EMITC-DAG:         call_opaque "kv_dynamic_shared"
 // EMITC:             verbatim "KV_NOUNROLL"

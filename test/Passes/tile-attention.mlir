@@ -17,7 +17,7 @@
 // CHECK-LABEL: func.func @codes(
 // CHECK-SAME:    %[[Q:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
 // CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>,
-// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %{{[^:]*}}: memref<?xf32>, %[[PARTS:[^:]*]]: memref<?xf32>, %[[ARRIVALS:[^:]*]]: memref<?xi32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index,
+// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %{{[^:]*}}: memref<?xf32>, %[[PARTS:[^:]*]]: memref<?xf32>, %[[ARRIVALS:[^:]*]]: memref<?xi32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index, %[[SPLIT_BLOCKS:[^:]*]]: index,
 // CHECK-SAME:    %[[TILE:[^:]*]]: index, %[[SPLIT:[^:]*]]: index, %[[SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
@@ -73,7 +73,9 @@
 // CHECK:         %[[WITHOUT_SINK:.*]] = arith.subi %[[LEN]], %[[SINK_TOKENS]]
 // CHECK:         %[[OUTSIDE_PAGES:.*]] = arith.subi %[[WITHOUT_SINK]], %[[PAGE_TOKENS]]
 // CHECK:         %[[RECENT_TOKENS:.*]] = arith.maxsi %[[OUTSIDE_PAGES]], %[[C0]]
-// CHECK:         %[[SHARE:.*]] = arith.divui %{{.*}}, %[[SPLITS]]
+// CHECK:         %[[EQUAL_SHARE:.*]] = arith.divui %{{.*}}, %[[SPLITS]]
+// CHECK:         %[[IS_GIVEN:.*]] = arith.cmpi ne, %[[SPLIT_BLOCKS]], %[[C0]]
+// CHECK:         %[[SHARE:.*]] = arith.select %[[IS_GIVEN]], %[[SPLIT_BLOCKS]], %[[EQUAL_SHARE]]
 // CHECK:         %[[BEFORE:.*]] = arith.muli %[[SPLIT]], %[[SHARE]]
 // CHECK:         %[[FIRST:.*]] = arith.minsi %[[BEFORE]], %[[TOTAL:.*]] :
 // CHECK:         %[[AFTER:.*]] = arith.addi %[[FIRST]], %[[SHARE]]

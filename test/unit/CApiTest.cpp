@@ -665,6 +665,49 @@ TEST_F(CApiTest, ResultsOfTheDtypeAndMerges) {
   EXPECT_STREQ(kvcc_last_message(), "expected out_dtype f32 or that of the queries, f16, but got 'bf16'");
 }
 
+TEST_F(CApiTest, SplitTokensMakeResultsIndependentOfTheBatch) {
+  for (const char *target : {"cpu", "cuda-host"}) {
+    kvcc_compile_options options = compileOptions();
+    options.target = target;
+    options.compute = "auto";
+    ASSERT_EQ(kvcc_compile(context, &options, &program), KVCC_OK) << kvcc_last_message();
+    info.size = sizeof(info);
+    ASSERT_EQ(kvcc_program_get_layer(program, 0, &info), KVCC_OK);
+    fill(1500);
+    step.split_tokens = 256;
+    size_t needed = 0;
+    ASSERT_EQ(kvcc_split_workspace_bytes(program, 0, 2, 9000, 256, &needed), KVCC_OK) << kvcc_last_message();
+    workspace = kvcc::AlignedBytes(needed);
+    step.workspace = workspace.data();
+    step.workspace_bytes = needed;
+    ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+    std::vector<float> together = out, togetherLse = lse;
+    // The first sequence alone, with more splits than it has tokens for.
+    step.batch = 1;
+    step.max_tokens = 9000;
+    ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+    for (size_t i = 0; i < 9 * 64; ++i)
+      ASSERT_EQ(out[i], together[i]) << target;
+    for (size_t i = 0; i < 9; ++i)
+      ASSERT_EQ(lse[i], togetherLse[i]) << target;
+    // As near to what is split otherwise as rounding allows.
+    step.split_tokens = 0;
+    ASSERT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_OK) << kvcc_last_message();
+    EXPECT_LE(kvcc::relativeError(llvm::ArrayRef(out).take_front(9 * 64),
+                                  std::vector<double>(together.begin(), together.begin() + 9 * 64)),
+              info.kernel_error_bound);
+    step.split_tokens = 100;
+    EXPECT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_INVALID_ARGUMENT);
+    EXPECT_STREQ(kvcc_last_message(), "expected split_tokens of 0 or a multiple of 256, but got 100");
+    step.split_tokens = 256;
+    step.workspace_bytes = 100;
+    EXPECT_EQ(kvcc_attend(program, 0, &step, nullptr), KVCC_INVALID_ARGUMENT);
+    EXPECT_THAT(kvcc_last_message(), HasSubstr("a workspace of at least"));
+    kvcc_program_destroy(program);
+    program = nullptr;
+  }
+}
+
 TEST_F(CApiTest, SinkLogitsAndWindows) {
   kvcc_compile_options options = compileOptions();
   options.model = gptOss.c_str();

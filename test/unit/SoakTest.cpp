@@ -433,9 +433,22 @@ public:
     ASSERT_EQ(kvcc_workspace_bytes(program, 0, int64_t(batch.size()) * queries, longest, &needed), KVCC_OK);
     AlignedBytes workspace(needed);
     std::vector<float> out(rows * size_t(headDim), NAN), lse(rows, NAN);
-    kvcc_attend_args args = {sizeof(args), pools.memory,          table.data(), stride,       slots.data(),
-                             lens.data(),  int64_t(batch.size()), longest,      query.data(), out.data(),
-                             lse.data(),   workspace.data(),      needed,       queries,      nullptr};
+    kvcc_attend_args args = {sizeof(args),
+                             pools.memory,
+                             table.data(),
+                             stride,
+                             slots.data(),
+                             lens.data(),
+                             int64_t(batch.size()),
+                             longest,
+                             query.data(),
+                             out.data(),
+                             lse.data(),
+                             workspace.data(),
+                             needed,
+                             queries,
+                             nullptr,
+                             0};
     pools.keepShadow();
     ASSERT_EQ(kvcc_attend(program, 0, &args, nullptr), KVCC_OK) << kvcc_last_message();
     pools.expectOnlyWritten({}, {});

@@ -52,6 +52,8 @@ Expected<std::unique_ptr<Subject>> Subject::create(Compiler &compiler, Plan plan
                                                    ThreadPool &pool, bool warm) {
   if (plan.target.executor != Executor::Cpu)
     return createStringError("expected a cpu target for bench, but got " + plan.target.name);
+  if (plan.shape.roundsOut)
+    return createStringError("expected --out-dtype f32 for bench and tune, which compare results, but got the model's");
   auto program = Program::load(compiler, std::move(plan), pool);
   if (!program)
     return program.takeError();
