@@ -298,12 +298,6 @@ kvcc_status kvcc_quantized_tokens(const kvcc_program *handle, int32_t layer, int
   });
 }
 
-static Error checkWorkspaceFor(int64_t batch, int64_t maxTokens) {
-  if (batch < 0 || batch > UINT16_MAX)
-    return expected("batch from 0 to " + Twine(UINT16_MAX), Twine(batch));
-  return notNegative(maxTokens, "max_tokens");
-}
-
 Error capi::checkSplitTokens(int64_t splitTokens) {
   constexpr int64_t kGranule = 256; // the largest stage
   if (splitTokens < 0 || splitTokens % kGranule || splitTokens > INT32_MAX)
@@ -313,39 +307,33 @@ Error capi::checkSplitTokens(int64_t splitTokens) {
 
 kvcc_status kvcc_split_workspace_bytes(const kvcc_program *handle, int32_t layer, int64_t batch, int64_t maxTokens,
                                        int64_t splitTokens, size_t *bytes) {
-  if (splitTokens == 0)
-    return kvcc_workspace_bytes(handle, layer, batch, maxTokens, bytes);
   return report([&]() -> Error {
     auto program = getLayer(handle, layer);
     if (!program)
       return program.takeError();
     if (Error error = notNull(bytes, "bytes"))
       return error;
-    if (Error error = checkWorkspaceFor(batch, maxTokens))
+    if (batch < 0 || batch > UINT16_MAX)
+      return expected("batch from 0 to " + Twine(UINT16_MAX), Twine(batch));
+    if (Error error = notNegative(maxTokens, "max_tokens"))
       return error;
     if (Error error = checkSplitTokens(splitTokens))
       return error;
-    if (Error error = checkTokens(maxTokens))
-      return error;
-    *bytes = (*program)->getWorkspaceBytes(batch, (*program)->getSplits(splitTokens / kv::kBlockTokens, maxTokens));
-    return Error::success();
-  }());
-}
-
-kvcc_status kvcc_workspace_bytes(const kvcc_program *handle, int32_t layer, int64_t batch, int64_t maxTokens,
-                                 size_t *bytes) {
-  return report([&]() -> Error {
-    auto program = getLayer(handle, layer);
-    if (!program)
-      return program.takeError();
-    if (Error error = notNull(bytes, "bytes"))
-      return error;
-    if (Error error = checkWorkspaceFor(batch, maxTokens))
-      return error;
+    if (splitTokens) {
+      if (Error error = checkTokens(maxTokens))
+        return error;
+      *bytes = (*program)->getWorkspaceBytes(batch, (*program)->getSplits(splitTokens / kv::kBlockTokens, maxTokens));
+      return Error::success();
+    }
     // Fewer sequences or tokens may be split more often: the most that any of them needs.
     *bytes = 0;
     for (int64_t b = 1; b <= batch; ++b)
       *bytes = std::max(*bytes, (*program)->getWorkspaceBytes(b, (*program)->getMostSplits(b, maxTokens, 0)));
     return Error::success();
   }());
+}
+
+kvcc_status kvcc_workspace_bytes(const kvcc_program *handle, int32_t layer, int64_t batch, int64_t maxTokens,
+                                 size_t *bytes) {
+  return kvcc_split_workspace_bytes(handle, layer, batch, maxTokens, /*splitTokens=*/0, bytes);
 }

@@ -417,19 +417,17 @@ struct MergePattern : OpConversionPattern<TileMergeOp> {
         return SmallVector<Value>{b.max(before[0], lseOf(part))};
       })[0];
       Value base = b.addIndex(in.getPartOffset(), b.mulIndex(head, headDim));
-      Value to = b.addIndex(in.getOutOffset(), b.mulIndex(head, headDim)), sum;
+      Value to = b.addIndex(in.getOutOffset(), b.mulIndex(head, headDim));
       // One part alone stays as it is, to the last bit.
       auto weightOf = [&](Value part) {
         return b.exp2(b.splat(b.mul(arith::SubFOp::create(b, lseOf(part), max), b.f32(float(std::numbers::log2e)))));
       };
-      sum = forEachPart(b.f32Splat(0.0f), [&](Value part, ValueRange before) {
+      Value sum = forEachPart(b.f32Splat(0.0f), [&](Value part, ValueRange before) {
         return SmallVector<Value>{b.add(before[0], weightOf(part))};
       })[0];
       Value total = vector::ExtractOp::create(b, sum, ArrayRef<int64_t>{0});
-      Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, total, b.f32(0.0f));
-      Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), total), b.f32(0.0f));
-      Value lse = b.add(max, b.mul(math::Log2Op::create(b, total), b.f32(float(std::numbers::ln2))));
-      lse = arith::SelectOp::create(b, seen, lse, b.f32(-std::numeric_limits<float>::infinity()));
+      Value natural = b.mul(math::Log2Op::create(b, total), b.f32(float(std::numbers::ln2)));
+      auto [inverse, lse] = finish(b, total, b.add(max, natural));
       b.loop(0, headDim, kLanes, [&](Value channel) {
         Value out = forEachPart(b.f32Splat(0.0f), [&](Value part, ValueRange before) {
           Value at =
@@ -444,11 +442,10 @@ struct MergePattern : OpConversionPattern<TileMergeOp> {
     return success();
   }
 
-  /// What outputs are multiplied by, and the lse, of a state's maximum and sum.
-  static std::pair<Value, Value> finish(CpuBuilder &b, Value max, Value sum) {
+  /// What outputs are multiplied by, and the lse; 0 and -inf where the sum of weights is 0.
+  static std::pair<Value, Value> finish(CpuBuilder &b, Value sum, Value lse) {
     Value seen = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, sum, b.f32(0.0f));
     Value inverse = arith::SelectOp::create(b, seen, arith::DivFOp::create(b, b.f32(1.0f), sum), b.f32(0.0f));
-    Value lse = b.mul(b.add(max, math::Log2Op::create(b, sum)), b.f32(float(std::numbers::ln2)));
     return {inverse, arith::SelectOp::create(b, seen, lse, b.f32(-std::numeric_limits<float>::infinity()))};
   }
 };
@@ -482,7 +479,8 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
     b.loop(0, type.getHeads(), 1, [&](Value head) {
       Value sum = b.reduceAdd(b.loadF32(in.getState(), {head, b.index(columns.sum)}));
       Value max = memref::LoadOp::create(b, in.getState(), ValueRange{head, b.index(columns.max)});
-      auto [inverse, lse] = MergePattern::finish(b, max, sum);
+      Value binary = b.add(max, math::Log2Op::create(b, sum));
+      auto [inverse, lse] = MergePattern::finish(b, sum, b.mul(binary, b.f32(float(std::numbers::ln2))));
       auto store = [&, inverse = inverse, lse = lse](Value out, Value outOffset, Value lses, Value lseOffset) {
         Value base = b.addIndex(outOffset, b.mulIndex(head, type.getHeadDim()));
         b.loop(0, type.getHeadDim(), kLanes, [&](Value channel) {

@@ -342,7 +342,8 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
       Value head = b.index(h);
       Value sum =
           b.reduce(b.load(in.getState(), {head, b.index(columns.sum)}), [&](Value x, Value y) { return b.add(x, y); });
-      auto [inverse, lse] = b.finish(b.load(in.getState(), {head, b.index(columns.max)}), sum);
+      Value max = b.load(in.getState(), {head, b.index(columns.max)});
+      auto [inverse, lse] = b.finish(sum, b.getLse(max, sum));
       for (int64_t i = 0; i < columns.channels; ++i)
         writer.storeOut(b.mul(b.load(in.getState(), {head, b.index(i)}), inverse), head, b.addIndex(lane, i * kWarp));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);

@@ -52,15 +52,17 @@ Value GpuBuilder::arrive(Value counters, Value at, Value count) {
   return call1("kv_arrive", getI1Type(), {counters, word(at), word(count)});
 }
 
-std::pair<Value, Value> GpuBuilder::finish(Value max, Value sum, int64_t exponent) {
+std::pair<Value, Value> GpuBuilder::finish(Value sum, Value lse) {
   Value seen = arith::CmpFOp::create(*this, arith::CmpFPredicate::OGT, sum, f32(0));
   Value inverse = arith::SelectOp::create(*this, seen, arith::DivFOp::create(*this, f32(1), sum), f32(0));
+  return {inverse, arith::SelectOp::create(*this, seen, lse, f32(-std::numeric_limits<float>::infinity()))};
+}
+
+Value GpuBuilder::getLse(Value max, Value sum, int64_t exponent) {
   Value lse = add(max, math::Log2Op::create(*this, sum));
   if (exponent)
     lse = add(lse, f32(-float(exponent)));
-  lse = arith::SelectOp::create(*this, seen, mul(lse, f32(float(std::numbers::ln2))),
-                                f32(-std::numeric_limits<float>::infinity()));
-  return {inverse, lse};
+  return mul(lse, f32(float(std::numbers::ln2)));
 }
 
 Value GpuBuilder::getRow(Value row, int64_t heads, std::optional<uint64_t> stride) {
@@ -100,10 +102,8 @@ void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads) {
       Value out = load(op.getParts(), add(outAt, mulIndex(mul(part, op.getRows()), headDim)));
       return SmallVector<Value>{fma(out, weight, before[0]), add(before[1], weight)};
     });
-    Value sum = merged[1], seen = arith::CmpFOp::create(*this, arith::CmpFPredicate::OGT, sum, f32(0));
-    Value inverse = arith::SelectOp::create(*this, seen, arith::DivFOp::create(*this, f32(1), sum), f32(0));
-    Value lse = add(largest, mul(math::Log2Op::create(*this, sum), f32(float(std::numbers::ln2))));
-    lse = arith::SelectOp::create(*this, seen, lse, f32(-std::numeric_limits<float>::infinity()));
+    Value natural = mul(math::Log2Op::create(*this, merged[1]), f32(float(std::numbers::ln2)));
+    auto [inverse, lse] = finish(merged[1], add(largest, natural));
     storeF32(mul(merged[0], inverse), op.getOut(), add(op.getOutOffset(), at));
     auto branch = scf::IfOp::create(*this, arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, channel, index(0)),
                                     /*withElseRegion=*/false);

@@ -58,8 +58,10 @@ public:
   void storeF32(mlir::Value number, mlir::Value memory, mlir::ValueRange at);
   /// Whether this block is the last of `count` that arrive at a counter. For all its threads.
   mlir::Value arrive(mlir::Value counters, mlir::Value at, mlir::Value count);
-  /// What outputs are multiplied by, and the lse, of a state's maximum and sum of weights times 2^exponent.
-  std::pair<mlir::Value, mlir::Value> finish(mlir::Value max, mlir::Value sum, int64_t exponent = 0);
+  /// What outputs are multiplied by, and the lse; 0 and -inf where the sum of weights is 0.
+  std::pair<mlir::Value, mlir::Value> finish(mlir::Value sum, mlir::Value lse);
+  /// Of a state's maximum and sum of weights times 2^exponent.
+  mlir::Value getLse(mlir::Value max, mlir::Value sum, int64_t exponent = 0);
   /// Where the result of a row is, from that of the first one on: rows are `heads` heads of queries that are `stride`
   /// rows apart.
   mlir::Value getRow(mlir::Value row, int64_t heads, std::optional<uint64_t> stride);

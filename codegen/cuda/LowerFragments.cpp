@@ -1180,7 +1180,7 @@ private:
         Value out = b.load(rows, b.add(rowAt(warp, head), channel));
         return SmallVector<Value>{b.fma(out, weight, before[0]), b.fma(at(warp, channels + 1), weight, before[1])};
       });
-      auto [inverse, lse] = b.finish(max, merged[1], int64_t(op.getExponent()));
+      auto [inverse, lse] = b.finish(merged[1], b.getLse(max, merged[1], int64_t(op.getExponent())));
       writer.storeOut(b.mul(merged[0], inverse), head, channel);
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, channel, b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
