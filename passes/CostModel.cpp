@@ -5,6 +5,7 @@
 #include "dialect/Layout.h"
 #include "passes/CpuCost.h"
 #include "passes/Passes.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
@@ -17,8 +18,18 @@ namespace {
 /// Of a GPU's theoretical bandwidth, what a kernel that only reads gets: copy benchmarks of vendors and users stand
 /// between 0.88 and 0.93.
 constexpr double kGpuBandwidthShare = 0.9;
-/// Attention and merge are two launches of about 3 us. A pool's worker that sleeps is woken by a futex.
-constexpr double kGpuFixedSeconds = 6e-6, kCpuFixedSeconds = 5e-6;
+/// A launch is about 3 us. A pool's worker that sleeps is woken by a futex.
+constexpr double kGpuFixedSeconds = 3e-6, kCpuFixedSeconds = 5e-6;
+/// Instructions of a warp that the integer units of a multiprocessor start per cycle: 64 lanes do logic, shifts,
+/// comparisons and conversions in pairs (CUDA C++ Programming Guide 13, "Arithmetic Instructions").
+constexpr double kLogicPerCycle = 2;
+/// Of mma.m16n8k16.
+constexpr double kProductFlop = 2 * 16 * 8 * 16;
+
+/// Instructions of a warp. `logic` are those of integer units, `products` those of tensor cores; both are among all.
+struct Instructions {
+  double all = 0, logic = 0, products = 0;
+};
 
 /// Counts the instructions, as a warp issues them, of one block of 32 tokens of one KV head. Every count follows a
 /// function of codegen/cuda and was read off what ptxas 13.0 makes of it for sm_90, at 4 heads and head_dim 128. Loads
@@ -108,7 +119,19 @@ public:
   }
   double countWindow() const { return 2 * countNumbers(cache.getDtype()) + countSoftmax() + kBlock + kMask * tiles; }
 
+  /// Of them, of a page or a window.
+  double countLogic(bool isPage) const {
+    double count = kSoftmaxLogic * tiles;
+    for (QuantAttr quant : {cache.getKey(), cache.getValue()})
+      if (isPage && quant.isQuantized())
+        count += countCodes(quant);
+    return count;
+  }
+  /// Products of keys and values, and the sum of the weights.
+  double countAllProducts() const { return 2 * countProducts() + 2 * tiles; }
+
 private:
+  static constexpr double kSoftmaxLogic = 20;       // of it FMNMX, F2FP; addresses
   static constexpr double kCopyBytes = 512;         // LDGSTS of a warp
   static constexpr double kStage = 30, kInner = 12; // addresses, waits, branches; of a stage and of each block
   static constexpr double kBlock = 40;              // without stages
@@ -150,14 +173,15 @@ private:
     return isa<Float8E4M3FNType>(type) ? 6 : isa<Float8E8M0FNUType>(type) ? 3 : 1;
   }
 
+  /// Of a block of one side.
+  double countCodes(QuantAttr quant) const { return double(kBlockTokens) * headDim() / 2 / kLine * countUnpack(quant); }
+
   double countSide(QuantAttr quant, Role role) const {
     if (!quant.isQuantized())
       return countNumbers(quant.getElement());
     bool isKey = role == Role::Key;
     double free = isKey ? double(kBlockTokens) : headDim(), reduced = isKey ? headDim() : double(kBlockTokens);
-    double elements = free * reduced;
-    double count = countProducts() + elements * quant.getBits() / 32 / 32 / kWordLoad;
-    count += elements / 2 / kLine * countUnpack(quant);
+    double count = countProducts() + free * reduced * quant.getBits() / 32 / 32 / kWordLoad + countCodes(quant);
     if (!isKey) // bits of codes in the weights, and where the product begins
       count += 10 * tiles;
     double scaleWords = double(quant.getScale().getIntOrFloatBitWidth()) / 32;
@@ -187,20 +211,26 @@ private:
   double tiles;
 };
 
-/// Instructions of a block of a page and of a window.
-std::pair<double, double> countBlocks(CacheType cache, ScheduleAttr schedule, const TargetInfo &target) {
+/// Of a block of a page and of a window.
+struct BlockCosts {
+  Instructions page, window;
+};
+
+BlockCosts countBlocks(CacheType cache, ScheduleAttr schedule, const TargetInfo &target) {
   if (target.kind == TargetKind::Cuda && schedule.getCompute() == Compute::F16) {
     FragmentCounter counter(cache, schedule);
-    return {counter.countPage(), counter.countWindow()};
+    double products = counter.countAllProducts();
+    return {{counter.countPage(), counter.countLogic(/*isPage=*/true), products},
+            {counter.countWindow(), counter.countLogic(/*isPage=*/false), products}};
   }
   if (target.kind == TargetKind::Cuda) {
     GpuCounter counter(cache, schedule);
-    return {counter.countPage(), counter.countWindow()};
+    return {{counter.countPage()}, {counter.countWindow()}};
   }
   // A CPU that is not known by its name runs the portable code.
   const CpuLevel *level = findCpuLevel(target.arch);
   CpuBlockCost cost = countCpuBlock(cache, schedule, level ? *level : *findCpuLevel("generic"));
-  return {cost.page, cost.window};
+  return {{cost.page}, {cost.window}};
 }
 
 } // namespace
@@ -224,18 +254,27 @@ StepCost kvcc::estimateStep(CacheType cache, int64_t queryHeads, ScheduleAttr sc
   auto [page, window] = countBlocks(cache, schedule, target);
   double passes = double(queryHeads / cache.getKvHeads()) / double(schedule.getHeads());
   double elementsPerBlock = double(2 * kBlockTokens * cache.getHeadDim());
-  cost.instructionsPerElement = passes * page / elementsPerBlock;
-  double instructions = sequences * kvHeads * passes * (double(pageBlocks) * page + double(windowBlocks) * window);
+  cost.instructionsPerElement = passes * page.all / elementsPerBlock;
+  auto ofStep = [&](double Instructions::*kind) {
+    return sequences * kvHeads * passes * (double(pageBlocks) * page.*kind + double(windowBlocks) * window.*kind);
+  };
 
   bool gpu = target.kind == TargetKind::Cuda;
   cost.memorySeconds = cost.bytes / (target.bandwidth * (gpu ? kGpuBandwidthShare : 1));
-  cost.issueSeconds = instructions / (double(target.units) * target.clockHz * target.issuePerCycle);
+  double cycles = double(target.units) * target.clockHz;
+  cost.issueSeconds = ofStep(&Instructions::all) / (cycles * target.issuePerCycle);
+  if (gpu)
+    cost.logicSeconds = ofStep(&Instructions::logic) / (cycles * kLogicPerCycle);
+  if (target.tensorFlopPerCycle > 0)
+    cost.tensorSeconds = ofStep(&Instructions::products) * kProductFlop / (cycles * target.tensorFlopPerCycle);
   cost.fixedSeconds = gpu ? kGpuFixedSeconds : target.units > 1 ? kCpuFixedSeconds : 0;
-  double busy = std::max(cost.memorySeconds, cost.issueSeconds);
+  std::pair<double, Bound> bounds[] = {{cost.memorySeconds, Bound::Memory},
+                                       {cost.issueSeconds, Bound::Issue},
+                                       {cost.logicSeconds, Bound::Logic},
+                                       {cost.tensorSeconds, Bound::Tensor}};
+  auto [busy, bound] = *llvm::max_element(bounds, llvm::less_first());
   cost.seconds = busy + cost.fixedSeconds;
-  cost.bound = busy < cost.fixedSeconds                  ? Bound::Latency
-               : cost.memorySeconds >= cost.issueSeconds ? Bound::Memory
-                                                         : Bound::Issue;
+  cost.bound = busy < cost.fixedSeconds ? Bound::Latency : bound;
   return cost;
 }
 

@@ -8,8 +8,9 @@
 
 namespace kvcc {
 
-/// What limits a step: reading memory, starting instructions, or what it costs to start at all.
-enum class Bound { Memory, Issue, Latency };
+/// What limits a step: reading memory, starting instructions, those of a GPU's integer units among them, its tensor
+/// cores, or what it costs to start at all.
+enum class Bound { Memory, Issue, Logic, Tensor, Latency };
 
 struct StepCost {
   /// Bytes of a quantized token: codes, scales and zeros of keys and values, all KV heads, padding of blocks included.
@@ -21,8 +22,9 @@ struct StepCost {
   /// warp on a GPU (times 32: per lane).
   double instructionsPerElement = 0;
   double memorySeconds = 0, issueSeconds = 0;
+  double logicSeconds = 0, tensorSeconds = 0; ///< of kernels for tensor cores, else 0
   double fixedSeconds = 0;
-  double seconds = 0; ///< max(memorySeconds, issueSeconds) + fixedSeconds
+  double seconds = 0; ///< the largest of those before, plus fixedSeconds
   Bound bound = Bound::Latency;
 };
 

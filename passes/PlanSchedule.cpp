@@ -141,12 +141,12 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
     emitError() << "expected heads that divide the " << group << " query heads of a KV head, but got " << heads;
     return {};
   }
-  // A CPU keeps an accumulator per head beside unpacked codes. Tensor cores take eight heads at once. Without them a
-  // GPU lane keeps heads * head_dim / 32 outputs in registers, of which 32 leave room for the rest; with more than four
-  // heads ptxas spills the partial sums.
+  // A CPU keeps an accumulator per head beside unpacked codes. Tensor cores take eight heads at once, and two times
+  // eight share the codes where registers hold their outputs. Without them a GPU lane keeps heads * head_dim / 32
+  // outputs in registers, of which 32 leave room for the rest; with more than four heads ptxas spills the partial sums.
   bool fragments = *compute == Compute::F16;
   if (!heads)
-    heads = chooseHeads(group, cpu || fragments ? 8 : 4);
+    heads = chooseHeads(group, cpu ? 8 : !fragments ? 4 : cache.getHeadDim() <= 128 ? 16 : 8);
   // CPU: four neighbouring lanes share a free index, so that their codes make the 32 bits that a dot product adds up;
   // 64 lanes are a vector of 512 bits, or several shorter ones. GPU: fragments; or a lane owns a free index and reads
   // its 32 codes as words beside its neighbours'.

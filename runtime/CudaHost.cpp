@@ -96,7 +96,7 @@ Expected<std::string> findCompiler(const CudaHostOptions &options) {
 }
 
 /// Everything between the compiler and the names of files.
-std::vector<std::string> compilerFlags(const CudaHostOptions &options) {
+Expected<std::vector<std::string>> compilerFlags(const CudaHostOptions &options) {
   // Kernels read one array through several types, and contraction would make results depend on the
   // instruction set. More optimization takes twice as long and gains little beside switching fibers.
   std::vector<std::string> flags = {
@@ -109,6 +109,11 @@ std::vector<std::string> compilerFlags(const CudaHostOptions &options) {
         flags.push_back(("-m" + feature).str());
   }
   flags.insert(flags.end(), options.flags.begin(), options.flags.end());
+  std::string check = sys::Process::GetEnv("KVCC_HOST_CHECK").value_or("");
+  if (!check.empty() && check != "races")
+    return failure("expected KVCC_HOST_CHECK to be empty or 'races', but got '" + check + "'");
+  if (options.checksRaces || !check.empty())
+    flags.insert(flags.end(), {"-fsanitize=thread", "-DKV_HOST_RACES"});
   return flags;
 }
 
@@ -171,8 +176,11 @@ Expected<std::string> CudaHostModule::cacheIdentity(const CudaHostOptions &optio
   std::string log = (*dir)->file("version.txt");
   if (Error error = runCompiler(*compiler, {"--version"}, log, options, **dir))
     return error;
-  return firstLines(log, **dir) + "\n" + join(compilerFlags(options), " ") + "\n" + hostAbiPrelude().str() +
-         hostRuntimePrelude().str() + hostPrelude().str();
+  Expected<std::vector<std::string>> flags = compilerFlags(options);
+  if (!flags)
+    return flags.takeError();
+  return firstLines(log, **dir) + "\n" + join(*flags, " ") + "\n" + hostAbiPrelude().str() +
+         hostRuntimePrelude().str() + hostRacesPrelude().str() + hostPrelude().str();
 }
 
 Expected<std::unique_ptr<MemoryBuffer>>
@@ -196,18 +204,27 @@ CudaHostModule::compileToObject(StringRef source, ArrayRef<std::string> kernelNa
     text += "KV_HOST_ENTRY(" + name + ")\n";
   std::pair<std::string, StringRef> files[] = {{folder + "host_abi.h", hostAbiPrelude()},
                                                {folder + "host_runtime.h", hostRuntimePrelude()},
+                                               {folder + "host_races.h", hostRacesPrelude()},
                                                {folder + "host.h", hostPrelude()},
                                                {"kernel.cpp", text}};
   for (const auto &[name, contents] : files)
     if (Error error = dir.write(name, contents))
       return error;
 
-  std::string object = dir.file("kernel.so");
-  std::vector<std::string> args = compilerFlags(options);
-  args.insert(args.end(), {"-shared", "-I", dir.str().str()});
+  std::string compiled = dir.file("kernel.o"), object = dir.file("kernel.so");
+  Expected<std::vector<std::string>> flags = compilerFlags(options);
+  if (!flags)
+    return flags.takeError();
+  std::vector<std::string> args = std::move(*flags);
+  args.insert(args.end(), {"-c", "-I", dir.str().str()});
   // The directory's random name must not reach the object.
   args.push_back("-ffile-prefix-map=" + dir.str().str() + "=.");
-  args.insert(args.end(), {dir.file("kernel.cpp"), "-o", object, "-lboost_context"});
+  args.insert(args.end(), {dir.file("kernel.cpp"), "-o", compiled});
+  if (Error error = runCompiler(*compiler, args, dir.file("log.txt"), options, dir))
+    return error;
+  // Apart, since the sanitizer whose calls the prelude answers must not bring its library.
+  args = {"-shared", compiled, "-o", object, "-lboost_context"};
+  llvm::append_range(args, options.flags);
   if (Error error = runCompiler(*compiler, args, dir.file("log.txt"), options, dir))
     return error;
 

@@ -10,6 +10,7 @@ namespace kvcc {
 llvm::StringRef devicePrelude();      ///< prelude/device.cuh: device functions for NVRTC.
 llvm::StringRef hostPrelude();        ///< prelude/host.h: the same names on the host.
 llvm::StringRef hostRuntimePrelude(); ///< prelude/host_runtime.h: fibers and collectives.
+llvm::StringRef hostRacesPrelude();   ///< prelude/host_races.h: which accesses no barrier orders.
 llvm::StringRef hostAbiPrelude();     ///< prelude/host_abi.h: how a host kernel is launched.
 
 } // namespace kvcc

@@ -214,9 +214,9 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
     return
   }
 
-  // Tensor cores take eight heads at once.
+  // Tensor cores take eight heads at once, and two times eight share the codes.
   // CHECK-LABEL: func.func @group_16(
-  // CHECK:         #kv.schedule<heads = 8,
+  // CHECK:         #kv.schedule<heads = 16,
   func.func @group_16(%q: tensor<?x32x64xf16>, %cache: !cache_64) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x32x64xf16>, !cache_64 -> tensor<?x32x64xf32>, tensor<?x32xf32>
     return

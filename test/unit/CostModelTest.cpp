@@ -154,7 +154,7 @@ TEST_F(CostModelTest, MoreHeadsAreMoreInstructions) {
       StepCost last;
       for (int64_t group : {1, 2, 4, 8, 16}) {
         StepCost cost = estimate(type, 8 * group, target, 8192);
-        // Tensor cores take up to eight heads at once.
+        // Tensor cores take eight columns at once, and two times eight share the codes.
         if (target.kind == TargetKind::Cuda && group > 1 && group <= 8)
           EXPECT_EQ(cost.instructionsPerElement, last.instructionsPerElement) << group;
         else
@@ -176,6 +176,10 @@ TEST_F(CostModelTest, CountsOfTensorCoresAreThoseOfTheCompiler) {
   EXPECT_NEAR(perLane(cache("<i2, map = asym, group = 32x1, scale = f16>",
                             "<i2, map = asym, group = 1x32, scale = f16>", "<sink = 0, recent = 128, flush = 32>")),
               1.303, 0.08);
+  // Sixteen heads in one pass, and logic alone.
+  StepCost sixteen = estimate(symmetric(3, 2), 128, h100, 8192);
+  EXPECT_NEAR(32 * sixteen.instructionsPerElement, 2.074, 0.1);
+  EXPECT_NEAR(sixteen.logicSeconds / sixteen.issueSeconds, 2 * 181. / 531, 0.1);
 }
 
 TEST_F(CostModelTest, MoreWorkIsMoreTime) {
@@ -184,7 +188,8 @@ TEST_F(CostModelTest, MoreWorkIsMoreTime) {
     for (int64_t tokens : {0, 100, 1000, 4096, 32768, 131072}) {
       StepCost cost = estimate(innerqSmall(), 32, target, tokens);
       EXPECT_GT(cost.seconds, last.seconds);
-      EXPECT_EQ(cost.seconds, std::max(cost.memorySeconds, cost.issueSeconds) + cost.fixedSeconds);
+      double busy = std::max({cost.memorySeconds, cost.issueSeconds, cost.logicSeconds, cost.tensorSeconds});
+      EXPECT_EQ(cost.seconds, busy + cost.fixedSeconds);
       EXPECT_GT(estimate(innerqSmall(), 32, target, tokens + 4096, 8).seconds, cost.seconds);
       last = cost;
     }
@@ -200,6 +205,21 @@ TEST_F(CostModelTest, BoundsAreWhereTheyBelong) {
   EXPECT_EQ(estimate(innerqSmall(), 32, host, 16384).bound, Bound::Issue);
   EXPECT_EQ(estimate(plain(), 8, h100, 16384).bound, Bound::Memory);
   EXPECT_EQ(estimate(innerqSmall(), 32, h100, 64).bound, Bound::Latency);
+  // Sixteen heads share a pass: twice the products, less than twice the instructions. GeForce halves tensor cores'
+  // rate.
+  StepCost eight = estimate(innerqSmall(), 64, h100, 16384), sixteen = estimate(innerqSmall(), 128, h100, 16384);
+  EXPECT_EQ(sixteen.tensorSeconds, 2 * eight.tensorSeconds);
+  EXPECT_LT(sixteen.issueSeconds, 1.6 * eight.issueSeconds);
+  EXPECT_LT(sixteen.logicSeconds, 1.2 * eight.logicSeconds);
+  // Were memory no limit: scales outside of products leave codes to cut out; GeForce halves the rate of tensor cores.
+  auto fast = [](TargetInfo target) {
+    target.bandwidth *= 100;
+    return target;
+  };
+  CacheType perToken =
+      cache("<i3, map = sym, group = 1x128, scale = f16>", "<i3, map = sym, group = 1x128, scale = f16>");
+  EXPECT_EQ(estimate(perToken, 64, fast(h100), 1 << 20).bound, Bound::Logic);
+  EXPECT_EQ(estimate(innerqSmall(), 64, fast(*findGpu("rtx5090")), 1 << 20).bound, Bound::Tensor);
 }
 
 TEST_F(CostModelTest, ByteProductsAreFewerInstructions) {

@@ -6,9 +6,11 @@
 #include "runtime/CudaHost.h"
 
 #include "codegen/cuda/Prelude.h"
+#include "test/unit/ScopedVariable.h"
 
 #include "llvm/ADT/APFloat.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/Program.h"
 #include "llvm/Support/Regex.h"
 
 #include "gtest/gtest.h"
@@ -323,6 +325,89 @@ KV_KERNEL(32) void outside(uint32_t *out) {
   KV_SHARED uint32_t s[64];
   s[kv_thread_id_x()] = 0;
   out[kv_thread_id_x()] = kv_ldmatrix_x1(kv_smem_of(s) + 16 * 100000);
+}
+)cuda";
+
+// What no barrier orders, and beside it what one does.
+constexpr const char *Races = R"cuda(
+KV_KERNEL(64) void ordered(const uint32_t *in, uint32_t *out) {
+  KV_SHARED uint32_t s[64];
+  KV_SHARED_DYNAMIC(uint32_t, dynamic);
+  uint32_t tid = kv_thread_id_x();
+  kv_cp_async16(kv_smem_of(dynamic) + 16 * tid, in + 4 * (tid % 32));
+  kv_cp_async_commit();
+  s[tid] = tid;
+  kv_syncwarp();
+  uint32_t v = s[tid ^ 5];
+  kv_barrier();
+  s[63 - tid] = v;
+  kv_cp_async_wait_group<0>();
+  kv_barrier();
+  s[tid & 32] = 7;
+  kv_syncwarp();
+  out[tid] = s[tid & 32] + dynamic[4 * (63 - tid)];
+  kv_barrier();
+  s[tid] = kv_ldmatrix_x1(kv_smem_of(dynamic) + 16 * (tid % 8));
+}
+KV_KERNEL(64) void read_early(uint32_t *out) {
+  KV_SHARED uint32_t s[64];
+  uint32_t tid = kv_thread_id_x();
+  s[tid] = tid;
+  kv_syncwarp();
+  out[tid] = s[63 - tid];
+}
+KV_KERNEL(32) void shuffled(uint32_t *out) {
+  KV_SHARED uint32_t s[32];
+  uint32_t tid = kv_thread_id_x();
+  s[tid] = tid;
+  out[tid] = kv_shfl_xor_u32(tid, 1);
+  out[tid] = s[tid ^ 1];
+}
+KV_KERNEL(64) void written_early(uint32_t *out) {
+  KV_SHARED uint32_t s[64];
+  uint32_t tid = kv_thread_id_x();
+  s[tid] = tid;
+  kv_barrier();
+  out[tid] = s[63 - tid];
+  kv_syncwarp();
+  s[tid] = 0;
+}
+KV_KERNEL(32) void written_twice(uint32_t *out) {
+  KV_SHARED uint32_t s[2];
+  uint32_t tid = kv_thread_id_x();
+  s[0] = 5;
+  s[1] = tid / 31;
+  kv_syncwarp();
+  out[tid] = s[0] + s[1];
+}
+KV_KERNEL(32) void copied_over(const uint32_t *in, uint32_t *out) {
+  KV_SHARED uint32_t s[128];
+  uint32_t tid = kv_thread_id_x();
+  s[tid] = 1;
+  kv_syncwarp();
+  out[tid] = s[31 - tid];
+  kv_cp_async16(kv_smem_of(s) + 16 * tid, in + 4 * tid);
+}
+KV_KERNEL(32) void own_copy(const uint32_t *in, uint32_t *out) {
+  KV_SHARED uint32_t s[128];
+  uint32_t tid = kv_thread_id_x();
+  kv_cp_async16(kv_smem_of(s) + 16 * tid, in + 4 * tid);
+  kv_cp_async_commit();
+  kv_cp_async_wait_group<1>();
+  out[tid] = s[4 * tid];
+}
+KV_KERNEL(32) void others_copy(const uint32_t *in, uint32_t *out) {
+  KV_SHARED uint32_t s[128];
+  uint32_t tid = kv_thread_id_x();
+  kv_cp_async16(kv_smem_of(s) + 16 * tid, in + 4 * tid);
+  kv_cp_async_commit();
+  kv_cp_async_wait_group<0>();
+  out[tid] = s[4 * (tid ^ 1)];
+}
+KV_KERNEL(32) void beyond(uint32_t *out) {
+  KV_SHARED_DYNAMIC(uint32_t, dynamic);
+  dynamic[kv_thread_id_x()] = 1;
+  out[kv_thread_id_x()] = dynamic[kv_thread_id_x() + 1];
 }
 )cuda";
 
@@ -769,6 +854,53 @@ TEST(CudaHostFaults, CompilerErrorsArePassedOn) {
 
   module = CudaHostModule::compile("", {"a;b"});
   EXPECT_EQ(toString(module.takeError()), "expected a C identifier as kernel name, but got 'a;b'");
+}
+
+TEST(CudaHostFaults, RacesAreNamed) {
+  std::vector<uint32_t> out(64);
+  alignas(16) static uint32_t in[128] = {3};
+  for (const char *compiler : {"g++", "clang++-22"}) {
+    if (!sys::findProgramByName(compiler))
+      continue;
+    SCOPED_TRACE(compiler);
+    CudaHostOptions options;
+    options.compiler = compiler;
+    options.checksRaces = true;
+    std::unique_ptr<CudaHostModule> module = build(Races, options);
+    // Found in any order, not only where it shows.
+    for (uint64_t seed = 0; seed < 8; ++seed) {
+      auto launch = [&](StringRef kernel, uint32_t threads, auto... args) {
+        return run(*module, kernel, {2, 1, 1}, threads, seed, kernel == "beyond" ? 128 : 1024, args...);
+      };
+      ASSERT_EQ(launch("ordered", 64, &in[0], out.data()), "");
+      auto expect = [&](const std::string &error, const char *pattern) {
+        EXPECT_TRUE(Regex(pattern).match(error)) << error << "\n" << pattern;
+      };
+      expect(launch("read_early", 64, out.data()),
+             "kernel 'read_early', block \\([01], 0, 0\\): race: thread [0-9]+ (reads|writes) byte [0-9]+ of static "
+             "shared "
+             "memory, which thread [0-9]+ (wrote|or another of its warp read), with no barrier in between");
+      expect(launch("shuffled", 32, out.data()), "race: thread [0-9]+ (reads|writes) byte");
+      expect(launch("written_early", 64, out.data()),
+             "(writes byte [0-9]+ of .*which thread [0-9]+ or another of its warp read|reads byte .* wrote), with no "
+             "barrier in between \\(the block's last was at line 39\\)");
+      expect(launch("written_twice", 32, out.data()),
+             "thread [0-9]+ writes byte [0-9]+ of static.*which thread [0-9]+ wrote");
+      expect(launch("copied_over", 32, &in[0], out.data()), "copies to byte .* read|(reads) byte .* is copying to");
+      expect(launch("own_copy", 32, &in[0], out.data()),
+             "thread ([0-9]+) reads byte .* which thread ([0-9]+) is copying");
+      expect(launch("others_copy", 32, &in[0], out.data()),
+             "(reads|copies to) byte [0-9]+ of .* which thread [0-9]+ (wrote|read|is copying to)");
+      expect(launch("beyond", 32, out.data()),
+             "thread 31 reads 4 bytes at 128 of the block's 128 bytes of dynamic shared memory|race");
+    }
+  }
+}
+
+TEST(CudaHostFaults, UnknownChecksAreNamed) {
+  kvcc::ScopedVariable variable("KVCC_HOST_CHECK", "everything");
+  auto object = CudaHostModule::compileToObject("", {});
+  EXPECT_EQ(toString(object.takeError()), "expected KVCC_HOST_CHECK to be empty or 'races', but got 'everything'");
 }
 
 TEST(CudaHostFaults, MissingCompilersAreNamed) {

@@ -138,7 +138,19 @@ Expected<Explanation> explain(Compiler &compiler, const ModelConfig &model, Stri
 }
 
 StringRef name(Bound bound) {
-  return bound == Bound::Memory ? "memory" : bound == Bound::Issue ? "instructions" : "latency";
+  switch (bound) {
+  case Bound::Memory:
+    return "memory";
+  case Bound::Issue:
+    return "instructions";
+  case Bound::Logic:
+    return "integer units";
+  case Bound::Tensor:
+    return "tensor cores";
+  case Bound::Latency:
+    return "latency";
+  }
+  llvm_unreachable("unknown bound");
 }
 
 std::string describeReach(kv::LayerOp layer) {

@@ -259,28 +259,33 @@ KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return static_cast<kv_smem_ptr
 KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) { return p; }
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p, KV_HOST_LINE) {
   kv_host::checkShared(p, 4, "kv_lds32", line);
+  KV_RACES(access(p, 4, /*isWrite=*/false));
   kv_u32 r;
   memcpy(&r, p, 4);
   return r;
 }
 KV_DEVICE kv_u32x2 kv_lds64(kv_smem_ptr p, KV_HOST_LINE) {
   kv_host::checkShared(p, 8, "kv_lds64", line);
+  KV_RACES(access(p, 8, /*isWrite=*/false));
   kv_u32x2 r;
   memcpy(&r, p, 8);
   return r;
 }
 KV_DEVICE kv_u32x4 kv_lds128(kv_smem_ptr p, KV_HOST_LINE) {
   kv_host::checkShared(p, 16, "kv_lds128", line);
+  KV_RACES(access(p, 16, /*isWrite=*/false));
   kv_u32x4 r;
   memcpy(&r, p, 16);
   return r;
 }
 KV_DEVICE void kv_sts32(kv_smem_ptr p, kv_u32 v, KV_HOST_LINE) {
   kv_host::checkShared(p, 4, "kv_sts32", line);
+  KV_RACES(access(p, 4, /*isWrite=*/true));
   memcpy(p, &v, 4);
 }
 KV_DEVICE void kv_sts128(kv_smem_ptr p, kv_u32x4 v, KV_HOST_LINE) {
   kv_host::checkShared(p, 16, "kv_sts128", line);
+  KV_RACES(access(p, 16, /*isWrite=*/true));
   memcpy(p, &v, 16);
 }
 
@@ -454,6 +459,7 @@ inline kv_u32 shuffle(const Collective &c, kv_u32 value, int source, kv_u32 line
 }
 template <int Matrices, bool Transposed> inline MatrixOperands loadMatrix(kv_smem_ptr row, kv_u32 line) {
   MatrixOperands o = {row, line, {}};
+  KV_RACES(access(row, 16, /*isWrite=*/false));
   collective(ldmatrix<Matrices, Transposed>, &o, line);
   return o;
 }

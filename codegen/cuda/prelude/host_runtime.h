@@ -70,10 +70,10 @@ struct Collective {
   bool sameSite;
 };
 
-/// A cp.async that has not landed.
+/// A cp.async that no wait has covered.
 struct PendingCopy {
   void *dst;
-  const void *src;
+  const void *src; ///< null if it has landed
   uint32_t group;
 };
 
@@ -233,6 +233,14 @@ inline void printThreads(char *out, size_t size, const uint32_t *masks) {
   fail("deadlock: threads %s returned while others wait for them: %s", exited, text);
 }
 
+} // namespace
+} // namespace kv_host
+
+#include "codegen/cuda/prelude/host_races.h"
+
+namespace kv_host {
+namespace {
+
 inline void pushBack(uint32_t tid) { state.ready[(state.readyHead + state.readyCount++) % MaxThreads] = uint16_t(tid); }
 inline void pushFront(uint32_t tid) {
   state.readyHead = (state.readyHead + MaxThreads - 1) % MaxThreads;
@@ -292,6 +300,7 @@ const Collective ctaBarrier = {"kv_barrier", nullptr, true};
 inline void collective(const Collective &c, void *operands, uint32_t line) {
   Fiber &self = *state.current;
   Warp &w = state.warps[self.tid / 32];
+  KV_RACES(settle());
   if (w.arrived == 0) {
     w.collective = &c;
     w.line = line;
@@ -305,9 +314,13 @@ inline void collective(const Collective &c, void *operands, uint32_t line) {
     return;
   }
   if (&c != &ctaBarrier) {
+    KV_RACES(pause(true));
     if (c.run)
       c.run(w.operands);
+    else
+      KV_RACES(passWarpBarrier(self.tid / 32));
     release(w, self.tid);
+    KV_RACES(pause(false));
     return;
   }
   uint32_t numWarps = state.launch->threads / 32;
@@ -316,6 +329,7 @@ inline void collective(const Collective &c, void *operands, uint32_t line) {
     return;
   }
   state.warpsAtBarrier = 0;
+  KV_RACES(passBarrier(line));
   uint32_t start = state.launch->seed ? nextRandom() % numWarps : 0;
   for (uint32_t i = 0; i < numWarps; ++i)
     release(state.warps[(start + i) % numWarps], self.tid);
@@ -349,24 +363,31 @@ inline void checkGlobal16(const void *p, const char *what, uint32_t line) {
 inline void copyAsync(void *dst, const void *src) {
   Fiber &self = *state.current;
   bool late = state.copyMode == 1 || (state.copyMode == 2 && (nextRandom() & 1));
-  if (!late || self.numCopies == MaxPendingCopies) {
+  KV_RACES(startCopy(dst));
+  KV_RACES(pause(true));
+  if (!late || self.numCopies == MaxPendingCopies)
     memcpy(dst, src, 16);
-    return;
-  }
-  self.copies[self.numCopies++] = {dst, src, self.copyGroup};
+  if (self.numCopies < MaxPendingCopies)
+    self.copies[self.numCopies++] = {dst, late ? src : nullptr, self.copyGroup};
+  KV_RACES(pause(false));
 }
 
 inline void waitCopies(uint32_t inFlight) {
   Fiber &self = *state.current;
+  KV_RACES(pause(true));
   uint32_t kept = 0;
   for (uint32_t i = 0; i < self.numCopies; ++i) {
     const PendingCopy &c = self.copies[i];
-    if (c.group + inFlight < self.copyGroup)
-      memcpy(c.dst, c.src, 16);
-    else
+    if (c.group + inFlight >= self.copyGroup) {
       self.copies[kept++] = c;
+      continue;
+    }
+    if (c.src)
+      memcpy(c.dst, c.src, 16);
+    KV_RACES(endCopy(c.dst));
   }
   self.numCopies = kept;
+  KV_RACES(pause(false));
 }
 
 //===----------------------------------------------------------------------===//
@@ -423,7 +444,9 @@ void fiberMain(bc::transfer_t t) {
     from.stackBytes = bytes;
   }
 #endif
+  KV_RACES(pause(false));
   state.body();
+  KV_RACES(settle());
   state.current->done = true;
   Fiber &next = --state.alive ? nextReady() : state.mainFiber;
   switchTo(next, /*forever=*/true);
@@ -433,6 +456,8 @@ void fiberMain(bc::transfer_t t) {
 void runBlock() {
   const KvHostLaunch &l = *state.launch;
   // All bits set: a NaN in every float format and an improbable integer.
+  KV_RACES(pause(true));
+  KV_RACES(passBarrier(0));
   if (size_t bytes = staticSharedBytes())
     memset(__start_kv_shared, 0xff, bytes);
   if (l.sharedBytes)
@@ -500,9 +525,12 @@ int runGrid(const char *kernel, void (*body)(), uint32_t arity, const KvHostLaun
   state.body = body;
   state.random = l.seed;
   state.failed = false;
-  state.dynamicShared = static_cast<unsigned char *>(aligned_alloc(128, (l.sharedBytes + 128) & ~127u));
+  constexpr size_t margin = KV_SHARED_MARGIN;
+  unsigned char *shared =
+      static_cast<unsigned char *>(aligned_alloc(128, ((l.sharedBytes + 128) & ~127u) + 2 * margin));
+  state.dynamicShared = shared ? shared + margin : nullptr;
   uint32_t *order = static_cast<uint32_t *>(malloc(blocks * sizeof(uint32_t)));
-  bool allocated = allocateStacks(l.threads) && state.dynamicShared && order;
+  bool allocated = allocateStacks(l.threads) && state.dynamicShared && order && KV_RACES_START(staticSharedBytes());
   if (!allocated)
     refuse("a block count of", blocks, "a launch that fits in memory");
   state.failed = !allocated;
@@ -521,7 +549,8 @@ int runGrid(const char *kernel, void (*body)(), uint32_t arity, const KvHostLaun
       runBlock();
     }
   }
-  free(state.dynamicShared);
+  KV_RACES(stop());
+  free(shared);
   free(order);
   state.dynamicShared = nullptr;
   return state.failed;
