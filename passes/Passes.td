@@ -151,7 +151,9 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
            "vector registers for sums of products with codes; 0 is what the level says">,
     Option<"warps", "warps", "int64_t", "0", "warps that share a work item on tensor cores; 0 lets the pass choose">,
     Option<"stages", "stages", "int64_t", "-1", "blocks that a warp has on their way; -1 lets the pass choose">,
-    Option<"page_bytes", "page-bytes", "int64_t", "0", "bytes of a page; 0: as many as it needs">];
+    Option<"page_bytes", "page-bytes", "int64_t", "0", "bytes of a page; 0: as many as it needs">,
+    Option<"queries", "queries", "int64_t", "0",
+           "queries of a step, which share a pass on tensor cores where they fit; 0: those that cost nothing">];
 }
 
 def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {

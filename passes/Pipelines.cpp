@@ -21,6 +21,7 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
   schedule.heads = options.heads;
   schedule.accumulators = options.accumulators;
   schedule.page_bytes = options.pageBytes;
+  schedule.queries = options.queries;
   manager.addPass(createPlanSchedulePass(schedule));
   if (level == Level::Plan)
     return;

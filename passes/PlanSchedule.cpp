@@ -145,8 +145,13 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   // eight share the codes where registers hold their outputs. Without them a GPU lane keeps heads * head_dim / 32
   // outputs in registers, of which 32 leave room for the rest; with more than four heads ptxas spills the partial sums.
   bool fragments = *compute == Compute::F16;
+  int64_t columns = cache.getHeadDim() <= 128 ? 16 : 8;
   if (!heads)
-    heads = chooseHeads(group, cpu ? 8 : !fragments ? 4 : cache.getHeadDim() <= 128 ? 16 : 8);
+    heads = chooseHeads(group, cpu ? 8 : fragments ? columns : 4);
+  if (options.queries < 0 || options.queries > 16) {
+    emitError() << "expected queries from 1 to 16, or 0 for those that cost nothing, but got " << options.queries;
+    return {};
+  }
   // CPU: four neighbouring lanes share a free index, so that their codes make the 32 bits that a dot product adds up;
   // 64 lanes are a vector of 512 bits, or several shorter ones. GPU: fragments; or a lane owns a free index and reads
   // its 32 codes as words beside its neighbours'.
@@ -159,7 +164,9 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   int64_t page = options.page ? options.page : 128;
   Pipeline pipeline{1, 0, 1};
   // Products on tensor cores have eight columns in any case: what heads leave of them serves more queries.
-  int64_t queries = fragments && !options.oneQuery ? std::max<int64_t>(8 / heads, 1) : 1;
+  int64_t queries = 1;
+  if (fragments)
+    queries = std::max<int64_t>(options.queries ? std::min(options.queries, columns / heads) : 8 / heads, 1);
   if (fragments) {
     pipeline = choosePipeline(cache, arch, page / kBlockTokens, options.warps);
     if (options.stages >= 0)
@@ -209,11 +216,12 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     options.warps = warps;
     options.stages = stages;
     options.pageBytes = page_bytes;
+    options.queries = queries;
     WalkResult result = getOperation().walk([&](AttendOp attend) {
       if (attend.getSchedule())
         return WalkResult::advance();
       // Queries of different chunks have nothing in common.
-      options.oneQuery = attend.getReach().value_or(Reach::Full) == Reach::Chunked;
+      options.queries = attend.getReach().value_or(Reach::Full) == Reach::Chunked ? 1 : queries;
       ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
                                                  attend.getQueryHeads(), target->getKind(), target->getArch(), options);
       if (!schedule)

@@ -138,6 +138,7 @@ Error compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_p
   request.options.compute = options->compute ? options->compute : "auto";
   request.options.page = options->page_tokens;
   request.options.pageBytes = options->page_bytes;
+  request.options.queries = options->queries;
   auto result = std::make_unique<kvcc_program>();
   result->context = context->shared_from_this();
   auto loaded = ModelProgram::load(context->compiler, std::move(*model), request, context->pool);

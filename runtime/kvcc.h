@@ -98,6 +98,9 @@ typedef struct kvcc_compile_options {
   int64_t page_bytes;    /* of every layer, a multiple of 64, so that one pool of pages serves layers that are stored
                           * differently; 0: as many as each layer's page needs */
   const char *out_dtype; /* of what kvcc_attend writes to `out`: "f32", or that of the queries; NULL: "f32" */
+  int64_t queries; /* of a sequence in most steps, 1 to 16 (more than 1 with speculative decoding): on tensor cores
+                    * they share passes over the codes as far as they fit. Any number is right in any step; 0: as
+                    * many as make no pass longer */
 } kvcc_compile_options;
 
 /* Compiles, or finds in the kernel cache, the kernels of all layers that can be served; a model without any

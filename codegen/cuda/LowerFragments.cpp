@@ -415,7 +415,9 @@ private:
   SmallVector<Value> sumGroups(TilePrepareOp op, Operand &operand, Type element) {
     int64_t columns = shapeOf(op.getTile())[1], group = int64_t(op.getGroup());
     float zeroCode = zeroCodeOf(element);
-    bool isFolded = bool(op.getTile().getDefiningOp<TileFoldOp>());
+    bool isFolded = bool(op.getTile().getDefiningOp<TileFoldOp>()), ownRows = false;
+    for (int64_t n = 0; n < operand.pairs; ++n)
+      ownRows |= getPairExponent(element, columns, 0, n) != getPairExponent(element, columns, 1, n);
     SmallVector<Value> result;
     for (int64_t tile = 0; tile < operand.tiles; ++tile)
       for (int64_t folded = 0; folded < operand.groups; ++folded)
@@ -423,8 +425,9 @@ private:
           // By a product, which leaves four registers that are known to be equal to nobody, so that nobody copies them.
           Value sum = b.zeroQuad();
           for (int64_t s = first / 16; s < (first + group) / 16; ++s) {
-            // Numbers as they were before exponents of codes need no exponents of zero codes.
-            bool isPlain = operand.groups == 1 && !isFolded;
+            // Numbers with the exponents of codes are in registers anyway; where rows have registers of their own,
+            // numbers as they were before, which need no exponents of zero codes.
+            bool isPlain = operand.groups == 1 && !isFolded && ownRows;
             Value zeros[2], pairs[2];
             for (int64_t h = 0; h < 2; ++h) {
               int64_t n = 2 * s + h;
@@ -1067,26 +1070,30 @@ private:
     auto type = MemRefType::get({warps * heads * columns}, b.getF32Type());
     return memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange());
   }
+  /// Calls `body(column, head)` for this lane's columns of heads that are there.
+  void forEachColumn(State &state, function_ref<void(int64_t, Value)> body) {
+    for (int64_t column = 0; column < 2 * state.tiles; ++column) {
+      int64_t tile = column / 2;
+      Value head = b.addIndex(b.mulIndex(b.tig, 2), 8 * tile + column % 2);
+      if (state.heads >= 8 * (tile + 1)) {
+        body(column, head);
+        continue;
+      }
+      Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, head, b.index(state.heads));
+      auto branch = scf::IfOp::create(b, isThere, /*withElseRegion=*/false);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      body(column, head);
+    }
+  }
   /// Calls `body(index of the output's register, head, channel)` for this lane's outputs of heads that are there.
   void forEachOutput(State &state, function_ref<void(int64_t, Value, Value)> body) {
-    for (int64_t tile = 0; tile < state.tiles; ++tile)
-      for (int64_t j = 0; j < 2; ++j) {
-        Value head = b.addIndex(b.mulIndex(b.tig, 2), 8 * tile + j);
-        auto visit = [&] {
-          for (int64_t t = 0; t < state.rows; ++t)
-            for (int64_t hi = 0; hi < 2; ++hi)
-              body((tile * state.rows + t) * 4 + 2 * hi + j, head, b.addIndex(b.mulIndex(b.gid, 2), 16 * t + hi));
-        };
-        if (state.heads >= 8 * (tile + 1)) {
-          visit();
-          continue;
-        }
-        Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, head, b.index(state.heads));
-        auto branch = scf::IfOp::create(b, isThere, /*withElseRegion=*/false);
-        OpBuilder::InsertionGuard guard(b);
-        b.setInsertionPointToStart(branch.thenBlock());
-        visit();
-      }
+    forEachColumn(state, [&](int64_t column, Value head) {
+      for (int64_t t = 0; t < state.rows; ++t)
+        for (int64_t hi = 0; hi < 2; ++hi)
+          body((column / 2 * state.rows + t) * 4 + 2 * hi + column % 2, head,
+               b.addIndex(b.mulIndex(b.gid, 2), 16 * t + hi));
+    });
   }
 
   LogicalResult lower(TileRestoreOp op) {
@@ -1161,12 +1168,12 @@ private:
     auto rowAt = [&](Value warp, Value head) { return b.mulIndex(b.add(b.mulIndex(warp, state.heads), head), pitch); };
     forEachOutput(state, [&](int64_t i, Value head, Value channel) {
       b.store(load(state.outputs, i), rows, b.add(rowAt(b.warp, head), channel));
-      // Lanes with the same columns know the same.
-      if (i % (4 * state.rows) < 2) {
-        int64_t column = i / (4 * state.rows) * 2 + i % 2;
-        b.store(load(state.maxima, column), rows, b.addIndex(rowAt(b.warp, head), channels));
-        b.store(load(state.sums, column), rows, b.addIndex(rowAt(b.warp, head), channels + 1));
-      }
+    });
+    // Lanes with the same columns know the same, but for the sign of a zero, which a sum with zero takes away.
+    forEachColumn(state, [&](int64_t column, Value head) {
+      Value max = b.add(load(state.maxima, column), b.f32(0));
+      b.store(max, rows, b.addIndex(rowAt(b.warp, head), channels));
+      b.store(load(state.sums, column), rows, b.addIndex(rowAt(b.warp, head), channels + 1));
     });
     b.barrier();
     ResultWriter writer(b, op);

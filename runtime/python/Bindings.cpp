@@ -224,7 +224,7 @@ class Program {
 public:
   Program(const Context &context, const std::string &model, const std::string &scheme, const std::string &target,
           const std::optional<std::string> &dtype, const std::string &compute, int64_t pageTokens, int64_t pageBytes,
-          const std::optional<std::string> &outDtype)
+          const std::optional<std::string> &outDtype, int64_t queries)
       // Kernels of a GPU get its memory, all others the host's (cuda-host and cpu-emulated are for tests).
       : device(target == "cuda" || target.rfind("cuda:", 0) == 0 ? nb::device::cuda::value : nb::device::cpu::value),
         process(getpid()) {
@@ -237,6 +237,7 @@ public:
     options.page_tokens = pageTokens;
     options.page_bytes = pageBytes;
     options.out_dtype = outDtype ? outDtype->c_str() : nullptr;
+    options.queries = queries;
     kvcc_program *compiled = nullptr;
     run([&] { return kvcc_compile(context.get(), &options, &compiled); });
     handle.reset(compiled);
@@ -593,9 +594,10 @@ NB_MODULE(_native, m) {
   nb::class_<Program>(m, "Program")
       .def(nb::init<const Context &, const std::string &, const std::string &, const std::string &,
                     const std::optional<std::string> &, const std::string &, int64_t, int64_t,
-                    const std::optional<std::string> &>(),
+                    const std::optional<std::string> &, int64_t>(),
            nb::arg("context"), nb::arg("model"), nb::arg("scheme"), nb::arg("target"), nb::arg("dtype").none(),
-           nb::arg("compute"), nb::arg("page_tokens"), nb::arg("page_bytes"), nb::arg("out_dtype").none())
+           nb::arg("compute"), nb::arg("page_tokens"), nb::arg("page_bytes"), nb::arg("out_dtype").none(),
+           nb::arg("queries"))
       .def("info", &Program::info)
       .def("layer", &Program::layer, nb::arg("layer"))
       .def("pages_for", &Program::pagesFor, nb::arg("layer"), nb::arg("tokens"))

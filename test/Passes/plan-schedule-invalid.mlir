@@ -10,6 +10,7 @@
 // RUN: kvcc-opt %t/heads.mlir -kv-plan-schedule=heads=3 -verify-diagnostics
 // RUN: kvcc-opt %t/heads-negative.mlir -kv-plan-schedule=heads=-2 -verify-diagnostics
 // RUN: kvcc-opt %t/accumulators.mlir -kv-plan-schedule=accumulators=33 -verify-diagnostics
+// RUN: kvcc-opt %t/queries.mlir -kv-plan-schedule=queries=17 -verify-diagnostics
 // RUN: kvcc-opt %t/target.mlir -kv-plan-schedule -verify-diagnostics
 // RUN: kvcc-opt %t/target-type.mlir -kv-plan-schedule -verify-diagnostics
 
@@ -108,6 +109,17 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @heads_negative(%q: tensor<?x8x64xf16>, %cache: !cache) {
     // expected-error @below {{expected heads that divide the 4 query heads of a KV head, but got -2}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- queries.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @heads_negative(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected queries from 1 to 16, or 0 for those that cost nothing, but got 17}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }

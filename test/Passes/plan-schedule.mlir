@@ -24,6 +24,7 @@
 // RUN: kvcc-opt %t/fp4.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
 // RUN: kvcc-opt %t/cuda-f16.mlir -kv-plan-schedule | FileCheck %t/cuda-f16.mlir
 // RUN: kvcc-opt %t/cuda-f16.mlir -kv-plan-schedule=compute=f16 | FileCheck %t/cuda-f16.mlir
+// RUN: kvcc-opt %t/cuda-f16.mlir -kv-plan-schedule=queries=3 | FileCheck %t/cuda-f16.mlir --check-prefix=QUERIES
 // RUN: kvcc-opt %t/cuda-pipeline.mlir -kv-plan-schedule | FileCheck %t/cuda-pipeline.mlir
 // RUN: sed 's/sm_90/sm_89/' %t/cuda-pipeline.mlir | kvcc-opt -kv-plan-schedule \
 // RUN:   | FileCheck %t/cuda-pipeline.mlir --check-prefix=SMALLER
@@ -198,6 +199,14 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
 !cache_256 = !kv.cache<kv_heads = 2, head_dim = 256, dtype = f16, key = <f16>, value = <f16>,
                        window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  // Of more queries as many as fit two tiles of columns, or one of wide heads.
+  // QUERIES-LABEL: func.func @group_4(
+  // QUERIES:         queries = 3>
+  // QUERIES-LABEL: func.func @chunks(
+  // QUERIES:         floats = <fragments>, warps = 4>
+  // QUERIES-LABEL: func.func @group_12_wide(
+  // QUERIES:         #kv.schedule<heads = 6,
+  // QUERIES-SAME:    floats = <fragments>, warps = 4>
   // CHECK-LABEL: func.func @group_4(
   // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = f16, key = <fragments>, value = <fragments>, floats = <fragments>, warps = 4, queries = 2>
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache_64) {

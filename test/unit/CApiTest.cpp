@@ -252,6 +252,7 @@ TEST_F(CApiTest, RefusesWrongCompileOptions) {
       {[](auto &o) { o.target = "tpu"; }, KVCC_INVALID_ARGUMENT, "but got 'tpu'"},
       {[](auto &o) { o.dtype = "f8"; }, KVCC_INVALID_ARGUMENT, "f16, bf16 or f32, but got 'f8'"},
       {[](auto &o) { o.compute = "int3"; }, KVCC_INVALID_ARGUMENT, "but got int3"},
+      {[](auto &o) { o.queries = 17; }, KVCC_INVALID_ARGUMENT, "expected queries from 1 to 16, or 0 for"},
       {[](auto &o) { o.page_bytes = 100; }, KVCC_INVALID_ARGUMENT, "page_bytes of 0 or a positive multiple of 64"},
       {[](auto &o) { o.page_bytes = 640; }, KVCC_INVALID_ARGUMENT,
        "page_bytes of at least the 18432 that a page of 128"},

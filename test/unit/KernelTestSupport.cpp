@@ -86,6 +86,7 @@ Expected<std::unique_ptr<Program>> kvcc::test::loadProgram(const Problem &p) {
                        p.windowTokens, p.sinkLogits, p.roundsOut};
   ScheduleOptions options;
   options.compute = p.compute;
+  options.queries = p.queries;
   auto plan = getCompiler().plan(shape, p.dtype, p.scheme, *target, options);
   if (!plan)
     return plan.takeError();

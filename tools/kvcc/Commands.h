@@ -75,14 +75,14 @@ public:
   llvm::Expected<LayerPlan> plan(Compiler &compiler, const ModelLayer &layer, llvm::StringRef scheme,
                                  llvm::StringRef target, llvm::StringRef dtype, const ScheduleOptions &options) const;
 
-  ScheduleOptions getScheduleOptions() const { return {compute, page}; }
+  ScheduleOptions getScheduleOptions() const;
   const std::string &getOutDtype() const { return outDtype; }
 
 private:
   llvm::Expected<size_t> chooseLayer(const ModelConfig &model) const;
 
   llvm::cl::opt<std::string> position, model, compute, outDtype;
-  llvm::cl::opt<int64_t> page;
+  llvm::cl::opt<int64_t> page, queries;
   llvm::cl::opt<int> layer;
 };
 

@@ -54,8 +54,16 @@ KernelOptions::KernelOptions(cl::SubCommand &command)
               cl::sub(command)),
       outDtype("out-dtype", cl::desc("of results: f32, or that of the queries"), cl::init("f32"), cl::sub(command)),
       page("page", cl::desc("quantized tokens per page, a multiple of 32; 0 chooses"), cl::init(0), cl::sub(command)),
+      queries("step-queries", cl::desc("of a step, 1 to 16, that share passes on tensor cores; 0 chooses"), cl::init(0),
+              cl::sub(command)),
       layer("layer", cl::desc("the layer of the model; default: the first that is served"), cl::init(-1),
             cl::sub(command)) {}
+
+ScheduleOptions KernelOptions::getScheduleOptions() const {
+  ScheduleOptions options{compute, page};
+  options.queries = queries;
+  return options;
+}
 
 Expected<ModelConfig> KernelOptions::loadModelFacts() const {
   if (position.empty() == model.empty())

@@ -213,7 +213,8 @@ def default_context() -> Context:
 
 def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: Optional[str] = None,
             compute: str = "auto", profile: Union[str, os.PathLike, None] = None, page_tokens: int = 0,
-            page_bytes: int = 0, out_dtype: Optional[str] = None, context: Optional[Context] = None) -> Program:
+            page_bytes: int = 0, out_dtype: Optional[str] = None, queries: int = 0,
+            context: Optional[Context] = None) -> Program:
     """Compiles, or finds in the kernel cache, the kernels of all layers of a model that can be served.
 
     model: a config.json, a folder with one, what stands in one as a mapping, or a configuration of Transformers.
@@ -226,6 +227,8 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
     profile: what `kvcc profile` measured.
     page_tokens: a multiple of 32; 0: chosen. page_bytes: of every layer, for one pool of pages; 0: what each needs.
     out_dtype: of results: that of the queries, or "f32"; None: "f32".
+    queries: of a sequence in most steps, 1 to 16: on tensor cores they share passes over the codes as far as they fit. Any
+        number is right in any step; 0: as many as make no pass longer.
     """
     for name, value in (("scheme", scheme), ("target", target), ("compute", compute)):
         if not isinstance(value, str):
@@ -236,7 +239,7 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
 
     def native(path: str) -> Program:
         return Program(_native.Program(context._handle, path, scheme, target, dtype, compute, page_tokens, page_bytes,
-                                       out_dtype), target)
+                                       out_dtype, queries), target)
 
     with model_file(model) as path:
         return native(path)
