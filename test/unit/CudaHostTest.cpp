@@ -421,6 +421,7 @@ std::vector<std::string> kernelNames(StringRef text) {
 }
 
 std::unique_ptr<CudaHostModule> build(StringRef text, const CudaHostOptions &options = {}) {
+  kvcc::ScopedVariable variable("KVCC_HOST_CHECK", nullptr); // what is checked here, the options say
   auto module = CudaHostModule::compile(text, kernelNames(text), options);
   if (module)
     return std::move(*module);
