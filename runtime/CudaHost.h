@@ -27,7 +27,7 @@ struct CudaHostOptions {
   /// Appended to the command line, e.g. sanitizers.
   std::vector<std::string> flags;
   /// Whether accesses to shared memory that no barrier orders are errors; also with KVCC_HOST_CHECK=races in the
-  /// environment. Such objects are some times slower.
+  /// environment. Such objects are compiled faster and run slower.
   bool checksRaces = false;
   unsigned timeoutSeconds = 300;
 };

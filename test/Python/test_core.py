@@ -229,6 +229,44 @@ def test_kernels_attend_to_the_numbers_that_the_codes_stand_for(model_path, exac
     assert np.linalg.norm(out - wanted) < program.layers[0].kernel_error_bound * np.linalg.norm(wanted)
 
 
+@pytest.mark.parametrize("scheme", ["fp16", "kvcc-3"])
+def test_pages_out_of_reach_are_free(scheme):
+    model = {"model_type": "mistral", "num_hidden_layers": 1, "hidden_size": HEADS * DIM, "num_attention_heads": HEADS,
+             "num_key_value_heads": KV_HEADS, "head_dim": DIM, "sliding_window": 70, "torch_dtype": "float16"}
+    program = kvcc.compile(model, scheme, page_tokens=32)
+    keys, values, query = tensors(2, 900, np.float16)
+    cache, kept = kvcc.LayerCache(program, batch=2), kvcc.LayerCache(program, batch=2)
+    kept._expire = lambda row: None
+
+    def both(change):
+        change(cache)
+        change(kept)
+        for got, wanted in zip(cache.attend(query), kept.attend(query)):
+            assert np.array_equal(got, wanted)
+
+    both(lambda c: c.append(keys[:, :, :300], values[:, :, :300]))
+    pages = cache.used_nbytes - 2 * cache.info.slot_bytes
+    for start in range(300, 900, 60):
+        both(lambda c: c.append(keys[:, :, start:start + 60], values[:, :, start:start + 60]))
+        assert cache.used_nbytes - 2 * cache.info.slot_bytes <= pages
+    assert cache.used_nbytes < kept.used_nbytes / 2 and cache.nbytes < kept.nbytes
+
+    both(lambda c: c.rollback(cache.info.max_rollback))
+    many = np.repeat(query, 16, 1)
+    assert np.array_equal(cache.attend(many)[0], kept.attend(many)[0])
+    both(lambda c: c.append(keys[:, :, :70], values[:, :, :70]))
+
+    both(lambda c: c.select([1, 1]))
+    both(lambda c: c.append(keys[:1, :, :200], values[:1, :, :200], sequences=[0]))
+    both(lambda c: setattr(c, "copy", copy.deepcopy(c)))
+    both(lambda c: c.restore(0, c.snapshot(1)))
+    assert cache.snapshot(1) == cache.snapshot(1) and len(cache.snapshot(1)) == len(kept.snapshot(1))
+    both(lambda c: c.append(keys[:, :, :300], values[:, :, :300]))
+    assert np.array_equal(cache.copy.attend(query)[0], kept.copy.attend(query)[0])
+    cache.reset()
+    assert sum(count > 0 for count in cache._page_entries.references) == 1  # the empty page
+
+
 def test_memory(small):
     keys, values, _ = tensors(2, 2000, np.float16)
     growing = kvcc.LayerCache(small, batch=2)

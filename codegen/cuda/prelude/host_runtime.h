@@ -52,8 +52,8 @@ namespace bc = boost::context::detail;
 
 constexpr uint32_t MaxThreads = 1024;
 constexpr uint32_t MaxPendingCopies = 256;
-#ifdef KV_HOST_ASAN
-constexpr size_t StackBytes = 256 * 1024; // redzones make frames several times as large
+#if defined(KV_HOST_ASAN) || defined(KV_HOST_RACES)
+constexpr size_t StackBytes = 256 * 1024; // redzones, or no optimization, make frames several times as large
 #else
 constexpr size_t StackBytes = 64 * 1024;
 #endif

@@ -13,6 +13,7 @@ from .errors import expected
 from .program import Array, Program
 
 _ALIGNMENT = 64
+_MOST_QUERIES = 16
 
 
 class HostMemory:
@@ -71,7 +72,8 @@ class LayerCache:
     """The caches of `batch` sequences in layer `layer` of a program.
 
     Sequences have lengths of their own. With `max_tokens` all memory is allocated now and more tokens are refused;
-    without it, it grows as it has to. Not for use by two threads at once.
+    without it, it grows as it has to. Where queries reach back a window of tokens, pages that none can reach any more are
+    free for other tokens. Not for use by two threads at once.
     """
 
     def __init__(self, program: Program, layer: int = 0, batch: int = 1, *, max_tokens: Optional[int] = None,
@@ -88,8 +90,9 @@ class LayerCache:
         self._page_entries, self._slot_entries = _Entries(), _Entries()
         self._page_pool = self._memory.empty(0, self.info.page_bytes)
         self._slot_pool = self._memory.empty(0, self.info.slot_bytes)
-        # Of each sequence: its pages, its slot, its length.
+        # Of each sequence: its pages, of which the first that are out of reach are the blank one; its slot, its length.
         self._tables: list[list[int]] = []
+        self._blank: Optional[int] = None
         self._slots: list[int] = []
         self._lengths: list[int] = []
         self._workspace: Any = None
@@ -98,7 +101,7 @@ class LayerCache:
     def __deepcopy__(self, memo: dict) -> LayerCache:
         """All sequences, in memory of their own."""
         result = copy.copy(self)
-        for name in ("_page_entries", "_slot_entries", "_tables", "_slots", "_lengths", "_greatest"):
+        for name in ("_page_entries", "_slot_entries", "_tables", "_slots", "_lengths", "_greatest", "_expired"):
             setattr(result, name, copy.deepcopy(getattr(self, name)))
         result._page_pool, result._slot_pool = self._moved(self._page_pool, 0), self._moved(self._slot_pool, 0)
         result._handle = self.program.memory(self.layer, result._page_pool, result._slot_pool)
@@ -154,6 +157,7 @@ class LayerCache:
         for row, length in zip(rows, after):
             self._lengths[row] = length
             self._greatest[row] = max(self._greatest[row], length)
+            self._expire(row)
 
     def attend(self, query: Array, sinks: Optional[Array] = None, *, sequences: Optional[Sequence[int]] = None,
                lengths: Optional[Sequence[int]] = None) -> tuple[Any, Any]:
@@ -203,7 +207,8 @@ class LayerCache:
         wanted = [int(i) for i in sequences]
         if not wanted or any(not 0 <= i < self.batch for i in wanted):
             raise expected(f"sequences to be numbers from 0 to {self.batch - 1}, at least one", wanted)
-        old_tables, old_slots, old_lengths, old_greatest = self._tables, self._slots, self._lengths, self._greatest
+        old_tables, old_slots, old_lengths = self._tables, self._slots, self._lengths
+        old_greatest, old_expired = self._greatest, self._expired
         for row in set(range(len(old_slots))) - set(wanted):
             self._release(old_tables[row], old_slots[row])
         # The last user of a sequence takes it over; the others before it are forks.
@@ -215,6 +220,7 @@ class LayerCache:
         self._slots = [old_slots[row] for row in wanted]
         self._lengths = [old_lengths[row] for row in wanted]
         self._greatest = [old_greatest[row] for row in wanted]
+        self._expired = [old_expired[row] for row in wanted]
         for i, row in forks:
             table = [self._page_entries.share(page) if p < shared[row] else self._page_entries.take()
                      for p, page in enumerate(old_tables[row])]
@@ -243,12 +249,14 @@ class LayerCache:
         from .program import snapshot_tokens
         self._rows([sequence])
         tokens = snapshot_tokens(data)
+        self._own(sequence)
         self._reserve([sequence], [tokens])
         self._lengths[sequence] = self.program.restore(self._handle, data, slot=self._slots[sequence],
                                                        table=np.array(self._tables[sequence], np.int32),
                                                        requantize=requantize, stream=self._memory.stream)
         self._greatest[sequence] = self._lengths[sequence]
         self._shrink(sequence)
+        self._expire(sequence)
 
     # -- Memory.
 
@@ -259,6 +267,7 @@ class LayerCache:
         self._slots = [self._slot_entries.take() for _ in range(batch)]
         self._lengths = [0] * batch
         self._greatest = [0] * batch
+        self._expired = [0] * batch
         self._changed()
 
     def _changed(self) -> None:
@@ -332,6 +341,34 @@ class LayerCache:
         wanted = self.program.pages_for(self.layer, self._lengths[row])
         while len(self._tables[row]) > wanted:
             self._page_entries.release(self._tables[row].pop())
+            self._changed()
+
+    def _expire(self, row: int) -> None:
+        """Frees pages that no query reaches, from the fewest tokens on that the sequence can be taken back to. Entries of
+        a table have to name some page, and a snapshot holds what they name: an empty one."""
+        if not self.info.window_tokens:
+            return
+        table, first = self._tables[row], self._expired[row]
+        least = max(0, self._least(row) - (_MOST_QUERIES - 1))
+        self._expired[row] = max(first, self.program.expired_pages(self.layer, least))
+        for i in range(first, self._expired[row]):
+            self._page_entries.release(table[i])
+            if self._blank is None:
+                self._grow(1, 0)
+                self._blank = self._page_entries.take()
+                self._page_pool[self._blank] = 0
+            table[i] = self._page_entries.share(self._blank)
+            self._changed()
+
+    def _own(self, row: int) -> None:
+        """Pages of its own for all that a sequence has."""
+        count = self._expired[row]
+        self._grow(count, 0)
+        for i in range(count):
+            self._page_entries.release(self._tables[row][i])
+            self._tables[row][i] = self._page_entries.take()
+        self._expired[row] = 0
+        if count:
             self._changed()
 
     def _release(self, table: list[int], slot: int) -> None:
