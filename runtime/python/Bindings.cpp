@@ -303,9 +303,9 @@ public:
     check(kvcc_quantized_tokens(get(), layer, tokens, &quantized));
     return quantized;
   }
-  size_t workspaceBytes(int32_t layer, int64_t batch, int64_t maxTokens) const {
+  size_t workspaceBytes(int32_t layer, int64_t batch, int64_t maxTokens, int64_t splitTokens) const {
     size_t bytes = 0;
-    check(kvcc_workspace_bytes(get(), layer, batch, maxTokens, &bytes));
+    check(kvcc_split_workspace_bytes(get(), layer, batch, maxTokens, splitTokens, &bytes));
     return bytes;
   }
   int64_t rollback(int32_t layer, int64_t tokens, int64_t count) const {
@@ -386,7 +386,7 @@ public:
 
   void attend(const Memory &memory, nb::object tableArray, nb::object slotsArray, nb::object lensArray,
               nb::object queryArray, nb::object outArray, nb::object lseArray, nb::object workspaceArray,
-              int64_t maxTokens, nb::object sinksArray, uintptr_t stream) const {
+              int64_t maxTokens, nb::object sinksArray, int64_t splitTokens, uintptr_t stream) const {
     auto table = take<Input>(tableArray, "table"), slots = take<Input>(slotsArray, "slots");
     auto lens = take<Input>(lensArray, "seq_lens"), query = take<Input>(queryArray, "query");
     auto out = take<Output>(outArray, "out"), lse = take<Output>(lseArray, "lse");
@@ -438,7 +438,29 @@ public:
     args.queries = queries;
     if (sinks)
       args.sinks = dataOf<const float>(*sinks);
+    args.split_tokens = splitTokens;
     run([&, program = get()] { return kvcc_attend(program, memory.layer, &args, reinterpret_cast<void *>(stream)); });
+  }
+
+  void merge(int32_t layer, nb::object outsArray, nb::object lsesArray, nb::object outArray, nb::object lseArray,
+             uintptr_t stream) const {
+    auto outs = take<Input>(outsArray, "outs"), lses = take<Input>(lsesArray, "lses");
+    auto out = take<Output>(outArray, "out"), lse = take<Output>(lseArray, "lse");
+    const kvcc_layer_info &info = served(layer);
+    Place place = placeOf(info);
+    checkContiguous(outs, "outs", place, float32Type, "parts, rows, head_dim", {any, any, info.head_dim});
+    int64_t parts = int64_t(outs.shape(0)), rows = int64_t(outs.shape(1));
+    checkContiguous(lses, "lses", place, float32Type, "parts, rows", {parts, rows});
+    checkContiguous(out, "out", place, float32Type, "rows, head_dim", {rows, info.head_dim});
+    checkContiguous(lse, "lse", place, float32Type, "rows", {rows});
+    auto args = sized<kvcc_merge_args>();
+    args.outs = dataOf<const float>(outs);
+    args.lses = dataOf<const float>(lses);
+    args.parts = parts;
+    args.rows = rows;
+    args.out = dataOf<float>(out);
+    args.lse = dataOf<float>(lse);
+    run([&, program = get()] { return kvcc_merge(program, layer, &args, reinterpret_cast<void *>(stream)); });
   }
 
   void fork(const Memory &memory, nb::object tableArray, int32_t slot, nb::object forkTableArray, int32_t forkSlot,
@@ -603,7 +625,8 @@ NB_MODULE(_native, m) {
       .def("pages_for", &Program::pagesFor, nb::arg("layer"), nb::arg("tokens"))
       .def("expired_pages", &Program::expiredPages, nb::arg("layer"), nb::arg("tokens"))
       .def("quantized_tokens", &Program::quantizedTokens, nb::arg("layer"), nb::arg("tokens"))
-      .def("workspace_bytes", &Program::workspaceBytes, nb::arg("layer"), nb::arg("batch"), nb::arg("max_tokens"))
+      .def("workspace_bytes", &Program::workspaceBytes, nb::arg("layer"), nb::arg("batch"), nb::arg("max_tokens"),
+           nb::arg("split_tokens"))
       .def("rollback", &Program::rollback, nb::arg("layer"), nb::arg("tokens"), nb::arg("count"))
       .def("shared_pages", &Program::sharedPages, nb::arg("layer"), nb::arg("tokens"))
       // Of the memory: the program may not go before it, and its handle is compared.
@@ -612,7 +635,9 @@ NB_MODULE(_native, m) {
            nb::arg("new_lens"), nb::arg("keys"), nb::arg("values"), nb::arg("max_new").none(), nb::arg("stream"))
       .def("attend", &Program::attend, nb::arg("memory"), nb::arg("table"), nb::arg("slots"), nb::arg("seq_lens"),
            nb::arg("query"), nb::arg("out"), nb::arg("lse"), nb::arg("workspace").none(), nb::arg("max_tokens"),
-           nb::arg("sinks").none(), nb::arg("stream"))
+           nb::arg("sinks").none(), nb::arg("split_tokens"), nb::arg("stream"))
+      .def("merge", &Program::merge, nb::arg("layer"), nb::arg("outs"), nb::arg("lses"), nb::arg("out"), nb::arg("lse"),
+           nb::arg("stream"))
       .def("fork", &Program::fork, nb::arg("memory"), nb::arg("table"), nb::arg("slot"), nb::arg("fork_table"),
            nb::arg("fork_slot"), nb::arg("tokens"), nb::arg("stream"))
       .def("snapshot", &Program::snapshot, nb::arg("memory"), nb::arg("table"), nb::arg("slot"), nb::arg("tokens"),

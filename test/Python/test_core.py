@@ -229,6 +229,33 @@ def test_kernels_attend_to_the_numbers_that_the_codes_stand_for(model_path, exac
     assert np.linalg.norm(out - wanted) < program.layers[0].kernel_error_bound * np.linalg.norm(wanted)
 
 
+def test_results_that_do_not_depend_on_the_batch(small):
+    keys, values, query = tensors(3, 700, np.float16)
+    batch, alone = kvcc.LayerCache(small, batch=3, split_tokens=256), kvcc.LayerCache(small, split_tokens=256)
+    batch.append(keys, values)
+    alone.append(keys[1:2], values[1:2])
+    for got, wanted in zip(alone.attend(query[1:2]), batch.attend(query)):
+        assert np.array_equal(got[0], wanted[1])
+    with pytest.raises(kvcc.InvalidArgument, match="split_tokens of 0 or a multiple of 256, but got 100"):
+        small.workspace_bytes(0, 1, 700, split_tokens=100)
+
+
+def test_parts_of_a_sequence_merge(exact):
+    keys, values, query = tensors(1, 300)
+    outs, lses = np.zeros((3, HEADS, DIM), np.float32), np.full((3, HEADS), -np.inf, np.float32)
+    for i, part in enumerate((slice(0, 100), slice(100, 300))):  # the third has no tokens
+        cache = kvcc.LayerCache(exact)
+        cache.append(keys[:, :, part], values[:, :, part])
+        out, lse = cache.attend(query)
+        outs[i], lses[i] = out[0, 0], lse[0, 0]
+    out, lse = np.empty((HEADS, DIM), np.float32), np.empty(HEADS, np.float32)
+    exact.merge(0, outs, lses, out=out, lse=lse)
+    wanted, wanted_lse = reference(query, keys, values)
+    assert np.abs(out - wanted[0, 0]).max() < 2e-6 and np.abs(lse - wanted_lse[0, 0]).max() < 2e-6
+    with pytest.raises(kvcc.InvalidArgument, match="lses of shape"):
+        exact.merge(0, outs, lses[:2], out=out, lse=lse)
+
+
 @pytest.mark.parametrize("scheme", ["fp16", "kvcc-3"])
 def test_pages_out_of_reach_are_free(scheme):
     model = {"model_type": "mistral", "num_hidden_layers": 1, "hidden_size": HEADS * DIM, "num_attention_heads": HEADS,

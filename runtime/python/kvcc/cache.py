@@ -73,18 +73,19 @@ class LayerCache:
 
     Sequences have lengths of their own. With `max_tokens` all memory is allocated now and more tokens are refused;
     without it, it grows as it has to. Where queries reach back a window of tokens, pages that none can reach any more are
-    free for other tokens. Not for use by two threads at once.
+    free for other tokens. With `split_tokens`, a multiple of 256, results of a sequence have the same bits in any batch. Not
+    for use by two threads at once.
     """
 
     def __init__(self, program: Program, layer: int = 0, batch: int = 1, *, max_tokens: Optional[int] = None,
-                 memory: Optional[HostMemory] = None):
+                 split_tokens: int = 0, memory: Optional[HostMemory] = None):
         _check_batch(batch)
         if max_tokens is not None and max_tokens < 1:
             raise expected("max_tokens of at least 1, or None", max_tokens)
         if program.target.startswith("cuda") and program.target != "cuda-host" and memory is None:
             raise expected("memory of the device for target " + program.target,
                            "none; give memory = kvcc.torch.TensorMemory(device)")
-        self.program, self.layer, self.max_tokens = program, layer, max_tokens
+        self.program, self.layer, self.max_tokens, self.split_tokens = program, layer, max_tokens, split_tokens
         self.info = program.layer(layer)
         self._memory = memory or HostMemory()
         self._page_entries, self._slot_entries = _Entries(), _Entries()
@@ -184,7 +185,8 @@ class LayerCache:
         lse = self._memory.results("f32", len(rows), queries, self.info.q_heads)
         self.program.attend(self._handle, **self._describe(rows, seen), query=query, out=out, lse=lse,
                             workspace=self._workspace_for(len(rows) * max(queries, 1), longest),
-                            max_tokens=longest, sinks=sinks, stream=self._memory.stream)
+                            max_tokens=longest, sinks=sinks, split_tokens=self.split_tokens,
+                            stream=self._memory.stream)
         return out, lse
 
     def rollback(self, count: Union[int, Sequence[int]]) -> None:
@@ -377,7 +379,7 @@ class LayerCache:
         self._slot_entries.release(slot)
 
     def _workspace_for(self, rows: int, longest: int) -> Any:
-        needed = self.program.workspace_bytes(self.layer, rows, longest)
+        needed = self.program.workspace_bytes(self.layer, rows, longest, self.split_tokens)
         if needed and (self._workspace is None or self._workspace.shape[0] < needed):
             self._workspace = self._memory.empty(1, needed)[0]
             self._workspace[:] = 0

@@ -138,9 +138,9 @@ class Program:
         """How many of its first pages no query at a length of `tokens` or more reads: what is out of a window's reach."""
         return self._handle.expired_pages(layer, tokens)
 
-    def workspace_bytes(self, layer: int, batch: int, max_tokens: int) -> int:
+    def workspace_bytes(self, layer: int, batch: int, max_tokens: int, split_tokens: int = 0) -> int:
         """Of `attend`; `batch` is sequences times queries."""
-        return self._handle.workspace_bytes(layer, batch, max_tokens)
+        return self._handle.workspace_bytes(layer, batch, max_tokens, split_tokens)
 
     def rollback(self, layer: int, tokens: int, count: int) -> int:
         """The length of a sequence without its last `count` tokens, of which at most max_rollback can be taken back."""
@@ -164,13 +164,23 @@ class Program:
 
     def attend(self, memory: Memory, *, table: Array, slots: Array, seq_lens: Array, query: Array, out: Array,
                lse: Array, max_tokens: int, workspace: Optional[Array] = None, sinks: Optional[Array] = None,
-               stream: int = 0) -> None:
+               split_tokens: int = 0, stream: int = 0) -> None:
         """One decode step, for the last token or the last few.
 
         query: [batch, queries, q_heads, head_dim], 1 to 16 queries, after RoPE, not scaled; out: the same, of out_dtype;
         lse: [batch, queries, q_heads], float32; max_tokens: at least every length; workspace: uint8, see
-        `workspace_bytes`, zero when it is first used; sinks: [q_heads], float32, of a layer with sink_logits."""
-        self._handle.attend(memory, table, slots, seq_lens, query, out, lse, workspace, max_tokens, sinks, stream)
+        `workspace_bytes`, zero when it is first used; sinks: [q_heads], float32, of a layer with sink_logits;
+        split_tokens: 0, or how many tokens at a time a sequence is split into, a multiple of 256: results of a sequence
+        have the same bits then, whatever else is in the batch."""
+        self._handle.attend(memory, table, slots, seq_lens, query, out, lse, workspace, max_tokens, sinks, split_tokens,
+                            stream)
+
+    def merge(self, layer: int, outs: Array, lses: Array, *, out: Array, lse: Array, stream: int = 0) -> None:
+        """Merges results over disjoint sets of tokens into that over all of them, all float32.
+
+        outs: [parts, rows, head_dim], finite even of empty parts, whose lses, [parts, rows], are -inf; out: [rows,
+        head_dim], lse: [rows]."""
+        self._handle.merge(layer, outs, lses, out, lse, stream)
 
     def fork(self, memory: Memory, *, table: Array, slot: int, fork_table: Array, fork_slot: int, tokens: int,
              stream: int = 0) -> None:
