@@ -214,9 +214,9 @@ KV_KERNEL(256) void exp_log(const float *in, float *e, float *l) {
 KV_KERNEL(32) void scalars(float *f, uint32_t *u) {
   if (kv_thread_id_x() != 0)
     return;
-  f[0] = kv_max(1.0f, __builtin_nanf(""));
-  f[1] = kv_max(__builtin_nanf(""), 2.0f);
-  f[2] = kv_min(__builtin_nanf(""), 3.0f);
+  f[0] = kv_max(1.0f, NAN);
+  f[1] = kv_max(NAN, 2.0f);
+  f[2] = kv_min(NAN, 3.0f);
   f[3] = kv_rint(2.5f);
   f[4] = kv_bits_to_f32(0x40490fdbu);
   f[5] = kv_i32_to_f32(-7);
@@ -227,7 +227,7 @@ KV_KERNEL(32) void scalars(float *f, uint32_t *u) {
   u[3] = kv_and_or(0x12345678u, 0x000f000fu, 0x64006400u);
   u[4] = uint32_t(kv_f32_to_i32_rn(-2.5f));
   u[5] = uint32_t(kv_f32_to_i32_rn(1e20f));
-  u[6] = uint32_t(kv_f32_to_i32_rn(__builtin_nanf("")));
+  u[6] = uint32_t(kv_f32_to_i32_rn(NAN));
   u[7] = kv_f32x2_to_f16x2(1.0f, -2.0f);
   u[8] = kv_f32x2_to_bf16x2(1.0f, -2.0f);
 }

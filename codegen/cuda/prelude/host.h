@@ -9,7 +9,10 @@
 
 #include "codegen/cuda/prelude/host_runtime.h"
 
-// Functions of <math.h> are called as builtins: in C++ the header takes a third of a second to read.
+// Of <math.h>, which takes a third of a second to read in C++: functions are called as builtins, and emitted numbers
+// need these.
+#define INFINITY __builtin_inff()
+#define NAN __builtin_nanf("")
 
 //===----------------------------------------------------------------------===//
 // Types and qualifiers
