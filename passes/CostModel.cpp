@@ -105,7 +105,7 @@ private:
 class FragmentCounter {
 public:
   FragmentCounter(CacheType cache, ScheduleAttr schedule)
-      : cache(cache), schedule(schedule), tiles(double(divideCeil(schedule.getHeads(), 8))) {}
+      : cache(cache), schedule(schedule), tiles(double(divideCeil(schedule.getHeads() * schedule.getQueries(), 8))) {}
 
   double countPage() const {
     double count = countSide(cache.getKey(), Role::Key) + countSide(cache.getValue(), Role::Value) + countSoftmax();

@@ -221,7 +221,9 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
       if (attend.getSchedule())
         return WalkResult::advance();
       // Queries of different chunks have nothing in common.
-      options.queries = attend.getReach().value_or(Reach::Full) == Reach::Chunked ? 1 : queries;
+      options.queries = queries;
+      if (queries >= 0 && queries <= 16 && attend.getReach().value_or(Reach::Full) == Reach::Chunked)
+        options.queries = 1;
       ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
                                                  attend.getQueryHeads(), target->getKind(), target->getArch(), options);
       if (!schedule)

@@ -17,6 +17,9 @@ using namespace kvcc::capi;
 
 namespace {
 
+/// Of a sequence in a step.
+constexpr int64_t kMaxQueries = 16;
+
 bool isOnHost(const Program &program) { return program.getPlan().target.executor != Executor::CudaDevice; }
 
 /// The layer of a call, and its structure, see readStruct.
@@ -211,8 +214,8 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
     return error;
   if (Error error = notNegative(args.max_tokens, "max_tokens"))
     return error;
-  if (args.queries < 0 || args.queries > 16)
-    return expected("queries from 0 to 16", Twine(args.queries));
+  if (args.queries < 0 || args.queries > kMaxQueries)
+    return expected("queries from 0 to " + Twine(kMaxQueries), Twine(args.queries));
   if (args.batch == 0)
     return Error::success();
   int64_t queries = std::max<int64_t>(args.queries, 1);
@@ -377,6 +380,17 @@ Error snapshot(const kvcc_program *handle, int32_t layer, const kvcc_snapshot_ar
   return Error::success();
 }
 
+/// Pages of tokens that no query reaches any more may hold anything, on which no transform may be measured: they become
+/// repetitions of the tokens that one may reach, `numbers` of [tokens, channels]. `window` is the snapshot's: sinks are
+/// in the slot, and whoever took it may have taken tokens back.
+void replaceExpired(const AttentionShape &shape, kv::WindowAttr window, int64_t tokens, std::vector<float> &numbers) {
+  int64_t least = std::max<int64_t>(tokens - window.getRollback() - (kMaxQueries - 1), 0);
+  int64_t first = shape.getFirstReached(least), channels = shape.headDim;
+  for (int64_t token = window.getSink(); token < first; ++token)
+    std::copy_n(numbers.begin() + (first + token % (tokens - first)) * channels, channels,
+                numbers.begin() + token * channels);
+}
+
 /// The pages and the slot of a snapshot in another format of the same shape, in the format of the layer.
 struct Image {
   AlignedBytes pages, slot;
@@ -412,7 +426,8 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
   std::vector<float> numbers[2] = {std::vector<float>(size_t(elements)), std::vector<float>(size_t(elements))};
   for (int64_t head = 0; head < plan.shape.kvHeads; ++head) {
     readSequence(cache, schedule, source, head, tokens, numbers[0].data(), numbers[1].data());
-    for (int side : {0, 1})
+    for (int side : {0, 1}) {
+      replaceExpired(plan.shape, cache.getWindow(), tokens, numbers[side]);
       for (float number : numbers[side]) {
         // Rounding to a code may have left the range of the dtype.
         if (std::isfinite(number))
@@ -421,6 +436,7 @@ Expected<Image> requantize(const kvcc_program *handle, int32_t layer, const Prog
         stored[side].insert(stored[side].end(), reinterpret_cast<uint8_t *>(&bits),
                             reinterpret_cast<uint8_t *>(&bits) + bytes);
       }
+    }
   }
   Image image{AlignedBytes(size_t(header.pages * header.pageBytes)), AlignedBytes(size_t(header.slotBytes))};
   // In a context of its own: that of the plan may be at work in another thread.

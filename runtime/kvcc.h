@@ -170,7 +170,8 @@ KVCC_API kvcc_status kvcc_pages_for(const kvcc_program *program, int32_t layer, 
  * kvcc_attend touches the pages any more, and their entries in the table may name any page of the pool. Ask with the
  * least length that the sequence may still be attended at: minus what may be taken back, and minus the queries of a
  * step that come before the last. The other functions know nothing of it: a fork copies what the entries name, as a
- * snapshot does, into pages that are all its own, and kvcc_restore writes all pages. */
+ * snapshot does, into pages that are all its own, and kvcc_restore writes all pages. A snapshot that is requantized
+ * keeps what its own format would have kept: it can be taken back by as many tokens as that. */
 KVCC_API kvcc_status kvcc_expired_pages(const kvcc_program *program, int32_t layer, int64_t tokens, int64_t *pages);
 
 /* How many of `tokens` tokens are quantized; those from token `sink` on. A step whose queries are on both sides of a

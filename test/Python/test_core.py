@@ -286,12 +286,49 @@ def test_pages_out_of_reach_are_free(scheme):
     both(lambda c: c.select([1, 1]))
     both(lambda c: c.append(keys[:1, :, :200], values[:1, :, :200], sequences=[0]))
     both(lambda c: setattr(c, "copy", copy.deepcopy(c)))
+    both(lambda c: c.append(keys[1:, :, 100:300], values[1:, :, 100:300], sequences=[1]))  # no longer those of the fork
     both(lambda c: c.restore(0, c.snapshot(1)))
-    assert cache.snapshot(1) == cache.snapshot(1) and len(cache.snapshot(1)) == len(kept.snapshot(1))
+    assert bytes(cache.info.page_bytes) in cache.snapshot(1) and bytes(cache.info.page_bytes) not in kept.snapshot(1)
     both(lambda c: c.append(keys[:, :, :300], values[:, :, :300]))
     assert np.array_equal(cache.copy.attend(query)[0], kept.copy.attend(query)[0])
     cache.reset()
-    assert sum(count > 0 for count in cache._page_entries.references) == 1  # the empty page
+    assert not any(cache._page_entries.references)
+
+    fixed = kvcc.LayerCache(program, batch=2, max_tokens=900)
+    pool = fixed._page_pool
+    fixed.append(keys, values)
+    fixed.reset()
+    fixed.append(keys, values)
+    assert fixed._page_pool is pool
+
+
+@pytest.mark.parametrize("window", [0, 100])
+def test_a_restored_sequence_shares_no_pages(window):
+    model = {"model_type": "mistral", "num_hidden_layers": 1, "hidden_size": HEADS * DIM, "num_attention_heads": HEADS,
+             "num_key_value_heads": KV_HEADS, "head_dim": DIM, "sliding_window": window or None, "torch_dtype": "float16"}
+    cache = kvcc.LayerCache(kvcc.compile(model, "kvcc-3", page_tokens=32), batch=2)
+    keys, values, query = tensors(2, 500, np.float16)
+    cache.append(keys, values)
+    wanted = cache.attend(query)[0]
+    cache.select([1, 1, 0])
+    cache.restore(0, cache.snapshot(2))
+    assert np.array_equal(cache.attend(query[[0, 1, 0]])[0], wanted[[0, 1, 0]])
+
+
+def test_transforms_are_not_measured_on_what_is_out_of_reach():
+    model = {"model_type": "mistral", "num_hidden_layers": 1, "hidden_size": HEADS * DIM, "num_attention_heads": HEADS,
+             "num_key_value_heads": KV_HEADS, "head_dim": DIM, "sliding_window": 200, "torch_dtype": "float16"}
+    keys, values, query = tensors(1, 1500, np.float16)
+    keys += np.float16(3)  # centring measures this
+    source = kvcc.LayerCache(kvcc.compile(model, "fp16", page_tokens=32))
+    source.append(keys, values)
+    exact = source.attend(query)[0]
+    narrow = kvcc.LayerCache(kvcc.compile(model, "kvcc-3", page_tokens=32))
+    narrow.restore(0, source.snapshot(0), requantize=True)
+    direct = kvcc.LayerCache(kvcc.compile(model, "kvcc-3", page_tokens=32))
+    direct.append(keys, values)
+    errors = [np.linalg.norm(cache.attend(query)[0] - exact) for cache in (narrow, direct)]
+    assert errors[0] < 1.3 * errors[1], errors
 
 
 def test_memory(small):

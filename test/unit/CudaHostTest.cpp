@@ -407,7 +407,30 @@ KV_KERNEL(32) void others_copy(const uint32_t *in, uint32_t *out) {
 KV_KERNEL(32) void beyond(uint32_t *out) {
   KV_SHARED_DYNAMIC(uint32_t, dynamic);
   dynamic[kv_thread_id_x()] = 1;
+  kv_barrier();
   out[kv_thread_id_x()] = dynamic[kv_thread_id_x() + 1];
+}
+KV_KERNEL(32) void before(uint32_t *out) {
+  KV_SHARED_DYNAMIC(uint32_t, dynamic);
+  dynamic[int64_t(kv_thread_id_x()) - 1] = 1;
+}
+KV_KERNEL(32) void stored_twice(uint32_t *out) {
+  KV_SHARED uint32_t s[4];
+  kv_sts128(kv_smem_of(s), kv_make_u32x4(kv_thread_id_x(), 0, 0, 0));
+}
+KV_KERNEL(32) void without_wait(const uint32_t *in, uint32_t *out) {
+  KV_SHARED uint32_t s[128];
+  kv_cp_async16(kv_smem_of(s) + 16 * kv_thread_id_x(), in + 4 * kv_thread_id_x());
+}
+KV_KERNEL(32) void many_copies(const uint32_t *in, uint32_t *out) {
+  KV_SHARED_DYNAMIC(uint32_t, dynamic);
+  uint32_t tid = kv_thread_id_x();
+  for (uint32_t i = 0; i < 300; ++i)
+    kv_cp_async16(kv_smem_of(dynamic) + 16 * (32 * i + tid), in + 4 * tid);
+  kv_cp_async_commit();
+  kv_cp_async_wait_group<0>();
+  kv_syncwarp();
+  out[tid] = dynamic[4 * (32 * 299 + (31 - tid))] + kv_ldmatrix_x2(kv_smem_of(dynamic) + 299 * 512 + 256 + 16 * tid).x;
 }
 )cuda";
 
@@ -871,7 +894,8 @@ TEST(CudaHostFaults, RacesAreNamed) {
     // Found in any order, not only where it shows.
     for (uint64_t seed = 0; seed < 8; ++seed) {
       auto launch = [&](StringRef kernel, uint32_t threads, auto... args) {
-        return run(*module, kernel, {2, 1, 1}, threads, seed, kernel == "beyond" ? 128 : 1024, args...);
+        uint32_t shared = kernel == "beyond" ? 128 : kernel == "many_copies" ? 300 * 512 : 1024;
+        return run(*module, kernel, {2, 1, 1}, threads, seed, shared, args...);
       };
       ASSERT_EQ(launch("ordered", 64, &in[0], out.data()), "");
       auto expect = [&](const std::string &error, const char *pattern) {
@@ -893,7 +917,11 @@ TEST(CudaHostFaults, RacesAreNamed) {
       expect(launch("others_copy", 32, &in[0], out.data()),
              "(reads|copies to) byte [0-9]+ of .* which thread [0-9]+ (wrote|read|is copying to)");
       expect(launch("beyond", 32, out.data()),
-             "thread 31 reads 4 bytes at 128 of the block's 128 bytes of dynamic shared memory|race");
+             "thread 31 reads 4 bytes at 128 of the block's 128 bytes of dynamic shared memory");
+      expect(launch("before", 32, out.data()), "thread 0 writes 4 bytes at -4 of the block's 1024 bytes");
+      expect(launch("stored_twice", 32, out.data()), "writes byte [0-9]+ of static.* which thread [0-9]+ wrote");
+      EXPECT_EQ(launch("without_wait", 32, &in[0], out.data()), "");
+      EXPECT_EQ(launch("many_copies", 32, &in[0], out.data()), "");
     }
   }
 }

@@ -51,6 +51,22 @@ TEST_P(FragmentTest, Agrees) {
   }
 }
 
+TEST(FragmentsTest, TwoTilesOfHeadsShareAPass) {
+  for (auto [scheme, heads, headDim] : {std::tuple("innerq-small", 16, 128), {"kvcc-3.5", 12, 128}, {"q8_0", 9, 64}}) {
+    Problem problem;
+    problem.target = "cuda-host";
+    problem.scheme = scheme;
+    problem.qHeads = 2 * heads;
+    problem.headDim = headDim;
+    problem.lens = {290, 65};
+    problem.splits = 3;
+    auto program = loadProgram(problem);
+    ASSERT_TRUE(bool(program)) << toString(program.takeError());
+    EXPECT_EQ((*program)->getPlan().schedule.getHeads(), heads);
+    expectAgrees(problem, makeRandomTensors(problem), 5e-3);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Widths, FragmentTest, testing::Range<int64_t>(0, 21));
 
 } // namespace

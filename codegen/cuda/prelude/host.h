@@ -462,7 +462,8 @@ inline kv_u32 shuffle(const Collective &c, kv_u32 value, int source, kv_u32 line
 }
 template <int Matrices, bool Transposed> inline MatrixOperands loadMatrix(kv_smem_ptr row, kv_u32 line) {
   MatrixOperands o = {row, line, {}};
-  KV_RACES(access(row, 16, /*isWrite=*/false));
+  if (kv_host::state.current->tid % 32 < 8 * Matrices) // the lanes whose addresses count
+    KV_RACES(access(row, 16, /*isWrite=*/false));
   collective(ldmatrix<Matrices, Transposed>, &o, line);
   return o;
 }

@@ -49,8 +49,8 @@ struct Region {
 };
 
 struct Checker {
-  Region regions[2]; ///< arrays of the kernel, dynamic shared memory
-  uint32_t block;
+  Region regions[2];            ///< arrays of the kernel, dynamic shared memory
+  uint32_t block, firstOfBlock; ///< epochs: now, and when the block of threads began
   uint32_t warps[MaxThreads / 32];
   uint32_t barrierLine; ///< of the last barrier of the block
   bool isOn;            ///< whether a thread of the kernel runs, outside the runtime
@@ -76,22 +76,26 @@ failRace(const Region &region, size_t at, uint32_t tid, const char *second, uint
        tid, second, at, dynamic ? "dynamic" : "static", other, first, checker.barrierLine);
 }
 
-/// Before anything else happens: whether a write has changed what it should not have.
+/// Whether a write has changed what it should not have. It may come after calls for other accesses.
 KV_NOT_CHECKED inline void settle() {
-  size_t bytes = checker.rewrittenBytes;
-  checker.rewrittenBytes = 0;
-  for (size_t i = 0; i < bytes; ++i)
+  for (size_t i = 0; i < checker.rewrittenBytes; ++i)
     if (checker.rewritten[i] != checker.before[i])
       for (const Region &region : checker.regions)
         if (size_t at = uintptr_t(checker.rewritten) - region.begin; at < region.bytes)
           failRace(region, at + i, checker.rewriter, "writes", checker.otherWriter, "wrote");
 }
 
+/// The same, when another thread is about to run: the write has happened.
+KV_NOT_CHECKED inline void settleAll() {
+  settle();
+  checker.rewrittenBytes = 0;
+}
+
 /// Returns whether another thread wrote the byte at the same time, if that is all.
 KV_NOT_CHECKED inline bool checkOrder(const Region &region, size_t at, const char *what, bool isWrite) {
   const Shadow &shadow = region.shadows[at];
   uint32_t tid = state.current->tid;
-  if (shadow.isPending)
+  if (shadow.isPending && shadow.written.block >= checker.firstOfBlock)
     failRace(region, at, tid, what, shadow.writer, "is copying to");
   bool isRewritten = shadow.writer != tid && !isOrdered(shadow.written, shadow.writer / 32, tid);
   if (isRewritten && !isWrite)
@@ -132,15 +136,19 @@ KV_NOT_CHECKED inline void access(const void *p, size_t bytes, bool isWrite) {
   for (Region &region : checker.regions) {
     size_t at = uintptr_t(p) - region.begin;
     bool dynamic = &region == &checker.regions[1];
-    if (dynamic && at + KV_SHARED_MARGIN < region.bytes + 2 * KV_SHARED_MARGIN && at + bytes > region.bytes) {
+    if (dynamic && at + KV_SHARED_MARGIN < region.bytes + 2 * KV_SHARED_MARGIN &&
+        (at >= region.bytes || at + bytes > region.bytes)) {
       checker.isOn = false;
       fail("thread %u %s %zu bytes at %td of the block's %zu bytes of dynamic shared memory", state.current->tid,
            isWrite ? "writes" : "reads", bytes, ptrdiff_t(at), region.bytes);
     }
     if (at >= region.bytes)
       continue;
+    bool isWatched = false;
     for (size_t i = at; i < at + bytes && i < region.bytes; ++i) {
-      if (checkOrder(region, i, isWrite ? "writes" : "reads", isWrite) && !checker.rewrittenBytes && bytes <= 16) {
+      if (checkOrder(region, i, isWrite ? "writes" : "reads", isWrite) && !isWatched &&
+          bytes <= sizeof checker.before) {
+        isWatched = true;
         checker.rewritten = static_cast<const unsigned char *>(p);
         checker.rewrittenBytes = bytes;
         memcpy(checker.before, p, bytes);
@@ -180,6 +188,10 @@ KV_NOT_CHECKED inline void endCopy(const void *to) {
 KV_NOT_CHECKED inline void passBarrier(uint32_t line) {
   ++checker.block;
   checker.barrierLine = line;
+}
+KV_NOT_CHECKED inline void startBlock() {
+  passBarrier(0);
+  checker.firstOfBlock = checker.block;
 }
 KV_NOT_CHECKED inline void passWarpBarrier(uint32_t warp) { ++checker.warps[warp]; }
 /// While the runtime does something in the name of other threads.
@@ -234,6 +246,11 @@ KV_HOOK void *__tsan_memcpy(void *to, const void *from, size_t bytes) {
   kv_host::races::access(from, bytes, false);
   kv_host::races::access(to, bytes, true);
   return memcpy(to, from, bytes);
+}
+KV_HOOK void *__tsan_memmove(void *to, const void *from, size_t bytes) {
+  kv_host::races::access(from, bytes, false);
+  kv_host::races::access(to, bytes, true);
+  return memmove(to, from, bytes);
 }
 KV_HOOK void *__tsan_memset(void *to, int value, size_t bytes) {
   kv_host::races::access(to, bytes, true);

@@ -300,7 +300,7 @@ const Collective ctaBarrier = {"kv_barrier", nullptr, true};
 inline void collective(const Collective &c, void *operands, uint32_t line) {
   Fiber &self = *state.current;
   Warp &w = state.warps[self.tid / 32];
-  KV_RACES(settle());
+  KV_RACES(settleAll());
   if (w.arrived == 0) {
     w.collective = &c;
     w.line = line;
@@ -369,6 +369,8 @@ inline void copyAsync(void *dst, const void *src) {
     memcpy(dst, src, 16);
   if (self.numCopies < MaxPendingCopies)
     self.copies[self.numCopies++] = {dst, late ? src : nullptr, self.copyGroup};
+  else
+    KV_RACES(endCopy(dst)); // more than are remembered
   KV_RACES(pause(false));
 }
 
@@ -446,7 +448,7 @@ void fiberMain(bc::transfer_t t) {
 #endif
   KV_RACES(pause(false));
   state.body();
-  KV_RACES(settle());
+  KV_RACES(settleAll());
   state.current->done = true;
   Fiber &next = --state.alive ? nextReady() : state.mainFiber;
   switchTo(next, /*forever=*/true);
@@ -457,7 +459,7 @@ void runBlock() {
   const KvHostLaunch &l = *state.launch;
   // All bits set: a NaN in every float format and an improbable integer.
   KV_RACES(pause(true));
-  KV_RACES(passBarrier(0));
+  KV_RACES(startBlock());
   if (size_t bytes = staticSharedBytes())
     memset(__start_kv_shared, 0xff, bytes);
   if (l.sharedBytes)

@@ -237,6 +237,9 @@ class LayerCache:
         batch = _check_batch(self.batch if batch is None else batch)
         for table, slot in zip(self._tables, self._slots):
             self._release(table, slot)
+        if self._blank is not None:
+            self._page_entries.release(self._blank)
+            self._blank = None
         self._begin(batch)
 
     def snapshot(self, sequence: int) -> bytes:
@@ -247,7 +250,8 @@ class LayerCache:
                                      stream=self._memory.stream)
 
     def restore(self, sequence: int, data: bytes, *, requantize: bool = False) -> None:
-        """Replaces a sequence by a snapshot of the same format, or of any with `requantize`."""
+        """Replaces a sequence by a snapshot of the same format, or of any with `requantize`; where queries reach back a
+        window of tokens, the latter cannot be taken back to fewer tokens."""
         from .program import snapshot_tokens
         self._rows([sequence])
         tokens = snapshot_tokens(data)
@@ -257,6 +261,8 @@ class LayerCache:
                                                        table=np.array(self._tables[sequence], np.int32),
                                                        requantize=requantize, stream=self._memory.stream)
         self._greatest[sequence] = self._lengths[sequence]
+        if requantize and self.info.window_tokens:  # the other format may have kept fewer tokens out of reach
+            self._greatest[sequence] += self.info.max_rollback
         self._shrink(sequence)
         self._expire(sequence)
 
@@ -264,7 +270,7 @@ class LayerCache:
 
     def _begin(self, batch: int) -> None:
         pages = 0 if self.max_tokens is None else self.program.pages_for(self.layer, self.max_tokens)
-        self._grow(batch * pages, batch)
+        self._grow(batch * pages + bool(pages and self.info.window_tokens), batch)  # and the blank page
         self._tables = [[] for _ in range(batch)]
         self._slots = [self._slot_entries.take() for _ in range(batch)]
         self._lengths = [0] * batch
@@ -350,27 +356,31 @@ class LayerCache:
         a table have to name some page, and a snapshot holds what they name: an empty one."""
         if not self.info.window_tokens:
             return
-        table, first = self._tables[row], self._expired[row]
+        table = self._tables[row]
         least = max(0, self._least(row) - (_MOST_QUERIES - 1))
-        self._expired[row] = max(first, self.program.expired_pages(self.layer, least))
-        for i in range(first, self._expired[row]):
+        expired = self.program.expired_pages(self.layer, least)
+        if expired <= self._expired[row]:
+            return
+        if self._blank is None:
+            self._grow(1, 0)
+            self._blank = self._page_entries.take()
+            self._page_pool[self._blank] = 0
+        for i in range(self._expired[row], expired):
             self._page_entries.release(table[i])
-            if self._blank is None:
-                self._grow(1, 0)
-                self._blank = self._page_entries.take()
-                self._page_pool[self._blank] = 0
             table[i] = self._page_entries.share(self._blank)
-            self._changed()
+        self._expired[row] = expired
+        self._changed()
 
     def _own(self, row: int) -> None:
-        """Pages of its own for all that a sequence has."""
-        count = self._expired[row]
-        self._grow(count, 0)
-        for i in range(count):
-            self._page_entries.release(self._tables[row][i])
-            self._tables[row][i] = self._page_entries.take()
+        """Pages that are the sequence's alone, since all of them will be written."""
+        table = self._tables[row]
+        shared = [i for i, page in enumerate(table) if self._page_entries.references[page] > 1 or page == self._blank]
+        self._grow(len(shared), 0)
+        for i in shared:
+            self._page_entries.release(table[i])
+            table[i] = self._page_entries.take()
         self._expired[row] = 0
-        if count:
+        if shared:
             self._changed()
 
     def _release(self, table: list[int], slot: int) -> None:
