@@ -40,6 +40,10 @@ def quantize(x, bits):
     return codes.astype(np.uint32), scales
 
 
+def dequantize(codes, scales, bits):
+    return (codes.astype(np.float32) - (1 << bits - 1)) * scales.astype(np.float32)[..., None]
+
+
 def pack(codes, bits):
     """Words of groups of 32 codes, on the first axis; the layout is that of innerq_peer.cuh."""
     pairs = codes[..., 0::2] | codes[..., 1::2] << 16
@@ -59,27 +63,45 @@ def split(ctx):
     return max(0, (ctx - BLOCK - RECENT) // BLOCK)
 
 
+def quantize_both(keys, values, key_bits, value_bits):
+    """(codes, scales) of the quantized tokens' keys, [head, block, token, group, channel], and of their values,
+    [head, block, channel, token]."""
+    heads, ctx, dim = keys.shape
+    blocks = split(ctx)
+    inner = slice(BLOCK, BLOCK + BLOCK * blocks)
+    return (quantize(keys[:, inner].reshape(heads, blocks, BLOCK, dim // BLOCK, BLOCK), key_bits),
+            quantize(values[:, inner].reshape(heads, blocks, BLOCK, dim).swapaxes(2, 3), value_bits))
+
+
 def write(keys, values, key_bits, value_bits):
     """The cache of one sequence as arrays of 32- and 16-bit numbers whose first axis is the KV head.
 
     keys, values: [kv_heads, ctx, head_dim] in float32.
     """
-    heads, ctx, dim = keys.shape
-    blocks = split(ctx)
-    inner = slice(BLOCK, BLOCK + BLOCK * blocks)
-    k_codes, k_scales = quantize(keys[:, inner].reshape(heads, blocks, BLOCK, dim // BLOCK, BLOCK), key_bits)
-    v_codes, v_scales = quantize(values[:, inner].reshape(heads, blocks, BLOCK, dim).swapaxes(2, 3), value_bits)
+    heads, ctx, _ = keys.shape
+    (k_codes, k_scales), (v_codes, v_scales) = quantize_both(keys, values, key_bits, value_bits)
     words = lambda codes, bits: np.moveaxis(pack(codes, bits), 0, 2).reshape(heads, -1).view(np.int32)
-    window = lambda x: np.concatenate([x[:, :BLOCK], x[:, inner.stop:]], 1) if blocks else x
+    end = BLOCK + BLOCK * split(ctx)
 
     def rows(x):
-        x = window(x).astype(np.float16)
+        x = np.concatenate([x[:, :BLOCK], x[:, end:]], 1).astype(np.float16)
         return np.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK), (0, 0)))
 
     arrays = {"k_codes": words(k_codes, key_bits), "k_scales": k_scales.reshape(heads, -1), "k_windows": rows(keys),
               "v_codes": words(v_codes, value_bits), "v_scales": v_scales.reshape(heads, -1),
               "v_windows": rows(values)}
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def stored(keys, values, key_bits, value_bits):
+    """The keys and values that a cache of `write` stands for."""
+    heads, ctx, dim = keys.shape
+    inner = slice(BLOCK, BLOCK + BLOCK * split(ctx))
+    k, v = (x.astype(np.float16).astype(np.float32) for x in (keys, values))
+    key_pair, value_pair = quantize_both(keys, values, key_bits, value_bits)
+    k[:, inner] = dequantize(*key_pair, key_bits).reshape(heads, -1, dim)
+    v[:, inner] = dequantize(*value_pair, value_bits).swapaxes(2, 3).reshape(heads, -1, dim)
+    return k, v
 
 
 # Compiling and launching.

@@ -12,11 +12,13 @@ Two formats, both symmetric:
 A word of 16 bits has the codes of 16 / BITS channels, head_dim / (16 / BITS) apart: part s of a row, at bit BITS * s, are
 consecutive channels. So a part is a matrix without a shuffle, and queries and sums are kept part by part.
 """
+import os
+
 import numpy as np
 import triton
 import triton.language as tl
 
-from innerq_peer import quantize
+from innerq_peer import dequantize, quantize
 from peers import Unavailable
 
 FORMATS = {"int4": (4, False), "int2-inner": (2, True)}  # bits, groups along the inner dimension
@@ -24,6 +26,7 @@ GROUP = 32
 ROWS = 16  # of a product
 PADDING = 128  # tokens, the largest block
 MOST_SPLITS = 64
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def configs():
@@ -39,10 +42,20 @@ def usable(every, arguments, **constants):
     return [c for c in found if c.kwargs["TOKENS"] * c.kwargs["splits"] <= arguments["ctx"]] or found[:1]
 
 
+@triton.constexpr_function
+def unpack_text(shift, bits):
+    """(words >> shift & mask) | 0x6400 on two words at once."""
+    mask = ((1 << bits) - 1) * 0x10001
+    return f"{{ .reg .b32 t; shr.b32 t, $1, {shift}; lop3.b32 $0, t, {mask}, 0x64006400, 0xEA; }}"
+
+
 @triton.jit
-def unpack(words, shift: tl.constexpr, bits: tl.constexpr):
+def unpack(words, shift: tl.constexpr, bits: tl.constexpr, PACKED: tl.constexpr):
     """One code of every word minus its offset, exact: 0x6400 is the fp16 number 1024, whose last bit counts ones."""
-    codes = (words >> shift & ((1 << bits) - 1)) | 0x6400
+    if PACKED:
+        codes = tl.inline_asm_elementwise(unpack_text(shift, bits), "=r,r", [words], tl.int16, True, 2)
+    else:
+        codes = (words >> shift & ((1 << bits) - 1)) | 0x6400
     return codes.to(tl.float16, bitcast=True) - (1024.0 + (1 << (bits - 1)))
 
 
@@ -50,7 +63,7 @@ def unpack(words, shift: tl.constexpr, bits: tl.constexpr):
 @triton.jit(do_not_specialize=["ctx", "heads", "splits"])
 def split_kernel(query, k_codes, k_scales, v_codes, v_scales, partial, maxima, sums, ctx, padded, heads, splits, factor,
                  QUERIES: tl.constexpr, DIM: tl.constexpr, BITS: tl.constexpr, INNER: tl.constexpr, ROWS: tl.constexpr,
-                 TOKENS: tl.constexpr):
+                 PACKED: tl.constexpr, TOKENS: tl.constexpr):
     PER: tl.constexpr = 16 // BITS
     WIDTH: tl.constexpr = DIM // PER
     GROUP: tl.constexpr = 32
@@ -80,11 +93,11 @@ def split_kernel(query, k_codes, k_scales, v_codes, v_scales, partial, maxima, s
             for g in tl.static_range(GROUPS):
                 products = tl.zeros((ROWS, TOKENS), tl.float32)
                 for s in tl.static_range(g * PARTS, (g + 1) * PARTS):
-                    products = tl.dot(q[s], tl.trans(unpack(words, s * BITS, BITS)), products)
+                    products = tl.dot(q[s], tl.trans(unpack(words, s * BITS, BITS, PACKED)), products)
                 scores += products * tl.load(k_scales + at * GROUPS + g).to(tl.float32)[None, :]
         else:
             for s in tl.static_range(PER):
-                scores = tl.dot(q[s], tl.trans(unpack(words, s * BITS, BITS)), scores)
+                scores = tl.dot(q[s], tl.trans(unpack(words, s * BITS, BITS, PACKED)), scores)
             scores *= tl.load(k_scales + at).to(tl.float32)[None, :]
         scores = tl.where((tokens < ctx)[None, :], scores, -1e30)
         most = tl.maximum(m, tl.max(scores, 1))
@@ -98,7 +111,7 @@ def split_kernel(query, k_codes, k_scales, v_codes, v_scales, partial, maxima, s
         words = tl.load(v_codes + at[:, None] * WIDTH + columns[None, :])
         updated = ()
         for s in tl.static_range(PER):
-            v = unpack(words, s * BITS, BITS)
+            v = unpack(words, s * BITS, BITS, PACKED)
             if INNER:
                 scale = tl.load(v_scales + (head * (padded // GROUP) + block) * DIM + s * WIDTH + columns)
                 updated = updated + (acc[s] * shrink[:, None] + tl.dot(p, v) * scale.to(tl.float32)[None, :],)
@@ -135,32 +148,51 @@ def check_shape(kind, head_dim, queries):
     return bits, inner
 
 
+def quantize_both(kind, keys, values):
+    """(codes, scales) of keys and of values; with inner groups, those of the values are [..., channel, token of group]."""
+    bits, inner = FORMATS[kind]
+    heads, _, dim = keys.shape
+    if inner:
+        keys = keys.reshape(heads, -1, dim // GROUP, GROUP)
+        values = values.reshape(heads, -1, GROUP, dim).swapaxes(2, 3)
+    return quantize(keys, bits), quantize(values, bits)
+
+
+def pad(x):
+    return np.pad(x, ((0, 0), (0, -x.shape[1] % PADDING), (0, 0)))
+
+
 def write(kind, keys, values):
     """The cache of one sequence as arrays whose first axis is the KV head. keys, values: [kv_heads, ctx, head_dim]."""
     bits, inner = FORMATS[kind]
-    heads, ctx, dim = keys.shape
+    heads, _, dim = keys.shape
     per = 16 // bits
-    keys, values = (np.pad(x, ((0, 0), (0, -ctx % PADDING), (0, 0))) for x in (keys, values))
+    (k_codes, k_scales), (v_codes, v_scales) = quantize_both(kind, pad(keys), pad(values))
 
     def words(codes):
         parts = codes.reshape(heads, -1, per, dim // per).astype(np.uint16) << bits * np.arange(per, dtype=np.uint16)[:, None]
         return np.bitwise_or.reduce(parts, 2).view(np.int16)
 
-    if not inner:
-        (k_codes, k_scales), (v_codes, v_scales) = quantize(keys, bits), quantize(values, bits)
-    else:
-        k_codes, k_scales = quantize(keys.reshape(heads, -1, dim // GROUP, GROUP), bits)
-        v_codes, v_scales = quantize(values.reshape(heads, -1, GROUP, dim).swapaxes(2, 3), bits)
-        v_codes = v_codes.swapaxes(2, 3)
-    arrays = {"k_codes": words(k_codes), "k_scales": k_scales, "v_codes": words(v_codes), "v_scales": v_scales}
+    arrays = {"k_codes": words(k_codes), "k_scales": k_scales,
+              "v_codes": words(v_codes.swapaxes(2, 3) if inner else v_codes), "v_scales": v_scales}
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-class Attention:
-    """One step over `batch` sequences of `ctx` tokens. `place` puts a NumPy array where the kernels run."""
+def stored(kind, keys, values):
+    """The keys and values that a cache of `write` stands for."""
+    bits, inner = FORMATS[kind]
+    k, v = (dequantize(*pair, bits) for pair in quantize_both(kind, pad(keys), pad(values)))
+    return tuple(x.reshape(len(keys), -1, keys.shape[2])[:, :keys.shape[1]] for x in (k, v.swapaxes(2, 3) if inner else v))
 
-    def __init__(self, kind, layer, batch, ctx, arrays, place):
-        self.layer, self.heads, self.ctx = layer, batch * layer.kv_heads, ctx
+
+class Attention:
+    """One step over `batch` sequences of `ctx` tokens. `place` puts a NumPy array where the kernels run.
+
+    `fixed`: tokens of a block and splits, instead of tuning, which needs a GPU.
+    """
+
+    def __init__(self, kind, layer, batch, ctx, arrays, place, fixed=None):
+        self.layer, self.heads, self.ctx, self.fixed = layer, batch * layer.kv_heads, ctx, fixed
         self.queries = layer.q_heads // layer.kv_heads
         self.bits, self.inner = check_shape(kind, layer.head_dim, self.queries)
         self.bytes = batch * sum(array.nbytes for array in arrays.values())
@@ -169,30 +201,32 @@ class Attention:
         self.maxima, self.sums = place(np.zeros(rows, np.float32)), place(np.zeros(rows, np.float32))
         self.out = place(np.zeros((batch, layer.q_heads, layer.head_dim), np.float32))
 
-    def run(self, query, cache, tokens=None, splits=None):
-        """query: [batch, q_heads, head_dim]. Without a GPU, block size and splits are given instead of tuned."""
-        layer, kernel = self.layer, split_kernel
-        given = {}
-        if tokens:
-            kernel, given = split_kernel.fn, {"TOKENS": tokens}
-        order = ("k_codes", "k_scales", "v_codes", "v_scales")
-        padded = -(-self.ctx // PADDING) * PADDING
-        numbers = (self.ctx, padded, self.heads) + ((splits,) if tokens else ())
-        kernel[lambda meta: (self.heads, meta["splits"])](
-            query, *(cache[name] for name in order), self.partial, self.maxima, self.sums, *numbers,
-            factor=layer.scale * float(np.log2(np.e)), QUERIES=self.queries, DIM=layer.head_dim, BITS=self.bits,
-            INNER=self.inner, ROWS=ROWS, **given)
-        merge_kernel[(self.heads * self.queries,)](
-            self.partial, self.maxima, self.sums, self.out, QUERIES=self.queries, DIM=layer.head_dim,
-            SPLITS=splits if tokens else split_kernel.best_config.kwargs["splits"])
+    def run(self, query, cache, stream=None):
+        """query: [batch, q_heads, head_dim] in bf16; cache: the arrays of `write` of all sequences. Stream: PyTorch's."""
+        layer = self.layer
+        arrays = [cache[name] for name in ("k_codes", "k_scales", "v_codes", "v_scales")]
+        arguments = [query, *arrays, self.partial, self.maxima, self.sums, self.ctx, -(-self.ctx // PADDING) * PADDING,
+                     self.heads]
+        constants = {"factor": layer.scale * float(np.log2(np.e)), "QUERIES": self.queries, "DIM": layer.head_dim,
+                     "BITS": self.bits, "INNER": self.inner, "ROWS": ROWS, "PACKED": not INTERPRETED}
+        if self.fixed:
+            tokens, splits = self.fixed
+            split_kernel.fn[(self.heads, splits)](*arguments, splits, TOKENS=tokens, **constants)
+        else:
+            split_kernel[lambda meta: (self.heads, meta["splits"])](*arguments, **constants)
+            splits = split_kernel.best_config.kwargs["splits"]
+        merge_kernel[(self.heads * self.queries,)](self.partial, self.maxima, self.sums, self.out, QUERIES=self.queries,
+                                                   DIM=layer.head_dim, SPLITS=splits)
 
 
-def compile_cubin(kind, arch, tokens, warps, stages, head_dim=128, queries=4):
+def compile_cubin(kind, arch, tokens, warps, stages, head_dim=128, queries=4,
+                  packed=True):
     """Machine code of split_kernel for an architecture such as sm_90, as on a GPU; needs none."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     bits, inner = check_shape(kind, head_dim, queries)
-    constants = {"QUERIES": queries, "DIM": head_dim, "BITS": bits, "INNER": inner, "ROWS": ROWS, "TOKENS": tokens}
+    constants = {"QUERIES": queries, "DIM": head_dim, "BITS": bits, "INNER": inner, "ROWS": ROWS, "PACKED": packed,
+                 "TOKENS": tokens}
     types = {"query": "*bf16", "k_codes": "*i16", "k_scales": "*fp16", "v_codes": "*i16", "v_scales": "*fp16",
              "partial": "*fp32", "maxima": "*fp32", "sums": "*fp32", "ctx": "i32", "padded": "i32", "heads": "i32",
              "splits": "i32", "factor": "fp32"}
