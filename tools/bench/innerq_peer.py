@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kvcc import BUILD, Unavailable
+from peers import Unavailable
 
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("KVCC_ROOT", HERE.parents[1]))
+BUILD = Path(os.environ.get("KVCC_BUILD_DIR", ROOT / "build"))
 PRELUDE = ROOT / "codegen/cuda/prelude"
 KERNELS = ("innerq_scores", "innerq_softmax", "innerq_values")
 KINDS = {"base": (3, 3), "small": (3, 2)}  # bits of keys and values, as kvcc's presets innerq-base and innerq-small
