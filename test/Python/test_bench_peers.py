@@ -21,6 +21,7 @@ BOUND = 3e-3  # fp16 query, probabilities and sums of a group
 # The folder has a kvcc.py of its own, so it must not stay on the path.
 sys.path.insert(0, str(BENCH))
 import innerq_peer
+import needs
 from peers import Unavailable
 sys.path.remove(str(BENCH))
 
@@ -272,6 +273,23 @@ def test_bench_refuses_a_peer():
     assert done.returncode == 1 and done.stderr == (
         "cuda.py: error: expected peers (torch, flashinfer, innerq-base, innerq-small, triton-int4, triton-int2-inner) or "
         "none, but got tritn\n")
+
+
+def test_what_a_gpu_machine_needs():
+    """One line where it cannot go on, notes where something is left out."""
+    gpu = {"cuda": {"found": True, "devices": [{}]}, "nvrtc": {"found": True}, "host_compiler": {"found": True}}
+    everything, nothing = lambda module: True, lambda module: False
+    assert needs.check(gpu, everything) == (None, [], "--check")
+    assert needs.check({}, everything)[0] == "expected a GPU, but there is no driver (libcuda.so.1)"
+    assert needs.check(gpu | {"cuda": {"found": True, "devices": []}}, everything)[0].endswith("the driver finds none")
+    assert needs.check(gpu | {"nvrtc": {"found": False}}, everything)[0].startswith("expected NVRTC, but there is none")
+    error, notes, arguments = needs.check(gpu, nothing)
+    assert error is None and arguments == "none" and len(notes) == 4
+    error, notes, arguments = needs.check(gpu, lambda module: module != "triton")
+    assert (error, arguments) == (None, "--check")
+    assert notes == ["without triton, which `pip install triton` installs: not the peers triton-*"]
+    error, notes, arguments = needs.check(gpu | {"host_compiler": {"found": False}}, everything)
+    assert (error, arguments) == (None, "") and "no check" in notes[0]
 
 
 if __name__ == "__main__":

@@ -459,7 +459,8 @@ def main():
             for ctx in options.ctx:
                 layer = programs[0].layer
                 exact = 2 * batch * ctx * layer.kv_heads * layer.head_dim * 2
-                if 3 * max(exact, L2_COPIES * l2) > free:
+                # bf16 caches of up to three subjects, and all the quantized ones, live at the same time.
+                if 8 * max(exact, L2_COPIES * l2) > free:
                     print(f"{shape}, batch {batch}, ctx {ctx}: left out, too much for {free >> 30} GiB")
                     continue
                 subjects = subjects_of(options.peer, programs, batch, ctx, device, l2, limit)
