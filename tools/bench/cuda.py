@@ -1,17 +1,28 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Decode attention on a GPU: kvcc's schemes beside PyTorch's and FlashInfer's attention, and what memory could give.
+"""Decode attention on a GPU: kvcc's schemes beside other attention kernels, and what memory could give.
 
-Usage: cuda.py [--check] [--scheme S]... [--shape M]... [--batch N]... [--ctx N]... [--rounds N] [--record] [--dry-run]
+Usage: cuda.py [--check] [--scheme S]... [--peer P]... [--shape M]... [--batch N]... [--ctx N]... [--rounds N] [--record]
+               [--dry-run]
 
-Needs PyTorch with CUDA; FlashInfer is measured where it is installed. Every subject is a CUDA graph of one step over each
-of several copies of its cache, which together are four times the L2, so that no step finds its cache there; figures are the
-median of the rounds, subjects take turns within a round. `GB/s` are the bytes of the cache that a step reads over its
-time, `of copy` their share of what a device-to-device copy moves in the same run (bytes read and written).
+Needs PyTorch with CUDA and NVRTC. Every subject is a CUDA graph of one step over each of several copies of its cache, which
+together are four times the L2, so that no step finds its cache there; figures are the median of the rounds, subjects take
+turns within a round. `GB/s` are the bytes of the cache that a step reads over its time, `of copy` their share of what a
+device-to-device copy moves in the same run (bytes read and written), `error` the relative error of the output against
+exact attention over the tensors before they were quantized, which are normal random numbers.
+
+Peers, all by default; one that cannot run is named and left out:
+  torch              PyTorch's scaled_dot_product_attention over a bf16 cache; the last column is relative to it
+  flashinfer         FlashInfer over a bf16 and an fp8 cache, where it is installed (pip install flashinfer-python)
+  innerq-base,       the InnerQ approach (arXiv 2602.23200) as separate kernels: products with quantized keys, a softmax,
+  innerq-small       products with quantized values, in the formats of kvcc's schemes of these names; innerq_peer.py
+  triton-int4,       a Triton kernel over 4-bit codes with a scale per token, and over 2-bit codes in groups of 32 along the
+  triton-int2-inner  inner dimension, tuned by Triton; triton_peer.py, where Triton is installed (pip install triton)
 
 --check first compares every scheme with the same kernels executed on the host: what the writers wrote, bit for bit, and
-the outputs. It needs a C++ compiler and Boost.Context here, as --target cuda-host does. --dry-run does all of it on the
-host, with small caches and meaningless times, to test this file. --record writes results/cuda-DATE.md and .csv.
+the outputs; and the kernels of this folder with attention in NumPy. It needs a C++ compiler and Boost.Context here, as
+--target cuda-host does. --dry-run does all of it on the host, with small caches and meaningless times, to test this file.
+--record writes results/cuda-DATE.md and .csv.
 """
 import argparse
 import csv
@@ -29,6 +40,9 @@ try:
 except ImportError:
     sys.exit("cuda.py: error: expected PyTorch, but it is not installed; 'pip install torch'")
 
+import numpy as np
+
+import innerq_peer
 import kvcc as interface
 
 ROOT = Path(os.environ.get("KVCC_ROOT", Path(__file__).resolve().parents[2]))
@@ -36,6 +50,8 @@ SCHEMES = ["innerq-base", "innerq-small", "innerq-hybrid", "kivi-2", "q4_0", "in
 CHECKED = SCHEMES + ["q8_0", "mxfp4", "nvfp4", "kvcc-2.5", "kvcc-3.5", "bf16"]
 SHAPES = ["llama-3.1-8b", "llama-3.1-70b", "qwen2.5-7b-instruct", "llama-2-7b"]
 L2_COPIES = 4
+QUANTIZED_PEERS = ["innerq-base", "innerq-small", "triton-int4", "triton-int2-inner"]
+PEERS = ["torch", "flashinfer"] + QUANTIZED_PEERS
 
 
 def fail(message):
@@ -106,6 +122,17 @@ def tensors(layer, batch, ctx, device, dtype):
     return normal(batch, layer.q_heads, layer.head_dim), keys, values
 
 
+def exact_attention(layer, query, keys, values):
+    """In single precision: [batch, q_heads, head_dim]. keys, values: [kv_heads, ctx, head_dim], of all sequences."""
+    rows = query.float().view(len(query), layer.kv_heads, -1, layer.head_dim)
+    scores = torch.einsum("bhgd,htd->bhgt", rows, keys.float()) * layer.scale
+    return torch.einsum("bhgt,htd->bhgd", scores.softmax(-1), values.float()).reshape(query.shape)
+
+
+def relative_error(out, exact):
+    return float((out.reshape(exact.shape).float() - exact).norm() / exact.norm())
+
+
 def synchronize(device):
     if device == "cuda":
         torch.cuda.synchronize()
@@ -145,11 +172,29 @@ def check(library, context, target, device):
         fail(f"{failures} of {2 * len(CHECKED)} checks failed")
 
 
+def check_peers(names, library, context, target, device):
+    """The kernels of this folder against attention over the numbers in their caches."""
+    failures = 0
+    for shape in ("llama-3.1-8b", "llama-2-7b"):
+        layer = interface.Program(library, context, ROOT / f"test/models/{shape}.json", 0, "fp16", target=target,
+                                  dtype="bf16").layer
+        query, keys, values = tensors(layer, 2, 700, device, torch.bfloat16)
+        for peer in quantized_peers(names, layer, query, keys, values):
+            stored = (torch.from_numpy(x).to(device) for x in peer.stored())
+            error = relative_error(peer.attention.out, exact_attention(layer, query, *stored))
+            failures += error >= 5e-3
+            print(f"check {shape:24} {peer.name:27} error of outputs {error:.1e} {'' if error < 5e-3 else 'FAILED'}",
+                  flush=True)
+    if failures:
+        fail(f"{failures} checks of peers failed")
+
+
 class Subject:
     """Steps over copies of a cache; `launches` are functions of a stream, one for each copy."""
 
-    def __init__(self, name, nbytes, launches, device):
-        self.name, self.bytes, self.count, self.times = name, nbytes, len(launches), []
+    def __init__(self, name, nbytes, launches, device, out=None):
+        """`out` is where a step's output is, or one."""
+        self.name, self.bytes, self.count, self.times, self.out = name, nbytes, len(launches), [], out
         self.launches, self.device, self.graph = launches, device, None
         if device == "cuda":
             side = torch.cuda.Stream()
@@ -199,47 +244,153 @@ def kvcc_subject(program, batch, ctx, device, l2, limit):
     first.attend(query, out, lse)
     synchronize(device)
     return Subject(program.name, first.bytes(), [lambda stream, c=c: c.attend(query, out, lse, stream) for c in caches],
-                   device)
+                   device, out)
 
 
-def peers(layer, batch, ctx, device, l2, limit):
-    """PyTorch's attention over the exact cache, and FlashInfer's, in bf16."""
+def torch_subject(layer, batch, ctx, device, l2, limit):
     query, keys, values = tensors(layer, batch, ctx, device, torch.bfloat16)
     nbytes = 2 * batch * ctx * layer.kv_heads * layer.head_dim * 2
-    count = copies_for(nbytes, l2, limit)
-    group = layer.q_heads // layer.kv_heads
-    subjects = []
     contiguous = lambda t: t.expand(batch, -1, -1, -1).contiguous()
-    pairs = [(contiguous(keys), contiguous(values)) for _ in range(count)]
+    pairs = [(contiguous(keys), contiguous(values)) for _ in range(copies_for(nbytes, l2, limit))]
     # The heads of a KV head as rows of the query: decoding with enable_gqa is many times slower.
-    rows = query.view(batch, layer.kv_heads, group, layer.head_dim)
-    attention = torch.nn.functional.scaled_dot_product_attention
-    subjects.append(Subject("torch sdpa bf16", nbytes,
-                            [lambda stream, k=k, v=v: attention(rows, k, v) for k, v in pairs], device))
+    rows = query.view(batch, layer.kv_heads, -1, layer.head_dim)
+    attend = lambda stream, k, v: torch.nn.functional.scaled_dot_product_attention(rows, k, v, scale=layer.scale)
+    return Subject("torch sdpa bf16", nbytes, [lambda stream, k=k, v=v: attend(stream, k, v) for k, v in pairs], device,
+                   attend(None, *pairs[0]))
+
+
+def flashinfer_subjects(layer, batch, ctx, device, l2, limit):
     try:
         import flashinfer
     except ImportError:
-        print("flashinfer is not installed, and so not measured")
-        return subjects
-    page = 64
+        print("flashinfer: not measured: it is not installed; pip install flashinfer-python")
+        return []
+    query, keys, values = tensors(layer, batch, ctx, device, torch.bfloat16)
+    subjects, page = [], 64
     pages_each = -(-ctx // page)
     for name, dtype in (("flashinfer bf16", torch.bfloat16), ("flashinfer fp8", torch.float8_e4m3fn)):
         try:
             wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
-                torch.empty(256 << 20, dtype=torch.uint8, device=device), "HND", use_tensor_cores=group >= 4)
+                torch.empty(256 << 20, dtype=torch.uint8, device=device), "HND",
+                use_tensor_cores=layer.q_heads // layer.kv_heads >= 4)
             pointers = torch.arange(0, batch + 1, dtype=torch.int32, device=device) * pages_each
             indices = torch.arange(batch * pages_each, dtype=torch.int32, device=device)
             last = torch.full((batch,), ctx - (pages_each - 1) * page, dtype=torch.int32, device=device)
             wrapper.plan(pointers, indices, last, layer.q_heads, layer.kv_heads, layer.head_dim, page,
-                         q_data_type=torch.bfloat16, kv_data_type=dtype)
-            size = (batch * pages_each, 2, layer.kv_heads, page, layer.head_dim)
-            pools = [torch.randn(size, device=device, dtype=torch.bfloat16).to(dtype) for _ in range(count)]
-            width = torch.empty((), dtype=dtype).element_size()
-            subjects.append(Subject(name, nbytes // 2 * width,
-                                    [lambda stream, p=p: wrapper.run(query, p) for p in pools], device))
+                         q_data_type=torch.bfloat16, kv_data_type=dtype, sm_scale=layer.scale)
+            pool = paged(keys, values, page).repeat(batch, 1, 1, 1, 1).to(dtype)
+            nbytes = 2 * batch * ctx * layer.kv_heads * layer.head_dim * pool.element_size()
+            pools = [pool] + [pool.clone() for _ in range(copies_for(nbytes, l2, limit) - 1)]
+            subjects.append(Subject(name, nbytes, [lambda stream, p=p: wrapper.run(query, p) for p in pools], device,
+                                    wrapper.run(query, pool)))
         except Exception as error:  # of a version that cannot: said, and left out
             print(f"{name}: not measured: {str(error).splitlines()[0]}")
     return subjects
+
+
+def paged(keys, values, page):
+    """[pages, 2, kv_heads, page, head_dim] of one sequence's [1, kv_heads, ctx, head_dim]."""
+    pad = lambda x: torch.nn.functional.pad(x[0], (0, 0, 0, -x.shape[2] % page))
+    return torch.stack([pad(x).unflatten(1, (-1, page)).transpose(0, 1) for x in (keys, values)], 1).contiguous()
+
+
+class QuantizedPeer:
+    """A kernel of this folder and the cache that its writer writes; every sequence has the same tokens."""
+    kernels, written = {}, {}  # what was compiled, and the last caches, by name
+
+    def __init__(self, name, layer, query, keys, values):
+        self.name, self.query, self.layer = name, query, layer
+        self.batch, self.device = len(query), query.device.type
+        family, self.kind = name.split("-", 1)
+        self.exact = [x[0].float().cpu().numpy() for x in (keys, values)]
+        ctx = keys.shape[2]
+        place = lambda array: torch.from_numpy(array).to(self.device)
+        if family == "innerq":
+            self.module, self.format = innerq_peer, innerq_peer.KINDS[self.kind]
+            self.write_cache(lambda: innerq_peer.write(*self.exact, *self.format))
+            self.attention = innerq_peer.Attention(self.compile(), layer, self.batch, ctx, self.arrays, place,
+                                                   self.multiprocessors())
+        else:
+            self.module = import_triton_peer(self.device)
+            self.module.check_shape(self.kind, layer.head_dim, layer.q_heads // layer.kv_heads)
+            self.write_cache(lambda: self.module.write(self.kind, *self.exact))
+            self.attention = self.module.Attention(self.kind, layer, self.batch, ctx, self.arrays, place,
+                                                   None if self.device == "cuda" else (32 if "inner" in self.kind else 128, 2))
+        self.bytes = self.attention.bytes
+
+    def write_cache(self, write):
+        """Every batch has the same tokens; what was written for another batch is used again."""
+        shape = self.exact[0].shape
+        if self.written.get(self.name, (None,))[0] != shape:
+            self.written[self.name] = shape, write()
+        self.arrays = self.written[self.name][1]
+
+    def compile(self):
+        layer = self.layer
+        source = innerq_peer.text(*self.format, layer.head_dim, layer.q_heads // layer.kv_heads)
+        if source not in self.kernels:
+            if self.device == "cuda":
+                arch = "sm_{}{}".format(*torch.cuda.get_device_capability())
+                self.kernels[source] = innerq_peer.CudaKernels(source, arch)
+            else:
+                self.kernels[source] = innerq_peer.HostKernels(source)
+        return self.kernels[source]
+
+    def multiprocessors(self):
+        return torch.cuda.get_device_properties(0).multi_processor_count if self.device == "cuda" else 1
+
+    def cache(self):
+        return {name: torch.from_numpy(array).to(self.device).repeat(self.batch, *[1] * (array.ndim - 1))
+                for name, array in self.arrays.items()}
+
+    def launch(self, stream, cache):
+        self.attention.run(self.query, cache, stream)
+
+    def stored(self):
+        """What the cache stands for, as NumPy arrays."""
+        return self.module.stored(*self.exact, *self.format) if self.module is innerq_peer else self.module.stored(
+            self.kind, *self.exact)
+
+
+def import_triton_peer(device):
+    if device != "cuda":
+        os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        import triton_peer
+    except ImportError as error:
+        raise interface.Unavailable(f"{error}; pip install triton") from None
+    return triton_peer
+
+
+def quantized_peers(names, layer, query, keys, values):
+    """Those that can run, a line for each that cannot."""
+    for name in names:
+        try:
+            peer = QuantizedPeer(name, layer, query, keys, values)
+            # The first run of a Triton kernel compiles and tunes it.
+            peer.launch(None, peer.cache())
+            synchronize(peer.device)
+            yield peer
+        except Exception as error:  # of a version that cannot: said, and left out
+            print(f"{name}: not measured: {(str(error).splitlines() or [repr(error)])[0]}", flush=True)
+
+
+def quantized_subjects(names, layer, batch, ctx, device, l2, limit):
+    query, keys, values = tensors(layer, batch, ctx, device, torch.bfloat16)
+    for peer in quantized_peers(names, layer, query, keys, values):
+        caches = [peer.cache() for _ in range(copies_for(peer.bytes, l2, limit))]
+        yield Subject(peer.name, peer.bytes, [lambda stream, c=c, p=peer: p.launch(stream, c) for c in caches], device,
+                      peer.attention.out)
+
+
+def subjects_of(chosen, programs, batch, ctx, device, l2, limit):
+    layer = programs[0].layer
+    size = (batch, ctx, device, l2, limit)
+    subjects = [torch_subject(layer, *size)] if "torch" in chosen else []
+    if "flashinfer" in chosen:
+        subjects += flashinfer_subjects(layer, *size)
+    subjects += quantized_subjects([name for name in QUANTIZED_PEERS if name in chosen], layer, *size)
+    return subjects + [kvcc_subject(program, *size) for program in programs]
 
 
 def copy_rate(device, nbytes):
@@ -264,6 +415,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--scheme", nargs="+", default=SCHEMES)
+    parser.add_argument("--peer", nargs="+", default=PEERS, metavar="P")
     parser.add_argument("--shape", nargs="+", default=["llama-3.1-8b"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--ctx", nargs="+", type=int, default=[4096, 32768])
@@ -274,15 +426,21 @@ def main():
     for shape in options.shape:
         if not (ROOT / f"test/models/{shape}.json").exists():
             fail(f"expected a model of test/models such as {', '.join(SHAPES)}, but got {shape}")
+    for peer in options.peer:
+        if peer not in PEERS + ["none"]:
+            fail(f"expected peers ({', '.join(PEERS)}) or none, but got {peer}")
     if min(options.batch + options.ctx + [options.rounds]) < 1:
         fail(f"expected batch, ctx and rounds of at least 1, but got {options.batch}, {options.ctx}, {options.rounds}")
     device, target = ("cpu", "cuda-host") if options.dry_run else ("cuda", "cuda")
     if device == "cuda" and not torch.cuda.is_available():
         fail("expected a GPU that PyTorch sees, but there is none (--dry-run does without)")
+    if options.dry_run:
+        torch.set_num_threads(1)  # interpreted kernels are many small operations
     library = interface.Library()
     context = library.context(0)
     if options.check:
         check(library, context, target, device)
+        check_peers([name for name in QUANTIZED_PEERS if name in options.peer], library, context, target, device)
     l2, free, limit = 1 << 20, 1 << 30, 2
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
@@ -301,26 +459,28 @@ def main():
             for ctx in options.ctx:
                 layer = programs[0].layer
                 exact = 2 * batch * ctx * layer.kv_heads * layer.head_dim * 2
-                if 3 * max(exact, L2_COPIES * l2) > free:
+                # bf16 caches of up to three subjects, and all the quantized ones, live at the same time.
+                if 8 * max(exact, L2_COPIES * l2) > free:
                     print(f"{shape}, batch {batch}, ctx {ctx}: left out, too much for {free >> 30} GiB")
                     continue
-                subjects = peers(layer, batch, ctx, device, l2, limit)
-                for program in programs:
-                    subjects.append(kvcc_subject(program, batch, ctx, device, l2, limit))
+                subjects = subjects_of(options.peer, programs, batch, ctx, device, l2, limit)
                 for _ in range(options.rounds):
                     for subject in subjects:
                         subject.measure()
-                base = subjects[0].seconds
+                query, keys, values = tensors(layer, batch, ctx, device, torch.bfloat16)
+                exact = exact_attention(layer, query, keys[0], values[0])
+                base = next((subject.seconds for subject in subjects if subject.name.startswith("torch")), None)
                 for subject in subjects:
                     gigabytes = subject.bytes / subject.seconds / 1e9
                     rows.append([shape, batch, ctx, subject.name, f"{1e6 * subject.seconds:.1f}",
                                  f"{1e6 * min(subject.times):.1f}", f"{subject.bytes / 1e6:.1f}", f"{gigabytes:.0f}",
-                                 f"{100 * gigabytes * 1e9 / rate:.0f}", f"{base / subject.seconds:.2f}"])
+                                 f"{100 * gigabytes * 1e9 / rate:.0f}", f"{relative_error(subject.out, exact):.1e}",
+                                 f"{base / subject.seconds:.2f}" if base else ""])
                     print(" | ".join(map(str, rows[-1])), flush=True)
                 del subjects
                 if device == "cuda":
                     torch.cuda.empty_cache()
-    names = ["shape", "batch", "ctx", "subject", "us", "least us", "MB", "GB/s", "% of copy", "x sdpa"]
+    names = ["shape", "batch", "ctx", "subject", "us", "least us", "MB", "GB/s", "% of copy", "error", "x sdpa"]
     if not options.record:
         return
     stem = Path(__file__).resolve().parent / f"results/cuda-{datetime.date.today()}"

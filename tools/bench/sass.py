@@ -62,6 +62,9 @@ COLUMNS = ["scheme", "shape", "arch", "gpu", "bits", "instructions", "per_elemen
            "remarks"]
 
 
+PEER_COLUMNS = ["peer", "arch", "per_element", "of_what", "registers"]
+
+
 class Failure(Exception):
     """Something to tell the user in one line."""
 
@@ -363,6 +366,66 @@ def check(baseline, rows):
     return 0
 
 
+# --peers.
+
+
+def heaviest_loop(kernel):
+    """The loop with the most products, of such loops the one with the most logic: that decodes; the other reads windows."""
+    totals = [kernel.totals(loop, kernel.tensor)[:2] for loop in kernel.loops]
+    return max(totals, key=lambda total: (total[1], total[0]["logic"]))[0]
+
+
+def count_peer(cubin, name, elements):
+    """(instructions, per element, registers) of the main loop of kernel `name`, which decodes `elements` in a lane."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        code = disassemble(file.name)
+    total = sum(heaviest_loop(Kernel(code[name])).values())
+    return total, total / elements, read_resources(cubin)[name].registers
+
+
+def peer_rows(arch, head_dim=128, queries=4):
+    """What cuda.py's peers of this folder need, for the heads of Llama-3.1-8B; Triton's best block and warps."""
+    import innerq_peer
+    rows = []
+    for kind, bits in innerq_peer.KINDS.items():
+        cubin = innerq_peer.compile_cubin(innerq_peer.text(*bits, head_dim, queries), arch)
+        both = [("keys", count_peer(cubin, "innerq_scores", head_dim)), ("values", count_peer(cubin, "innerq_values", 32))]
+        mean = sum(count[1] for _, count in both) / 2
+        rows.append([f"innerq-{kind}", f"{mean:.2f}", "; ".join(f"{what} {count[1]:.2f}" for what, count in both),
+                     max(count[2] for _, count in both)])
+    try:
+        import triton_peer
+    except ImportError as error:
+        print(f"sass.py: note: Triton's kernels are not counted: {error}", file=sys.stderr)
+        return rows
+    for kind, (_, inner) in triton_peer.FORMATS.items():
+        for packed in (True, False):
+            counts = []
+            for tokens, warps in sorted({(c.kwargs["TOKENS"], c.num_warps) for c in triton_peer.configs()}):
+                if inner and tokens != triton_peer.GROUP:
+                    continue
+                cubin = triton_peer.compile_cubin(kind, arch, tokens, warps, 3, head_dim, queries, packed)
+                counts.append((count_peer(cubin, "split_kernel", 2 * tokens * head_dim / (32 * warps))[1:], tokens, warps))
+            (per_element, registers), tokens, warps = min(counts)
+            name = f"triton-{kind}" + ("" if packed else ", without assembly")
+            rows.append([name, f"{per_element:.2f}", f"blocks of {tokens} tokens, warps: {warps}", registers])
+    return rows
+
+
+def show_peers(options):
+    from peers import Unavailable
+    need_nvdisasm()
+    for arch in chosen_archs(options):
+        try:
+            rows = peer_rows(arch)
+        except Unavailable as error:
+            raise Failure(str(error)) from None
+        print(table([dict(zip(PEER_COLUMNS, [row[0], arch, *row[1:]])) for row in rows], PEER_COLUMNS), flush=True)
+    return 0
+
+
 # --file.
 
 
@@ -448,19 +511,26 @@ def parse_options(arguments):
                         help="write the baseline: a dozen rows, or those that are chosen")
     parser.add_argument("--install", action="store_true", help="install nvdisasm beside NVRTC, and do nothing else")
     parser.add_argument("--find", action="store_true", help="print the path of nvdisasm, and do nothing else")
+    parser.add_argument("--peers", action="store_true", help="count the kernels of innerq_peer.cuh and, where Triton is "
+                        "installed, of triton_peer.py instead, with the heads of llama-3.1-8b; --arch is the only option")
     parser.add_argument("--file", type=Path, metavar="F",
                         help="look at a cubin, or at what nvdisasm -c printed of one, instead of compiling")
     parser.add_argument("--head-dim", type=positive, default=128, metavar="N", help="of --file; default: 128")
     parser.add_argument("--heads", type=positive, default=1, metavar="N",
                         help="of --file: query heads that share a pass; default: 1")
     options = parser.parse_args(arguments)
-    if sum(bool(each) for each in (options.check, options.update_baseline, options.record, options.file)) > 1:
-        parser.error("expected at most one of --check, --update-baseline, --record and --file")
+    if sum(bool(each) for each in (options.check, options.update_baseline, options.record, options.file,
+                              options.peers)) > 1:
+        parser.error("expected at most one of --check, --update-baseline, --record, --peers and --file")
     return options
 
 
+def chosen_archs(options):
+    return list(LIMITS) if options.arch and "all" in options.arch else options.arch or ["sm_90"]
+
+
 def chosen_rows(options):
-    archs = list(LIMITS) if options.arch and "all" in options.arch else options.arch or ["sm_90"]
+    archs = chosen_archs(options)
     return [(scheme, shape, arch) for scheme in options.scheme or PRESETS + list(CUSTOM)
             for shape in options.shape or SHAPES for arch in archs]
 
@@ -474,6 +544,8 @@ def run(options):
         return 0
     if options.file:
         return show_file(options)
+    if options.peers:
+        return show_peers(options)
     chosen = options.scheme or options.shape or options.arch
     if options.check:
         baseline = read_baseline(options.check, chosen_rows(options) if chosen else None)
