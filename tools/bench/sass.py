@@ -38,9 +38,10 @@ PIN = ROOT / "tools/bench/requirements-sass.txt"
 TOLERANCE = 0.05
 REACHED = 0.9  # of the theoretical bandwidth
 
-SHAPES = ["llama-3.1-8b", "llama-2-7b", "qwen2.5-7b-instruct", "gemma-2-9b"]
+SHAPES = ["llama-3.1-8b", "llama-3.1-405b", "llama-2-7b", "qwen2.5-7b-instruct", "gemma-2-9b", "llama-3.2-1b-instruct"]
 WINDOW = "<sink = 32, recent = 96, flush = 32>"
-PRESETS = ["innerq-base", "innerq-small", "innerq-hybrid", "kivi-2", "q4_0", "q8_0", "int4-token", "fp8", "fp16"]
+PRESETS = ["innerq-base", "innerq-small", "innerq-hybrid", "kvcc-3", "kvcc-3.5", "kivi-2", "q4_0", "q8_0", "int4-token", "fp8",
+           "fp16"]
 CUSTOM = {f"K{k} V{v}": (f"<i{k}, map = sym, group = 1x32, scale = f16>",
                          f"<i{v}, map = sym, group = 32x1, scale = f16>")
           for k, v in ((3, 2), (2, 2), (4, 4), (3, 3))}
