@@ -100,8 +100,9 @@ private:
 
 class CudaBackend : public Backend {
 public:
-  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend)
-      : context(std::move(context)), kernels(std::move(kernels)), attend(attend) {}
+  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend,
+              int64_t parallelism)
+      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), parallelism(parallelism) {}
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     CudaLaunch shape;
@@ -114,10 +115,7 @@ public:
     auto pointers = pointersTo(args);
     return kernels[size_t(kernel)].launch(shape, pointers);
   }
-  /// Eight blocks of one warp on a multiprocessor hide the latency of loads; of larger ones, three fit into it.
-  int64_t getParallelism(unsigned) const override {
-    return (attend.threads == kWarp ? 8 : 3) * int64_t(context->device().multiprocessors);
-  }
+  int64_t getParallelism(unsigned) const override { return parallelism; }
 
   Expected<std::shared_ptr<const float>> upload(ArrayRef<float> numbers) const override {
     auto buffer = DeviceBuffer::allocate(context, numbers.size() * sizeof(float));
@@ -143,6 +141,7 @@ private:
   std::shared_ptr<CudaContext> context;
   SmallVector<CudaKernel, 3> kernels; ///< by Kernel
   CudaBlock attend;
+  int64_t parallelism;
 };
 
 } // namespace
@@ -192,5 +191,11 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
   if (attend.sharedBytes > kAlwaysAllowed)
     if (Error error = kernels[size_t(Kernel::Attend)].setMaxDynamicShared(attend.sharedBytes))
       return std::move(error);
-  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend);
+  auto resident = kernels[size_t(Kernel::Attend)].getResidentBlocks(attend.threads, attend.sharedBytes);
+  if (!resident)
+    return resident.takeError();
+  // Eight blocks of one warp hide the latency of loads.
+  constexpr int kMostBlocks = 8;
+  int64_t parallelism = int64_t(std::min(*resident, kMostBlocks)) * (*context)->device().multiprocessors;
+  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, parallelism);
 }

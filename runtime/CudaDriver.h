@@ -150,6 +150,8 @@ public:
   /// Allows launches with up to `bytes` of dynamic shared memory; needed above 48 KiB. Call it once
   /// while loading, not per launch.
   llvm::Error setMaxDynamicShared(unsigned bytes);
+  /// How many blocks of so many threads a multiprocessor holds at a time; fails if it holds none.
+  llvm::Expected<int> getResidentBlocks(unsigned threads, unsigned dynamicSharedBytes) const;
   /// Enqueues the kernel and returns. `arguments` holds one pointer per kernel parameter; the
   /// values are copied before this returns. Errors of the running kernel show up later, at a
   /// synchronization. Allocates nothing; legal during stream capture.

@@ -35,6 +35,8 @@ namespace kvcc {
   X(moduleGetFunction, "cuModuleGetFunction", (void **function, void *module, const char *name))                       \
   X(funcGetAttribute, "cuFuncGetAttribute", (int *value, int attribute, void *function))                               \
   X(funcSetAttribute, "cuFuncSetAttribute", (void *function, int attribute, int value))                                \
+  X(occupancy, "cuOccupancyMaxActiveBlocksPerMultiprocessor",                                                          \
+    (int *blocks, void *function, int threads, size_t dynamicSharedBytes))                                             \
   X(launchKernel, "cuLaunchKernel",                                                                                    \
     (void *function, unsigned gridX, unsigned gridY, unsigned gridZ, unsigned blockX, unsigned blockY,                 \
      unsigned blockZ, unsigned sharedBytes, void *stream, void **parameters, void **extra))                            \

@@ -106,6 +106,19 @@ Error CudaKernel::setMaxDynamicShared(unsigned bytes) {
                    });
 }
 
+Expected<int> CudaKernel::getResidentBlocks(unsigned threads, unsigned dynamicSharedBytes) const {
+  int blocks = 0;
+  if (Error error = inContext(
+          module->context(), "cannot ask how many blocks of kernel '" + name + "' fit",
+          [&](const CudaFunctions &fn) { return fn.occupancy(&blocks, handle, int(threads), dynamicSharedBytes); }))
+    return std::move(error);
+  if (blocks < 1)
+    return fail("expected a block of kernel '" + name + "' that fits '" + module->context().device().name +
+                "', but got " + Twine(threads) + " threads of " + Twine(registerCount) + " registers with " +
+                Twine(dynamicSharedBytes) + " bytes of dynamic shared memory");
+  return blocks;
+}
+
 Error CudaKernel::launch(const CudaLaunch &launch, ArrayRef<void *> arguments) const {
   const CudaContext &context = module->context();
   CudaContext::Scope scope(context);

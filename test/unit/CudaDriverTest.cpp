@@ -128,6 +128,10 @@ TEST_F(CudaDriverTest, LoadsModulesAndLaunches) {
   EXPECT_TRUE(logged("cuFuncSetAttribute(8, 100000)"));
   std::string tooMuch = errorText(kernel.setMaxDynamicShared(232448));
   EXPECT_NE(tooMuch.find("at most 232448 bytes"), std::string::npos) << tooMuch;
+  EXPECT_EQ(llvm::cantFail(kernel.getResidentBlocks(128, 1000)), 16);
+  std::string none = errorText(kernel.getResidentBlocks(128, 210000).takeError());
+  EXPECT_NE(none.find("a block of kernel 'kernel' that fits"), std::string::npos) << none;
+  EXPECT_NE(none.find("128 threads of 96 registers with 210000 bytes"), std::string::npos) << none;
 
   int argument = 77;
   void *arguments[] = {&argument};

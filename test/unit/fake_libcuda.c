@@ -231,6 +231,11 @@ API int cuFuncSetAttribute(void *function, int attribute, int value) {
   ENTER_IN_CONTEXT(details);
   return function ? 0 : 1;
 }
+API int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t sharedBytes) {
+  ENTER_IN_CONTEXT("");
+  *blocks = sharedBytes > 200000 ? 0 : 2048 / threads;
+  return function ? 0 : 1;
+}
 API int cuLaunchKernel(void *function, unsigned gridX, unsigned gridY, unsigned gridZ, unsigned blockX, unsigned blockY,
                        unsigned blockZ, unsigned sharedBytes, void *stream, void **parameters, void **extra) {
   char details[256];
