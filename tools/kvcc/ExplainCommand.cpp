@@ -93,8 +93,6 @@ Expected<Explanation> explain(Compiler &compiler, const ModelConfig &model, Stri
     group.cache = layer.getCacheType();
     auto qHeads = int64_t(*layer.getQHeads());
     ScheduleOptions options = kernelOptions.getScheduleOptions();
-    group.schedule =
-        planSchedule([&] { return layer.emitError(); }, group.cache, qHeads, parsed->kind, parsed->arch, options);
     if (!layer.getUnserved()) {
       auto plan = compiler.plan(AttentionShape::of(model.layers[i]), model.dtype, result.schemes.getScheme(i), *parsed,
                                 options);
@@ -102,10 +100,17 @@ Expected<Explanation> explain(Compiler &compiler, const ModelConfig &model, Stri
         return plan.takeError();
       group.plan = std::move(*plan);
       group.schedule = group.plan->schedule;
+    } else {
+      std::string message;
+      mlir::ScopedDiagnosticHandler handler(layer.getContext(), [&](mlir::Diagnostic &diagnostic) {
+        message = diagnostic.str();
+        return mlir::success();
+      });
+      group.schedule =
+          planSchedule([&] { return layer.emitError(); }, group.cache, qHeads, parsed->kind, parsed->arch, options);
+      if (!group.schedule)
+        return createStringError(message);
     }
-    if (!group.schedule)
-      return createStringError("expected a page of a multiple of 32 tokens from 32 to 65536, but got " +
-                               Twine(options.page));
     int64_t held = layer.getHeldTokens(result.context);
     kv::CacheLayout layout = group.layout();
     int64_t quantized = group.cache.getWindow().getQuantizedTokens(held);
