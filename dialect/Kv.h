@@ -14,6 +14,8 @@
 namespace kvcc::kv {
 /// Tokens of a block, the unit of tile operations, packings and pages.
 constexpr int64_t kBlockTokens = 32;
+/// Queries of a sequence in one step.
+constexpr int64_t kMaxQueries = 16;
 /// Logits of tokens that are not there. Finite: 0 * inf would be NaN.
 constexpr float kMaskedLogit = -1e30f;
 /// Whether caches store elements of this type: codes, or f16, bf16 and f32.

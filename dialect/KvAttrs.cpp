@@ -529,7 +529,8 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "expected blocks of a stage that are a power of two from 1 to 8 and divide the "
                        << page / kBlockTokens << " of a page, but got " << blocks;
   // schedule_c6
-  if (queries < 1 || queries > 16 || (queries > 1 && compute != Compute::F16))
-    return emitError() << "expected queries from 1 to 16, and 1 unless compute is f16, but got " << queries;
+  if (queries < 1 || queries > kMaxQueries || (queries > 1 && compute != Compute::F16))
+    return emitError() << "expected queries from 1 to " << kMaxQueries << ", and 1 unless compute is f16, but got "
+                       << queries;
   return success();
 }

@@ -61,6 +61,7 @@ struct ScheduleOptions {
   int64_t pageBytes = 0;          ///< of every layer, so that one pool serves all; at least what the largest needs
   bool tuned = true;              ///< of a host: take what `kvcc tune` has found, where the user says nothing else
   int64_t queries = 0;            ///< of a step, that share a pass on tensor cores where they fit; any number is right
+  bool oneQuery = false;          ///< of a pass, whatever `queries` says
 };
 
 /// The schedule that kv-plan-schedule would write for `queryHeads` heads over a cache, or null after an error.

@@ -148,8 +148,9 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   int64_t columns = cache.getHeadDim() <= 128 ? 16 : 8;
   if (!heads)
     heads = chooseHeads(group, cpu ? 8 : fragments ? columns : 4);
-  if (options.queries < 0 || options.queries > 16) {
-    emitError() << "expected queries from 1 to 16, or 0 for those that cost nothing, but got " << options.queries;
+  if (options.queries < 0 || options.queries > kMaxQueries) {
+    emitError() << "expected queries from 1 to " << kMaxQueries << ", or 0 for those that cost nothing, but got "
+                << options.queries;
     return {};
   }
   // CPU: four neighbouring lanes share a free index, so that their codes make the 32 bits that a dot product adds up;
@@ -165,7 +166,7 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   Pipeline pipeline{1, 0, 1};
   // Products on tensor cores have eight columns in any case: what heads leave of them serves more queries.
   int64_t queries = 1;
-  if (fragments)
+  if (fragments && !options.oneQuery)
     queries = std::max<int64_t>(options.queries ? std::min(options.queries, columns / heads) : 8 / heads, 1);
   if (fragments) {
     pipeline = choosePipeline(cache, arch, page / kBlockTokens, options.warps);
@@ -221,9 +222,7 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
       if (attend.getSchedule())
         return WalkResult::advance();
       // Queries of different chunks have nothing in common.
-      options.queries = queries;
-      if (queries >= 0 && queries <= 16 && attend.getReach().value_or(Reach::Full) == Reach::Chunked)
-        options.queries = 1;
+      options.oneQuery = attend.getReach().value_or(Reach::Full) == Reach::Chunked;
       ScheduleAttr schedule = kvcc::planSchedule([&] { return attend.emitError(); }, attend.getCache().getType(),
                                                  attend.getQueryHeads(), target->getKind(), target->getArch(), options);
       if (!schedule)

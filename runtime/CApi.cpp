@@ -299,11 +299,11 @@ kvcc_status kvcc_quantized_tokens(const kvcc_program *handle, int32_t layer, int
   });
 }
 
-Error capi::checkSplitTokens(int64_t splitTokens) {
+Error capi::checkSplitTokens(int64_t splitTokens, int64_t maxTokens) {
   constexpr int64_t kGranule = 256; // the largest stage
   if (splitTokens < 0 || splitTokens % kGranule || splitTokens > INT32_MAX)
     return expected("split_tokens of 0 or a multiple of " + Twine(kGranule), Twine(splitTokens));
-  return Error::success();
+  return splitTokens ? checkTokens(maxTokens) : Error::success();
 }
 
 kvcc_status kvcc_split_workspace_bytes(const kvcc_program *handle, int32_t layer, int64_t batch, int64_t maxTokens,
@@ -318,11 +318,9 @@ kvcc_status kvcc_split_workspace_bytes(const kvcc_program *handle, int32_t layer
       return expected("batch from 0 to " + Twine(UINT16_MAX), Twine(batch));
     if (Error error = notNegative(maxTokens, "max_tokens"))
       return error;
-    if (Error error = checkSplitTokens(splitTokens))
+    if (Error error = checkSplitTokens(splitTokens, maxTokens))
       return error;
     if (splitTokens) {
-      if (Error error = checkTokens(maxTokens))
-        return error;
       *bytes = (*program)->getWorkspaceBytes(batch, (*program)->getSplits(splitTokens / kv::kBlockTokens, maxTokens));
       return Error::success();
     }

@@ -17,9 +17,6 @@ using namespace kvcc::capi;
 
 namespace {
 
-/// Of a sequence in a step.
-constexpr int64_t kMaxQueries = 16;
-
 bool isOnHost(const Program &program) { return program.getPlan().target.executor != Executor::CudaDevice; }
 
 /// The layer of a call, and its structure, see readStruct.
@@ -214,8 +211,8 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
     return error;
   if (Error error = notNegative(args.max_tokens, "max_tokens"))
     return error;
-  if (args.queries < 0 || args.queries > kMaxQueries)
-    return expected("queries from 0 to " + Twine(kMaxQueries), Twine(args.queries));
+  if (args.queries < 0 || args.queries > kv::kMaxQueries)
+    return expected("queries from 0 to " + Twine(kv::kMaxQueries), Twine(args.queries));
   if (args.batch == 0)
     return Error::success();
   int64_t queries = std::max<int64_t>(args.queries, 1);
@@ -233,11 +230,8 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
       if (Error error = checkRead(*handle->ledger, program, args.memory, args.slots[b], args.seq_lens[b]).takeError())
         return error;
   }
-  if (Error error = checkSplitTokens(args.split_tokens))
+  if (Error error = checkSplitTokens(args.split_tokens, args.max_tokens))
     return error;
-  if (args.split_tokens)
-    if (Error error = checkTokens(args.max_tokens))
-      return error;
   int64_t splitBlocks = args.split_tokens / kv::kBlockTokens;
   int64_t splits = splitBlocks ? program.getSplits(splitBlocks, args.max_tokens)
                                : program.chooseSplits(args.batch, queries, args.max_tokens, 0);
@@ -384,7 +378,7 @@ Error snapshot(const kvcc_program *handle, int32_t layer, const kvcc_snapshot_ar
 /// repetitions of the tokens that one may reach, `numbers` of [tokens, channels]. `window` is the snapshot's: sinks are
 /// in the slot, and whoever took it may have taken tokens back.
 void replaceExpired(const AttentionShape &shape, kv::WindowAttr window, int64_t tokens, std::vector<float> &numbers) {
-  int64_t least = std::max<int64_t>(tokens - window.getRollback() - (kMaxQueries - 1), 0);
+  int64_t least = std::max<int64_t>(tokens - window.getRollback() - (kv::kMaxQueries - 1), 0);
   int64_t first = shape.getFirstReached(least), channels = shape.headDim;
   for (int64_t token = window.getSink(); token < first; ++token)
     std::copy_n(numbers.begin() + (first + token % (tokens - first)) * channels, channels,

@@ -60,7 +60,8 @@ llvm::Error checkTable(const Program &program, const int32_t *table, int64_t len
 llvm::Error checkSlot(int32_t slot, const kvcc_memory &memory);
 
 llvm::Error checkTokens(int64_t tokens);
-llvm::Error checkSplitTokens(int64_t splitTokens);
+/// With a size of splits, `maxTokens` is no mere hint.
+llvm::Error checkSplitTokens(int64_t splitTokens, int64_t maxTokens);
 
 /// A question about a sequence of `tokens` tokens in a layer, whose answer is a number.
 template <typename T>

@@ -9,6 +9,7 @@
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "runtime/Compiler.h"
+#include "runtime/Diagnostics.h"
 
 using namespace llvm;
 using namespace kvcc;
@@ -17,21 +18,6 @@ using mlir::ModuleOp;
 using mlir::OwningOpRef;
 
 namespace {
-
-/// Collects what MLIR reports while it lives.
-class Diagnostics {
-public:
-  explicit Diagnostics(MLIRContext &context)
-      : handler(&context, [this](mlir::Diagnostic &diagnostic) {
-          if (diagnostic.getSeverity() == mlir::DiagnosticSeverity::Error)
-            text += (text.empty() ? "" : "; ") + diagnostic.str();
-        }) {}
-  Error takeError() { return createStringError(text.empty() ? "compilation failed" : text); }
-
-private:
-  std::string text;
-  mlir::ScopedDiagnosticHandler handler;
-};
 
 /// Keeps the remarks of the deciding passes as lines of text.
 class RemarkCollector : public mlir::remark::detail::MLIRRemarkStreamerBase {

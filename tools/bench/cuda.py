@@ -458,9 +458,9 @@ def main():
         for batch in options.batch:
             for ctx in options.ctx:
                 layer = programs[0].layer
-                exact = 2 * batch * ctx * layer.kv_heads * layer.head_dim * 2
+                nbytes = 2 * batch * ctx * layer.kv_heads * layer.head_dim * 2
                 # bf16 caches of up to three subjects, and all the quantized ones, live at the same time.
-                if 8 * max(exact, L2_COPIES * l2) > free:
+                if 8 * max(nbytes, L2_COPIES * l2) > free:
                     print(f"{shape}, batch {batch}, ctx {ctx}: left out, too much for {free >> 30} GiB")
                     continue
                 subjects = subjects_of(options.peer, programs, batch, ctx, device, l2, limit)

@@ -5,6 +5,7 @@
 #include "passes/CostModel.h"
 #include "runtime/Bandwidth.h"
 #include "runtime/Check.h"
+#include "runtime/Diagnostics.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
@@ -101,15 +102,11 @@ Expected<Explanation> explain(Compiler &compiler, const ModelConfig &model, Stri
       group.plan = std::move(*plan);
       group.schedule = group.plan->schedule;
     } else {
-      std::string message;
-      mlir::ScopedDiagnosticHandler handler(layer.getContext(), [&](mlir::Diagnostic &diagnostic) {
-        message = diagnostic.str();
-        return mlir::success();
-      });
+      Diagnostics diagnostics(*layer.getContext());
       group.schedule =
           planSchedule([&] { return layer.emitError(); }, group.cache, qHeads, parsed->kind, parsed->arch, options);
       if (!group.schedule)
-        return createStringError(message);
+        return diagnostics.takeError();
     }
     int64_t held = layer.getHeldTokens(result.context);
     kv::CacheLayout layout = group.layout();

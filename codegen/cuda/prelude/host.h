@@ -260,37 +260,33 @@ KV_DEVICE void kv_stg128(void *p, kv_u32x4 v, KV_HOST_LINE) {
 KV_DEVICE kv_i8 *kv_dynamic_shared() { return reinterpret_cast<kv_i8 *>(kv_host::state.dynamicShared); }
 KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return static_cast<kv_smem_ptr>(const_cast<void *>(p)); }
 KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) { return p; }
-KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p, KV_HOST_LINE) {
-  kv_host::checkShared(p, 4, "kv_lds32", line);
-  KV_RACES(access(p, 4, /*isWrite=*/false));
-  kv_u32 r;
-  memcpy(&r, p, 4);
+
+namespace kv_host {
+namespace {
+
+template <class T> inline T loadShared(kv_smem_ptr p, const char *what, kv_u32 line) {
+  checkShared(p, sizeof(T), what, line);
+  KV_RACES(access(p, sizeof(T), /*isWrite=*/false));
+  T r;
+  memcpy(&r, p, sizeof(T));
   return r;
 }
-KV_DEVICE kv_u32x2 kv_lds64(kv_smem_ptr p, KV_HOST_LINE) {
-  kv_host::checkShared(p, 8, "kv_lds64", line);
-  KV_RACES(access(p, 8, /*isWrite=*/false));
-  kv_u32x2 r;
-  memcpy(&r, p, 8);
-  return r;
+template <class T> inline void storeShared(kv_smem_ptr p, T v, const char *what, kv_u32 line) {
+  checkShared(p, sizeof(T), what, line);
+  KV_RACES(access(p, sizeof(T), /*isWrite=*/true));
+  memcpy(p, &v, sizeof(T));
 }
+
+} // namespace
+} // namespace kv_host
+
+KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p, KV_HOST_LINE) { return kv_host::loadShared<kv_u32>(p, "kv_lds32", line); }
+KV_DEVICE kv_u32x2 kv_lds64(kv_smem_ptr p, KV_HOST_LINE) { return kv_host::loadShared<kv_u32x2>(p, "kv_lds64", line); }
 KV_DEVICE kv_u32x4 kv_lds128(kv_smem_ptr p, KV_HOST_LINE) {
-  kv_host::checkShared(p, 16, "kv_lds128", line);
-  KV_RACES(access(p, 16, /*isWrite=*/false));
-  kv_u32x4 r;
-  memcpy(&r, p, 16);
-  return r;
+  return kv_host::loadShared<kv_u32x4>(p, "kv_lds128", line);
 }
-KV_DEVICE void kv_sts32(kv_smem_ptr p, kv_u32 v, KV_HOST_LINE) {
-  kv_host::checkShared(p, 4, "kv_sts32", line);
-  KV_RACES(access(p, 4, /*isWrite=*/true));
-  memcpy(p, &v, 4);
-}
-KV_DEVICE void kv_sts128(kv_smem_ptr p, kv_u32x4 v, KV_HOST_LINE) {
-  kv_host::checkShared(p, 16, "kv_sts128", line);
-  KV_RACES(access(p, 16, /*isWrite=*/true));
-  memcpy(p, &v, 16);
-}
+KV_DEVICE void kv_sts32(kv_smem_ptr p, kv_u32 v, KV_HOST_LINE) { kv_host::storeShared(p, v, "kv_sts32", line); }
+KV_DEVICE void kv_sts128(kv_smem_ptr p, kv_u32x4 v, KV_HOST_LINE) { kv_host::storeShared(p, v, "kv_sts128", line); }
 
 KV_DEVICE void kv_cp_async16(kv_smem_ptr dst, const void *src, KV_HOST_LINE) {
   kv_host::checkShared(dst, 16, "kv_cp_async16", line);

@@ -63,6 +63,14 @@ struct Checker {
 
 Checker checker;
 
+/// Where a byte is, or null.
+KV_NOT_CHECKED inline Region *findRegion(const void *p) {
+  for (Region &region : checker.regions)
+    if (uintptr_t(p) - region.begin < region.bytes)
+      return &region;
+  return nullptr;
+}
+
 KV_NOT_CHECKED inline bool isOrdered(const Stamp &stamp, uint32_t warp, uint32_t tid) {
   return stamp.block != checker.block || (warp == tid / 32 && stamp.warp != checker.warps[warp]);
 }
@@ -79,10 +87,11 @@ failRace(const Region &region, size_t at, uint32_t tid, const char *second, uint
 /// Whether a write has changed what it should not have. It may come after calls for other accesses.
 KV_NOT_CHECKED inline void settle() {
   for (size_t i = 0; i < checker.rewrittenBytes; ++i)
-    if (checker.rewritten[i] != checker.before[i])
-      for (const Region &region : checker.regions)
-        if (size_t at = uintptr_t(checker.rewritten) - region.begin; at < region.bytes)
-          failRace(region, at + i, checker.rewriter, "writes", checker.otherWriter, "wrote");
+    if (checker.rewritten[i] != checker.before[i]) {
+      const Region &region = *findRegion(checker.rewritten);
+      failRace(region, uintptr_t(checker.rewritten) - region.begin + i, checker.rewriter, "writes", checker.otherWriter,
+               "wrote");
+    }
 }
 
 /// The same, when another thread is about to run: the write has happened.
@@ -133,56 +142,51 @@ KV_NOT_CHECKED inline void access(const void *p, size_t bytes, bool isWrite) {
   if (__builtin_expect(!checker.isOn, 0))
     return;
   settle();
-  for (Region &region : checker.regions) {
-    size_t at = uintptr_t(p) - region.begin;
-    bool dynamic = &region == &checker.regions[1];
-    if (dynamic && at + KV_SHARED_MARGIN < region.bytes + 2 * KV_SHARED_MARGIN &&
-        (at >= region.bytes || at + bytes > region.bytes)) {
-      checker.isOn = false;
-      fail("thread %u %s %zu bytes at %td of the block's %zu bytes of dynamic shared memory", state.current->tid,
-           isWrite ? "writes" : "reads", bytes, ptrdiff_t(at), region.bytes);
-    }
-    if (at >= region.bytes)
-      continue;
-    bool isWatched = false;
-    for (size_t i = at; i < at + bytes && i < region.bytes; ++i) {
-      if (checkOrder(region, i, isWrite ? "writes" : "reads", isWrite) && !isWatched &&
-          bytes <= sizeof checker.before) {
-        isWatched = true;
-        checker.rewritten = static_cast<const unsigned char *>(p);
-        checker.rewrittenBytes = bytes;
-        memcpy(checker.before, p, bytes);
-        checker.rewriter = state.current->tid;
-        checker.otherWriter = region.shadows[i].writer;
-      }
-      if (isWrite)
-        noteWrite(region.shadows[i], /*isPending=*/false);
-      else
-        noteRead(region.shadows[i]);
-    }
+  const Region &dynamic = checker.regions[1];
+  size_t offset = uintptr_t(p) - dynamic.begin;
+  if (offset + KV_SHARED_MARGIN < dynamic.bytes + 2 * KV_SHARED_MARGIN &&
+      (offset >= dynamic.bytes || offset + bytes > dynamic.bytes)) {
+    checker.isOn = false;
+    fail("thread %u %s %zu bytes at %td of the block's %zu bytes of dynamic shared memory", state.current->tid,
+         isWrite ? "writes" : "reads", bytes, ptrdiff_t(offset), dynamic.bytes);
+  }
+  const Region *region = findRegion(p);
+  if (!region)
     return;
+  bool isWatched = false;
+  size_t at = uintptr_t(p) - region->begin;
+  for (size_t i = at; i < at + bytes && i < region->bytes; ++i) {
+    if (checkOrder(*region, i, isWrite ? "writes" : "reads", isWrite) && !isWatched && bytes <= sizeof checker.before) {
+      isWatched = true;
+      checker.rewritten = static_cast<const unsigned char *>(p);
+      checker.rewrittenBytes = bytes;
+      memcpy(checker.before, p, bytes);
+      checker.rewriter = state.current->tid;
+      checker.otherWriter = region->shadows[i].writer;
+    }
+    if (isWrite)
+      noteWrite(region->shadows[i], /*isPending=*/false);
+    else
+      noteRead(region->shadows[i]);
   }
 }
 
-/// Of 16 bytes; not checked where they land.
+/// Of 16 bytes of shared memory; not checked where they land.
 KV_NOT_CHECKED inline void startCopy(const void *to) {
-  settle();
-  for (Region &region : checker.regions) {
-    size_t at = uintptr_t(to) - region.begin;
-    for (size_t i = at; i < at + 16 && at < region.bytes; ++i) {
-      if (checkOrder(region, i, "copies to", /*isWrite=*/true))
-        failRace(region, i, state.current->tid, "copies to", region.shadows[i].writer, "wrote");
-      noteWrite(region.shadows[i], /*isPending=*/true);
-    }
+  const Region &region = *findRegion(to);
+  size_t at = uintptr_t(to) - region.begin;
+  for (size_t i = at; i < at + 16; ++i) {
+    if (checkOrder(region, i, "copies to", /*isWrite=*/true))
+      failRace(region, i, state.current->tid, "copies to", region.shadows[i].writer, "wrote");
+    noteWrite(region.shadows[i], /*isPending=*/true);
   }
 }
 /// The thread has waited for the copy.
 KV_NOT_CHECKED inline void endCopy(const void *to) {
-  for (Region &region : checker.regions) {
-    size_t at = uintptr_t(to) - region.begin;
-    for (size_t i = at; i < at + 16 && at < region.bytes; ++i)
-      noteWrite(region.shadows[i], /*isPending=*/false);
-  }
+  const Region &region = *findRegion(to);
+  size_t at = uintptr_t(to) - region.begin;
+  for (size_t i = at; i < at + 16; ++i)
+    noteWrite(region.shadows[i], /*isPending=*/false);
 }
 
 KV_NOT_CHECKED inline void passBarrier(uint32_t line) {
@@ -242,16 +246,12 @@ KV_HOOKS(8)
 KV_HOOKS(16)
 KV_HOOK void __tsan_read_range(void *p, size_t bytes) { kv_host::races::access(p, bytes, false); }
 KV_HOOK void __tsan_write_range(void *p, size_t bytes) { kv_host::races::access(p, bytes, true); }
-KV_HOOK void *__tsan_memcpy(void *to, const void *from, size_t bytes) {
-  kv_host::races::access(from, bytes, false);
-  kv_host::races::access(to, bytes, true);
-  return memcpy(to, from, bytes);
-}
 KV_HOOK void *__tsan_memmove(void *to, const void *from, size_t bytes) {
   kv_host::races::access(from, bytes, false);
   kv_host::races::access(to, bytes, true);
   return memmove(to, from, bytes);
 }
+KV_HOOK void *__tsan_memcpy(void *to, const void *from, size_t bytes) { return __tsan_memmove(to, from, bytes); }
 KV_HOOK void *__tsan_memset(void *to, int value, size_t bytes) {
   kv_host::races::access(to, bytes, true);
   return memset(to, value, bytes);

@@ -363,8 +363,8 @@ inline void checkGlobal16(const void *p, const char *what, uint32_t line) {
 inline void copyAsync(void *dst, const void *src) {
   Fiber &self = *state.current;
   bool late = state.copyMode == 1 || (state.copyMode == 2 && (nextRandom() & 1));
-  KV_RACES(startCopy(dst));
   KV_RACES(pause(true));
+  KV_RACES(startCopy(dst));
   if (!late || self.numCopies == MaxPendingCopies)
     memcpy(dst, src, 16);
   if (self.numCopies < MaxPendingCopies)

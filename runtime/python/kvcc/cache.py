@@ -372,9 +372,9 @@ class LayerCache:
         self._changed()
 
     def _own(self, row: int) -> None:
-        """Pages that are the sequence's alone, since all of them will be written."""
+        """Pages that are the sequence's alone, since all of them will be written: not the blank one, nor those of forks."""
         table = self._tables[row]
-        shared = [i for i, page in enumerate(table) if self._page_entries.references[page] > 1 or page == self._blank]
+        shared = [i for i, page in enumerate(table) if self._page_entries.references[page] > 1]
         self._grow(len(shared), 0)
         for i in shared:
             self._page_entries.release(table[i])
