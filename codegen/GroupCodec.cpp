@@ -39,9 +39,10 @@ Value GroupCodec::getMagnitude(const Parameters &group) {
 }
 
 Value GroupCodec::getError(int64_t size, Numbers numbers, const Parameters &group, bool squared) {
+  Value inverse = getInverse(group);
   return b.loop(b.index(0), b.index(size), b.f32(0), [&](Value i, ValueRange sums) {
     Value number = numbers(i);
-    Value difference = b.abs(b.sub(decode(encode(number, group), group), number));
+    Value difference = b.abs(b.sub(decode(encode(number, group, inverse), group), number));
     Value sum = squared ? b.fma(difference, difference, sums[0]) : b.add(sums[0], difference);
     return SmallVector<Value>{sum};
   })[0];
@@ -126,21 +127,26 @@ GroupCodec::Parameters GroupCodec::choose(int64_t size, Numbers numbers) {
   return {state[1], best.zero ? state[2] : Value()};
 }
 
-Value GroupCodec::encode(Value number, const Parameters &group) {
-  Value scale = getMagnitude(group);
-  // Whatever a scale of zero makes of a number, the code is that of zero.
+Value GroupCodec::getInverse(const Parameters &group) {
+  Value scale = getMagnitude(group), inverse = b.div(b.f32(1), scale),
+        largest = b.f32(std::numeric_limits<float>::max());
+  // With a scale of zero every number is zero.
   Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, scale, b.f32(0));
+  return b.select(isZero, b.f32(0), b.select(b.less(inverse, largest), inverse, largest));
+}
+
+Value GroupCodec::encode(Value number, const Parameters &group, Value inverse) {
   auto clamp = [&](Value x, float low, float high) {
     x = b.select(b.less(b.f32(low), x), x, b.f32(low));
     return b.select(b.less(x, b.f32(high)), x, b.f32(high));
   };
   if (isa<Float8E4M3FNType>(element)) {
-    Value byte = b.encodeNumber(clamp(b.div(number, scale), -448.0f, 448.0f), element);
-    return b.select(isZero, b.i32(0), arith::ExtUIOp::create(b, b.i32Type(), byte));
+    Value byte = b.encodeNumber(clamp(b.mul(number, inverse), -448.0f, 448.0f), element);
+    return arith::ExtUIOp::create(b, b.i32Type(), byte);
   }
   if (isa<Float4E2M1FNType>(element)) {
     // Twice a magnitude is past the middle between two codes, or on it if the upper one is even.
-    Value ratio = b.div(number, scale), twice = b.mul(b.f32(2), b.abs(ratio)), code = b.i32(0);
+    Value ratio = b.mul(number, inverse), twice = b.mul(b.f32(2), b.abs(ratio)), code = b.i32(0);
     for (int i = 0; i < 7; ++i) {
       Value middle = b.f32(float(kE2m1Twice[i] + kE2m1Twice[i + 1]) / 2);
       Value past = i % 2 ? arith::CmpFOp::create(b, arith::CmpFPredicate::OGE, twice, middle).getResult()
@@ -148,18 +154,14 @@ Value GroupCodec::encode(Value number, const Parameters &group) {
       code = b.add(code, b.select(past, b.i32(1), b.i32(0)));
     }
     Value sign = b.bitAnd(b.shiftRight(b.bitsOf(ratio), 28), 8);
-    return b.select(isZero, b.i32(0), b.bitOr(sign, code));
+    return b.bitOr(sign, code);
   }
-  // Adding 1.5 * 2^23 rounds to an integer, ties to even, and leaves it in the low bits. Clamped there: of NaN comes
-  // the lowest code. Divided by infinity every number gets the code of zero.
+  // As Quantizer::encode; the sum has the integer in its low bits. Clamped there: of NaN comes the lowest code.
   constexpr float shifter = 12582912.0f;
-  Value divisor = b.select(isZero, b.f32(std::numeric_limits<float>::infinity()), scale);
   auto codeOf = [&](bool asym) {
     Value from = asym ? b.sub(number, group.zero) : number;
-    int64_t middle = asym ? 0 : zeroCode;
-    Value shifted = b.add(b.div(from, divisor), b.f32(shifter));
-    Value bits = b.bitsOf(clamp(shifted, shifter + float(minCode - middle), shifter + float(maxCode - middle)));
-    return b.sub(bits, b.i32(std::bit_cast<int32_t>(shifter) - int32_t(middle)));
+    Value shifted = b.fma(from, inverse, b.f32(shifter + float(asym ? 0 : zeroCode)));
+    return b.bitsOf(clamp(shifted, shifter + float(minCode), shifter + float(maxCode)));
   };
   switch (map) {
   case Map::Asym:
@@ -184,6 +186,7 @@ Value GroupCodec::decode(Value code, const Parameters &group) {
     Value sign = b.shiftLeft(b.bitAnd(code, 8), 28);
     return b.mul(b.numberOf(b.bitOr(b.bitsOf(number), sign)), scale);
   }
+  code = b.bitAnd(code, int32_t(2 * zeroCode - 1));
   Value symmetric = b.mul(b.toFloat(b.sub(code, b.i32(int32_t(zeroCode)))), scale);
   if (map != Map::Asym && map != Map::Hybrid)
     return symmetric;

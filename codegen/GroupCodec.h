@@ -21,7 +21,11 @@ public:
   using Numbers = llvm::function_ref<mlir::Value(mlir::Value index)>;
   Parameters choose(int64_t size, Numbers numbers);
 
-  mlir::Value encode(mlir::Value number, const Parameters &group);
+  /// What numbers of the group are multiplied by before they are rounded.
+  mlir::Value getInverse(const Parameters &group);
+  /// The code of a number, in the bits of an element; there may be others from bit kFirstOtherBit on.
+  mlir::Value encode(mlir::Value number, const Parameters &group, mlir::Value inverse);
+  static constexpr int64_t kFirstOtherBit = 22;
   mlir::Value decode(mlir::Value code, const Parameters &group);
 
 private:

@@ -43,6 +43,19 @@ Value LaneBuilder::shiftRight(Value x, int64_t by) {
   return by ? arith::ShRUIOp::create(*this, x, i32(int32_t(by))).getResult() : x;
 }
 
+void LaneBuilder::fillRows(Value tile, Value from, Value to, function_ref<Value(Value, Value)> number, bool orients) {
+  auto shape = cast<MemRefType>(tile.getType()).getShape();
+  auto fill = [&](Value first, Value last, function_ref<Value(Value, Value)> what) {
+    loop(first, last, [&](Value row) {
+      forLanes(shape[1], [&](Value channel) { storeLanes(what(row, channel), tile, {row, channel}); });
+    });
+  };
+  fill(from, to, number);
+  fill(to, index(shape[0]), [&](Value, Value) { return f32(0); });
+  if (orients)
+    orient(tile);
+}
+
 void LaneBuilder::loop(Value from, Value to, function_ref<void(Value)> body, int64_t step) {
   auto op = scf::ForOp::create(*this, from, to, index(step));
   OpBuilder::InsertionGuard guard(*this);

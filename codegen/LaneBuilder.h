@@ -83,21 +83,28 @@ public:
   virtual mlir::Value loadLanes(mlir::Value memory, mlir::ValueRange at) = 0;
   /// Where `mask`, an i1 in every lane, is true; null: everywhere.
   virtual void storeLanes(mlir::Value value, mlir::Value memory, mlir::ValueRange at, mlir::Value mask = {}) = 0;
+  /// Says that these lanes are loaded soon, if telling helps; no address is wrong here.
+  virtual void prefetch(mlir::Value, mlir::Value) {}
   /// 32 bits of every lane, at `word` in units of 32 bits of a block of codes.
   virtual mlir::Value loadWords(mlir::Value codes, mlir::Value word) = 0;
-  virtual void storeWords(mlir::Value value, mlir::Value codes, mlir::Value word) = 0;
+  virtual void storeWords(mlir::Value value, mlir::Value codes, mlir::Value word, mlir::Value mask = {}) = 0;
   /// Memory of the work item.
   virtual mlir::Value scratch(llvm::ArrayRef<int64_t> shape, mlir::Type element) = 0;
   /// What has been stored may be loaded by other lanes after it.
   virtual void barrier() = 0;
 
-  /// A 32-row tile in a form from which a column can be loaded for lanes that are rows.
-  virtual mlir::Value orient(mlir::Value tile) = 0;
-  virtual void orientBack(mlir::Value oriented, mlir::Value tile) = 0;
-  virtual mlir::Value loadColumn(mlir::Value oriented, mlir::Value column, mlir::Value firstRow) = 0;
-  virtual void storeOriented(mlir::Value value, mlir::Value oriented, mlir::Value column, mlir::Value firstRow) = 0;
+  /// Turns a 32-row tile, in its place, into a form in which lanes that are rows load a column, and back. Only these
+  /// loads and stores are for a tile in that form.
+  virtual void orient(mlir::Value tile) = 0;
+  virtual void orientBack(mlir::Value tile) = 0;
+  virtual mlir::Value loadColumn(mlir::Value tile, mlir::Value column, mlir::Value firstRow) = 0;
+  virtual void storeOriented(mlir::Value value, mlir::Value tile, mlir::Value column, mlir::Value firstRow) = 0;
   /// Stores into a column of a matrix, for lanes that are rows.
   virtual void storeColumn(mlir::Value value, mlir::Value matrix, mlir::Value column, mlir::Value firstRow) = 0;
+  /// Stores rows `from` to `to` of a 32-row tile, `number(row, channel)` in its lanes, and zeros after them; `orients`:
+  /// and leaves the tile as `orient` does.
+  virtual void fillRows(mlir::Value tile, mlir::Value from, mlir::Value to,
+                        llvm::function_ref<mlir::Value(mlir::Value row, mlir::Value channel)> number, bool orients);
   /// Multiplies blocks of `size` columns of every row by the normalized Hadamard matrix.
   virtual void rotateRows(mlir::Value tile, int64_t size) = 0;
 

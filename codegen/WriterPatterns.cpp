@@ -107,20 +107,42 @@ struct GatherPattern : WriterPattern<TileGatherOp> {
   using WriterPattern::WriterPattern;
   void lower(TileGatherOp op, OpAdaptor in, LaneBuilder &b) const override {
     int64_t columns = columnsOf(op.getTile());
+    Value factors = viewVector(b, in.getFactors(), in.getFactorsOffset(), columns);
+    Value means = viewVector(b, in.getMeans(), in.getMeansOffset(), columns);
+    Value inverses = factors ? b.scratch({columns}, b.getF32Type()) : Value();
+    if (factors) {
+      b.forLanes(columns, [&](Value channel) {
+        b.storeLanes(b.div(b.f32(1), b.loadLanes(factors, channel)), inverses, channel);
+      });
+      b.barrier();
+    }
+    auto transformed = [&](Value number, Value channel) {
+      if (factors)
+        number = b.mul(number, b.loadLanes(inverses, channel));
+      return means ? b.sub(number, b.loadLanes(means, channel)) : number;
+    };
     if (in.getBlock()) {
       Value any = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, in.getFrom(), b.index(0));
-      b.branch(any, [&] { loadWindow(op, in, b, columns); });
-    }
-    b.loop(in.getFrom(), in.getTo(), [&](Value row) {
-      Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
-      b.forLanes(columns, [&](Value channel) {
-        Value raw = b.loadLanes(in.getSource(), b.addIndex(start, channel));
-        b.storeLanes(b.decodeNumber(raw, op.getSource().getType().getElementType()), in.getTile(), {row, channel});
+      b.branch(any, [&] {
+        loadWindow(op, in, b, columns);
+        if (factors || means)
+          b.loop(b.index(0), in.getFrom(), [&](Value row) {
+            b.forLanes(columns, [&](Value channel) {
+              b.storeLanes(transformed(b.loadLanes(in.getTile(), {row, channel}), channel), in.getTile(),
+                           {row, channel});
+            });
+          });
       });
-    });
-    b.loop(in.getTo(), b.index(kBlockTokens), [&](Value row) {
-      b.forLanes(columns, [&](Value channel) { b.storeLanes(b.f32(0), in.getTile(), {row, channel}); });
-    });
+    }
+    // The rows that follow these are those of the next block.
+    Value ahead = b.mulIndex(in.getStride(), kBlockTokens);
+    auto load = [&](Value row, Value channel) {
+      Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
+      Value at = b.addIndex(start, channel), raw = b.loadLanes(in.getSource(), at);
+      b.prefetch(in.getSource(), b.addIndex(at, ahead));
+      return transformed(b.decodeNumber(raw, op.getSource().getType().getElementType()), channel);
+    };
+    b.fillRows(in.getTile(), in.getFrom(), in.getTo(), load, op.getOriented());
     b.barrier();
   }
 
@@ -145,33 +167,11 @@ private:
   }
 };
 
-struct TransformPattern : WriterPattern<TileTransformOp> {
+struct RotateRowsPattern : WriterPattern<TileRotateRowsOp> {
   using WriterPattern::WriterPattern;
-  void lower(TileTransformOp op, OpAdaptor in, LaneBuilder &b) const override {
-    int64_t columns = columnsOf(op.getTile());
-    Value factors = viewVector(b, in.getFactors(), in.getFactorsOffset(), columns);
-    Value means = viewVector(b, in.getMeans(), in.getMeansOffset(), columns);
-    Value inverses = factors ? b.scratch({columns}, b.getF32Type()) : Value();
-    if (factors)
-      b.forLanes(columns, [&](Value channel) {
-        b.storeLanes(b.div(b.f32(1), b.loadLanes(factors, channel)), inverses, channel);
-      });
-    b.barrier();
-    if (factors || means)
-      b.loop(b.index(0), in.getTo(), [&](Value row) {
-        b.forLanes(columns, [&](Value channel) {
-          Value number = b.loadLanes(in.getTile(), {row, channel});
-          if (factors)
-            number = b.mul(number, b.loadLanes(inverses, channel));
-          if (means)
-            number = b.sub(number, b.loadLanes(means, channel));
-          b.storeLanes(number, in.getTile(), {row, channel});
-        });
-      });
-    b.barrier();
-    // Rows that are not there are zero, and stay it.
-    if (op.getSize())
-      b.rotateRows(in.getTile(), int64_t(*op.getSize()));
+  // Rows that are not there are zero, and stay it.
+  void lower(TileRotateRowsOp op, OpAdaptor in, LaneBuilder &b) const override {
+    b.rotateRows(in.getTile(), int64_t(op.getSize()));
   }
 };
 
@@ -189,10 +189,10 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
     int64_t columns = columnsOf(op.getTile());
     Type type = op.getNorms().getType().getElement();
     Value factors = b.scratch({1, kBlockTokens}, b.getF32Type()), zero = b.index(0);
-    Value oriented = b.orient(in.getTile());
+    b.orient(in.getTile());
     b.forLanes(kBlockTokens, [&](Value token) {
       Value squares = b.loop(zero, b.index(columns), b.f32(0), [&](Value channel, ValueRange sums) {
-        Value number = b.loadColumn(oriented, channel, token);
+        Value number = b.loadColumn(in.getTile(), channel, token);
         return SmallVector<Value>{b.fma(number, number, sums[0])};
       })[0];
       Value rms = b.sqrt(b.div(squares, b.f32(float(columns)))), largest = b.f32(getLargestScale(type));
@@ -206,6 +206,7 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
       b.storeLanes(b.encodeNumber(factor, type, /*up=*/false), in.getNorms(), token, isFrom(b, in.getFrom(), token));
     });
     b.barrier();
+    b.orientBack(in.getTile());
     b.loop(zero, in.getTo(), [&](Value row) {
       Value factor = b.splat(memref::LoadOp::create(b, factors, ValueRange{zero, row}));
       b.forLanes(columns, [&](Value channel) {
@@ -241,12 +242,13 @@ public:
     else
       b.storeColumn(byte, bytes, other, lane);
   }
-  /// The codes stand in the tile, or in an oriented one: brings them where lanes that are free indices find them.
-  void settle(Value home, bool isOriented) {
+  /// The codes stand in the tile, which may be oriented: brings them where lanes that are free indices find them.
+  void settle(bool isOriented) {
     b.barrier();
-    oriented = block.isKey() ? (isOriented ? home : b.orient(tile)) : Value();
+    if (block.isKey() && !isOriented)
+      b.orient(tile);
     if (!block.isKey() && isOriented)
-      b.orientBack(home, tile);
+      b.orientBack(tile);
   }
 
   /// Writes all codes into a block.
@@ -258,25 +260,33 @@ public:
     });
   }
 
-  /// Writes the codes of one tile, from a word on; `code(r)` is that of a reduced index of the tile.
-  void packTile(Value data, Value firstWord, function_ref<Value(Value r)> code) {
+  /// Writes the codes of one tile, from a word on; `code(r)` is that of a reduced index of the tile, and may have other
+  /// bits as GroupCodec::encode gives them. `mask`: of lanes.
+  void packTile(Value data, Value firstWord, function_ref<Value(Value r)> code, Value mask = {}) {
+    // What does not belong to a word is above it, and goes once.
+    bool goesOnce = width < GroupCodec::kFirstOtherBit;
     // The words of one lane of each free index; those of its other lanes stand beside them in the same 32 bits.
     auto packLane = [&](Value lane) {
       SmallVector<Value> words;
       words.resize(size_t(bits));
       for (int64_t c = 0; c < width; ++c) {
         Value number = code(b.addIndex(lane, c * lanes));
+        if (!goesOnce)
+          number = b.bitAnd(number, int32_t((1 << bits) - 1));
         int64_t word = c * bits / width, shift = c * bits % width, low = std::min(bits, width - shift);
         auto put = [&](int64_t into, Value part) {
           Value &all = words[size_t(into)];
           all = all ? b.bitOr(all, part) : part;
         };
         // What a code has beyond the word belongs to the next one.
-        Value part = low < bits && width < 32 ? b.bitAnd(number, int32_t((1 << low) - 1)) : number;
+        Value part = low < bits && width < 32 && !goesOnce ? b.bitAnd(number, int32_t((1 << low) - 1)) : number;
         put(word, b.shiftLeft(part, shift));
         if (low < bits)
           put(word + 1, b.shiftRight(number, low));
       }
+      if (goesOnce)
+        for (Value &word : words)
+          word = b.bitAnd(word, int32_t((1 << width) - 1));
       return words;
     };
     SmallVector<Value> words;
@@ -291,7 +301,7 @@ public:
                        return after;
                      });
     for (int64_t word = 0; word < bits; ++word)
-      b.storeWords(words[size_t(word)], data, b.addIndex(firstWord, word * freeTile));
+      b.storeWords(words[size_t(word)], data, b.addIndex(firstWord, word * freeTile), mask);
   }
 
   /// The first word of the tile of a free and a reduced index.
@@ -395,7 +405,7 @@ private:
       forEachCode(line, [&](Value free, Value reduce, ArrayRef<CodePiece> pieces, int64_t e) {
         Value code = load(free, reduce);
         for (const CodePiece &piece : pieces) {
-          Value part = piece.count == bits ? code : b.bitAnd(code, ((1 << piece.count) - 1) << piece.from);
+          Value part = b.bitAnd(code, ((1 << piece.count) - 1) << piece.from);
           int64_t shift = piece.bit + 16 * e - piece.from;
           part = shift < 0 ? b.shiftRight(part, -shift) : b.shiftLeft(part, shift);
           Value &word = words[size_t(piece.word)];
@@ -434,13 +444,13 @@ private:
   Value load(Value free, Value reduce) {
     if (!isInTile())
       return arith::ExtUIOp::create(b, b.i32Type(), b.loadLanes(bytes, {reduce, free}));
-    return b.bitsOf(oriented ? b.loadColumn(oriented, reduce, free) : b.loadLanes(tile, {reduce, free}));
+    return b.bitsOf(block.isKey() ? b.loadColumn(tile, reduce, free) : b.loadLanes(tile, {reduce, free}));
   }
   void store(Value code, Value free, Value reduce) {
     if (!isInTile())
       storeByte(code, /*lanesAreFree=*/true, free, reduce);
-    else if (oriented)
-      b.storeOriented(b.numberOf(code), oriented, reduce, free);
+    else if (block.isKey())
+      b.storeOriented(b.numberOf(code), tile, reduce, free);
     else
       b.storeLanes(b.numberOf(code), tile, {reduce, free});
   }
@@ -464,7 +474,7 @@ private:
   BlockType block;
   int64_t bits, freeTile, reduceTile, lanes, width;
   bool fragments;
-  Value tile, bytes, oriented;
+  Value tile, bytes;
 };
 
 struct EncodePattern : WriterPattern<TileEncodeOp> {
@@ -492,11 +502,12 @@ private:
       return b.select(b.less(number, b.f32(-largest)), b.f32(-largest), number);
     };
     if (block.isKey()) { // lanes are free indices
-      Value oriented = b.orient(in.getTile());
+      if (!op.getOriented())
+        b.orient(in.getTile());
       b.forLanes(kBlockTokens, [&](Value token) {
         Value mask = isFrom(b, in.getFrom(), token);
         b.loop(b.index(0), b.index(columns), [&](Value channel) {
-          Value number = b.encodeNumber(saturate(b.loadColumn(oriented, channel, token)), type);
+          Value number = b.encodeNumber(saturate(b.loadColumn(in.getTile(), channel, token)), type);
           b.storeLanes(number, in.getData(), order.at(b, token, channel), mask);
         });
       });
@@ -517,13 +528,15 @@ private:
     BlockType block = op.getData().getType();
     OrderBuilder scaleOrder(op.getScales().getType());
     // Lanes are what a group does not span, so that each has a group of its own.
-    bool lanesAreTokens = quant.getGroupTokens() == 1, lanesAreFree = lanesAreTokens == block.isKey();
+    bool lanesAreTokens = op.hasTokenLanes(), lanesAreFree = lanesAreTokens == block.isKey();
     int64_t columns = columnsOf(op.getTile()), size = quant.getGroupSize();
     int64_t laneExtent = lanesAreTokens ? kBlockTokens : columns, others = lanesAreTokens ? columns : kBlockTokens;
     // Errors that are fed back take the place of numbers, so that codes need another one.
     CodeMatrix codes(b, block, in.getTile(), /*inTile=*/!quant.getFeedback());
     Value from = in.getFrom();
-    Value numbers = lanesAreTokens ? b.orient(in.getTile()) : in.getTile();
+    Value numbers = in.getTile();
+    if (lanesAreTokens && !op.getOriented())
+      b.orient(numbers);
     GroupCodec codec(b, quant);
     // The group of each lane; `encodeGroup` gets its parameters.
     auto encodeLanes = [&](Value lane, auto encodeGroup) {
@@ -539,17 +552,28 @@ private:
         b.storeLanes(b.encodeNumber(parameters.scale, quant.getScale()), in.getScales(), at, mask);
         if (parameters.zero)
           b.storeLanes(b.encodeNumber(parameters.zero, quant.getScale()), in.getZeros(), at, mask);
-        encodeGroup(group, [&](Value i) { return codec.encode(number(i), parameters); });
+        Value inverse = codec.getInverse(parameters);
+        encodeGroup(group, [&](Value i) { return codec.encode(number(i), parameters, inverse); });
       });
     };
     int64_t tile = codes.getReduceTile();
-    if (codes.hasTiles() && lanesAreFree && !from && !in.getGivesWeights() && size % tile == 0) {
-      // Straight into the words: no code is stored on the way.
+    auto forEachLane = [&](auto body) {
       b.forLanes(laneExtent, [&](Value lane) {
+        if (!from)
+          return body(lane);
+        Value end = b.addIndex(lane, b.getWidth());
+        b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, end, from), [&] { body(lane); });
+      });
+    };
+    if (codes.hasTiles() && lanesAreFree && !in.getGivesWeights() && size % tile == 0) {
+      // Straight into the words: no code is stored on the way. Tokens before `from` have words of their own, which
+      // stay.
+      forEachLane([&](Value lane) {
+        Value mask = isFrom(b, from, lane);
         encodeLanes(lane, [&](Value group, auto code) {
           b.loop(b.index(0), b.index(size / tile), [&](Value i) {
             Value word = codes.getFirstWord(lane, b.addIndex(b.mulIndex(group, size / tile), i));
-            codes.packTile(in.getData(), word, [&](Value r) { return code(b.addIndex(b.mulIndex(i, tile), r)); });
+            codes.packTile(in.getData(), word, [&](Value r) { return code(b.addIndex(b.mulIndex(i, tile), r)); }, mask);
           });
         });
       });
@@ -574,17 +598,14 @@ private:
         b.branch(none, encodeGroup);
       });
     };
-    b.forLanes(laneExtent, [&](Value lane) {
-      if (!from)
-        return encodeInto(lane);
-      Value end = b.addIndex(lane, b.getWidth());
-      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, end, from), [&] { encodeInto(lane); });
-    });
+    forEachLane(encodeInto);
     b.barrier();
     if (codes.isInTile())
-      codes.settle(numbers, lanesAreTokens);
+      codes.settle(lanesAreTokens);
     if (Value gives = in.getGivesWeights())
       b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ne, gives, b.index(0)), [&] {
+        if (!lanesAreTokens)
+          b.orient(numbers);
         feedBack(op, in, b, codec, codes);
         b.barrier();
       });
@@ -595,13 +616,13 @@ private:
   }
 };
 
-/// Codes whose rounding errors go into the channels to come; lanes are tokens.
+/// Codes whose rounding errors go into the channels to come; lanes are tokens of an oriented tile.
 void EncodePattern::feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, GroupCodec &codec, CodeMatrix &codes) {
   QuantAttr quant = op.getQuant();
   OrderBuilder scaleOrder(op.getScales().getType());
   int64_t columns = columnsOf(op.getTile());
   bool isKey = op.getData().getType().isKey();
-  Value oriented = b.orient(in.getTile());
+  Value tile = in.getTile();
   b.forLanes(kBlockTokens, [&](Value token) {
     b.loop(b.index(0), b.index(columns), [&](Value channel) {
       Value group = b.divIndex(channel, quant.getGroupChannels());
@@ -617,16 +638,16 @@ void EncodePattern::feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, Grou
         return b.decodeNumber(raw, quant.getScale());
       };
       GroupCodec::Parameters parameters{load(in.getScales()), load(in.getZeros())};
-      Value number = b.loadColumn(oriented, channel, token);
+      Value number = b.loadColumn(tile, channel, token);
       Value row = b.addIndex(in.getWeightsOffset(), b.mulIndex(channel, columns));
       Value target = b.loop(b.index(0), channel, number, [&](Value earlier, ValueRange sum) {
         Value weight = b.splat(memref::LoadOp::create(b, in.getWeights(), ValueRange{b.addIndex(row, earlier)}));
-        return SmallVector<Value>{b.add(sum[0], b.mul(b.loadColumn(oriented, earlier, token), weight))};
+        return SmallVector<Value>{b.add(sum[0], b.mul(b.loadColumn(tile, earlier, token), weight))};
       })[0];
-      Value code = codec.encode(target, parameters);
+      Value code = codec.encode(target, parameters, codec.getInverse(parameters));
       codes.storeByte(code, /*lanesAreFree=*/isKey, token, channel);
       // The number has been seen: its place holds its error from here on.
-      b.storeOriented(b.sub(number, codec.decode(code, parameters)), oriented, channel, token);
+      b.storeOriented(b.sub(number, codec.decode(code, parameters)), tile, channel, token);
     });
   });
 }
@@ -678,11 +699,7 @@ struct MeasurePattern : WriterPattern<TileMeasureOp> {
     DiagAttr diag = quant.getDiag();
     Value zero = b.index(0), sum = b.index(Sum);
     Value sums = b.scratch({3, channels}, b.getF32Type()); // by Statistic
-    b.forLanes(channels, [&](Value channel) {
-      SmallVector<Statistic> wanted = getStatistics(quant);
-      for (auto [statistic, total] : llvm::zip_equal(wanted, accumulate(op, in, b, channel, wanted)))
-        b.storeLanes(total, sums, {b.index(statistic), channel});
-    });
+    accumulate(op, in, b, sums);
     b.barrier();
     Value rows = arith::IndexCastOp::create(b, b.getI32Type(), in.getRows());
     Value hasRows = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, in.getRows(), zero);
@@ -733,29 +750,40 @@ private:
     return wanted;
   }
 
-  /// Statistics of some channels over all rows.
-  static SmallVector<Value> accumulate(TileMeasureOp op, OpAdaptor in, LaneBuilder &b, Value channel,
-                                       ArrayRef<Statistic> wanted) {
+  /// Statistics of all channels over all rows, which are read once, a block of them after the other.
+  static void accumulate(TileMeasureOp op, OpAdaptor in, LaneBuilder &b, Value sums) {
+    auto channels = int64_t(op.getChannels());
+    SmallVector<Statistic> wanted = getStatistics(op.getQuant());
+    if (wanted.empty())
+      return;
     SmallVector<Value> nothing(wanted.size(), b.f32(0));
+    b.forLanes(channels, [&](Value channel) {
+      for (Statistic statistic : wanted)
+        b.storeLanes(b.f32(0), sums, {b.index(statistic), channel});
+    });
     Value blocks = b.divIndex(b.addIndex(in.getRows(), kBlockTokens - 1), kBlockTokens);
-    return b.loop(b.index(0), blocks, nothing, [&](Value block, ValueRange totals) {
+    Value ahead = b.mulIndex(in.getStride(), kBlockTokens);
+    b.loop(b.index(0), blocks, [&](Value block) {
       Value first = b.mulIndex(block, kBlockTokens);
       Value end = arith::MinSIOp::create(b, b.addIndex(first, kBlockTokens), in.getRows());
-      auto part = b.loop(first, end, nothing, [&](Value row, ValueRange before) {
-        Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
-        Value number = b.decodeNumber(b.loadLanes(in.getSource(), b.addIndex(start, channel)),
-                                      op.getSource().getType().getElementType());
-        SmallVector<Value> after;
-        for (auto [statistic, sum] : llvm::zip_equal(wanted, before))
-          after.push_back(statistic == Maximum   ? larger(b, sum, b.abs(number))
-                          : statistic == Squares ? b.fma(number, number, sum)
-                                                 : b.add(sum, number));
-        return after;
+      b.forLanes(channels, [&](Value channel) {
+        auto part = b.loop(first, end, nothing, [&](Value row, ValueRange before) {
+          Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
+          Value at = b.addIndex(start, channel);
+          Value number = b.decodeNumber(b.loadLanes(in.getSource(), at), op.getSource().getType().getElementType());
+          b.prefetch(in.getSource(), b.addIndex(at, ahead));
+          SmallVector<Value> after;
+          for (auto [statistic, sum] : llvm::zip_equal(wanted, before))
+            after.push_back(statistic == Maximum   ? larger(b, sum, b.abs(number))
+                            : statistic == Squares ? b.fma(number, number, sum)
+                                                   : b.add(sum, number));
+          return after;
+        });
+        for (auto [statistic, sum] : llvm::zip_equal(wanted, part)) {
+          Value at = b.index(statistic), total = b.loadLanes(sums, {at, channel});
+          b.storeLanes(statistic == Maximum ? larger(b, total, sum) : b.add(total, sum), sums, {at, channel});
+        }
       });
-      SmallVector<Value> after;
-      for (auto [statistic, total, sum] : llvm::zip_equal(wanted, totals, part))
-        after.push_back(statistic == Maximum ? larger(b, total, sum) : b.add(total, sum));
-      return after;
     });
   }
   static Value larger(LaneBuilder &b, Value x, Value y) { return b.select(b.less(x, y), y, x); }
@@ -803,6 +831,6 @@ private:
 
 void kvcc::populateWriterPatterns(RewritePatternSet &patterns, const TypeConverter &converter,
                                   const MakeLaneBuilder &makeBuilder) {
-  patterns.add<ScratchPattern, GatherPattern, TransformPattern, NormalizeTokensPattern, EncodePattern, WriteRowsPattern,
-               ClearPattern, MeasurePattern>(converter, patterns.getContext(), makeBuilder);
+  patterns.add<ScratchPattern, GatherPattern, RotateRowsPattern, NormalizeTokensPattern, EncodePattern,
+               WriteRowsPattern, ClearPattern, MeasurePattern>(converter, patterns.getContext(), makeBuilder);
 }

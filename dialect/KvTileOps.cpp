@@ -48,19 +48,26 @@ LogicalResult TileShiftStateOp::verify() {
   return success();
 }
 
-/// What an operation that transforms numbers and its inverse have in common.
-template <typename Op> static LogicalResult verifyTransforms(Op op, int64_t channels) {
-  // restore_c1, transform_c1
-  if (op.getSize() && !isRotationOf(int64_t(*op.getSize()), channels))
-    return op.emitOpError("expected size a power of two from 16 to 256 that divides ")
-           << channels << ", but got " << *op.getSize();
-  // restore_c2, transform_c2
+static LogicalResult verifyRotation(Operation *op, int64_t size, int64_t channels) {
+  if (!isRotationOf(size, channels))
+    return op->emitOpError("expected size a power of two from 16 to 256 that divides ")
+           << channels << ", but got " << size;
+  return success();
+}
+
+template <typename Op> static LogicalResult verifyVectors(Op op) {
   if (bool(op.getMeans()) != bool(op.getMeansOffset()) || bool(op.getFactors()) != bool(op.getFactorsOffset()))
     return op.emitOpError("expected an offset exactly with each vector");
   return success();
 }
 
-LogicalResult TileRestoreOp::verify() { return verifyTransforms(*this, getState().getType().getHeadDim()); }
+LogicalResult TileRestoreOp::verify() {
+  // restore_c1
+  if (getSize() && failed(verifyRotation(*this, int64_t(*getSize()), getState().getType().getHeadDim())))
+    return failure();
+  // restore_c2
+  return verifyVectors(*this);
+}
 
 /// Integers that a small operand may be rounded to.
 static bool isSmallInteger(Type type) {
@@ -349,11 +356,13 @@ LogicalResult TileGatherOp::verify() {
   if (getBlock() && (getBlock().getType().isCodes() || !holds(getBlock().getType(), getTile().getType())))
     return emitOpError("expected a block of numbers for ")
            << getTile().getType() << ", but got " << getBlock().getType();
-  return success();
+  // gather_c2
+  return verifyVectors(*this);
 }
 
-LogicalResult TileTransformOp::verify() {
-  return verifyTransforms(*this, cast<VectorType>(getTile().getType()).getDimSize(1));
+LogicalResult TileRotateRowsOp::verify() {
+  // rotate_rows_c1
+  return verifyRotation(*this, int64_t(getSize()), cast<VectorType>(getTile().getType()).getDimSize(1));
 }
 
 LogicalResult TileNormalizeTokensOp::verify() {
@@ -391,6 +400,11 @@ LogicalResult TileEncodeOp::verify() {
   for (bool isThere : {bool(getWeights()), bool(getWeightsOffset()), bool(getGivesWeights())})
     if (isThere != quant.getFeedback())
       return emitOpError("expected weights exactly with feedback, but got ") << quant;
+  // encode_c5
+  if (getOriented() && !hasTokenLanes())
+    return emitOpError(
+               "expected an oriented tile only for groups of one token, or keys that are not quantized, but got ")
+           << quant;
   return success();
 }
 

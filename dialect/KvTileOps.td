@@ -473,42 +473,36 @@ def Kv_TileScratchOp : Kv_TileOp<"scratch", [MemoryEffects<[MemAlloc]>]> {
   let hasVerifier = 1;
 }
 
-def Kv_TileGatherOp : Kv_TileOp<"gather", [MemoryEffects<[MemRead, MemWrite]>]> {
-  let summary = "the tokens of a block, from the windows and from the new tokens";
+def Kv_TileGatherOp : Kv_TileOp<"gather", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
+  let summary = "the tokens of a block, from the windows and from the new tokens, less what a format takes from channels";
   let description = [{
     Rows up to `from` come from `block`, a block of the window, or are not there without one; rows from `from` to `to` from
-    `source`, row i at element `offset` + i * `stride`; the others are zero.
+    `source`, row i at element `offset` + i * `stride`; the others are zero. Each row that is there becomes
+    row / factors - means, which are f32 at byte offsets of the cache: the inverse of kv.tile.restore, but for the rotation.
+    An `oriented` tile is left in the form in which lanes that are tokens read it, which kv.tile.encode must know.
 
     Constraints:
-    - (C1) the block is 32 x channels of the tile and holds numbers.
+    - (C1) the block is 32 x channels of the tile and holds numbers;
+    - (C2) an offset is there exactly if its vector is.
   }];
   let arguments = (ins Kv_F32Tile:$tile, Optional<Kv_BlockType>:$block, Kv_Numbers:$source, Index:$offset,
-                       Index:$stride, Index:$from, Index:$to);
+                       Index:$stride, Index:$from, Index:$to, Optional<Kv_Bytes>:$means, Optional<Index>:$means_offset,
+                       Optional<Kv_Bytes>:$factors, Optional<Index>:$factors_offset, UnitAttr:$oriented);
   let assemblyFormat = [{
-    $tile (`window` $block^)? `,` $source `[` $offset `]` `stride` $stride `rows` $from `to` $to attr-dict `:`
-    type($tile) (`window` type($block)^)? `,` type($source)
+    $tile (`oriented` $oriented^)? (`window` $block^)? `,` $source `[` $offset `]` `stride` $stride `rows` $from `to` $to
+    (`means` $means^ `[` $means_offset `]`)? (`factors` $factors^ `[` $factors_offset `]`)? attr-dict `:`
+    type($tile) (`window` type($block)^)? `,` type($source) (`means` type($means)^)? (`factors` type($factors)^)?
   }];
   let hasVerifier = 1;
 }
 
-def Kv_TileTransformOp : Kv_TileOp<"transform", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
-  let summary = "the transforms of a format, before numbers are quantized";
+def Kv_TileRotateRowsOp : Kv_TileOp<"rotate_rows", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "kv.tile.rotate of all rows of a tile, before numbers are quantized";
   let description = [{
-    row = rotated (row / factors - means), for rows up to `to`. `size` is the block of the rotation, absent without one.
-    Means and factors are f32 at byte offsets of the cache. The inverse of kv.tile.restore.
-
-    Constraints:
-    - (C1) size is a power of two from 16 to 256 that divides the columns;
-    - (C2) an offset is there exactly if its vector is.
+    Constraint: (C1) size is a power of two from 16 to 256 that divides the columns.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, Index:$to, Optional<Kv_Bytes>:$means, Optional<Index>:$means_offset,
-                       Optional<Kv_Bytes>:$factors, Optional<Index>:$factors_offset,
-                       OptionalAttr<I64Attr>:$size);
-  let assemblyFormat = [{
-    $tile `rows` `to` $to (`size` $size^)? (`means` $means^ `[` $means_offset `]`)?
-    (`factors` $factors^ `[` $factors_offset `]`)? attr-dict `:` type($tile) (`means` type($means)^)?
-    (`factors` type($factors)^)?
-  }];
+  let arguments = (ins Kv_F32Tile:$tile, I64Attr:$size);
+  let assemblyFormat = "$tile `size` $size attr-dict `:` type($tile)";
   let hasVerifier = 1;
 }
 
@@ -530,20 +524,30 @@ def Kv_TileEncodeOp : Kv_TileOp<"encode", [MemoryEffects<[MemRead, MemWrite]>, A
   let description = [{
     Chooses scales (and zeros), rounds numbers to codes and packs them as the type of `data` says. With `from`, what the
     block holds of rows before it stays; groups are then of one token. With `weights`, and where `gives_weights` is not 0,
-    rounding errors are fed back: channels x channels of them stand at element `weights_offset`, see kv::Feedback.
+    rounding errors are fed back: channels x channels of them stand at element `weights_offset`, see kv::Feedback. The
+    tile is `oriented` if it was gathered so. What it holds is lost.
 
     Constraints:
     - (C1) data is a block of 32 x columns of the tile of the format's element;
     - (C2) scales are there exactly if the format is quantized, with as many tokens and channels as there are groups, and
       zeros exactly if it has zeros, of the type of scales;
     - (C3) with `from`, groups have one token;
-    - (C4) weights, their offset and `gives_weights` are there exactly if the format has feedback.
+    - (C4) weights, their offset and `gives_weights` are there exactly if the format has feedback;
+    - (C5) a tile is oriented only for lanes that are tokens: groups of one token, or keys that are not quantized.
   }];
   let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$data, Optional<Kv_BlockType>:$scales,
                        Optional<Kv_BlockType>:$zeros, Optional<Index>:$from, Optional<Kv_Floats>:$weights,
-                       Optional<Index>:$weights_offset, Optional<Index>:$gives_weights, Kv_QuantAttr:$quant);
+                       Optional<Index>:$weights_offset, Optional<Index>:$gives_weights, Kv_QuantAttr:$quant,
+                       UnitAttr:$oriented);
+  let extraClassDeclaration = [{
+    /// Whether lanes of the writer are tokens, each with groups of its own.
+    static bool hasTokenLanes(::kvcc::kv::QuantAttr quant, bool isKey) {
+      return quant.isQuantized() ? quant.getGroupTokens() == 1 : isKey;
+    }
+    bool hasTokenLanes() { return hasTokenLanes(getQuant(), getData().getType().isKey()); }
+  }];
   let assemblyFormat = [{
-    $tile (`rows` $from^)? `into` $data (`scales` $scales^)? (`zeros` $zeros^)?
+    $tile (`oriented` $oriented^)? (`rows` $from^)? `into` $data (`scales` $scales^)? (`zeros` $zeros^)?
     (`weights` $weights^ `[` $weights_offset `]` `if` $gives_weights)? `as` $quant attr-dict `:` type($tile) `into`
     type($data) (`scales` type($scales)^)? (`zeros` type($zeros)^)? (`weights` type($weights)^)?
   }];

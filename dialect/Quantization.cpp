@@ -110,14 +110,17 @@ uint8_t Quantizer::encode(float value, GroupParameters group) const {
     scale = std::fabs(scale);
   if (scale == 0)
     return uint8_t(asym ? 0 : zeroCode);
+  float inverse = std::min(1 / scale, std::numeric_limits<float>::max());
   if (isa<mlir::Float4E2M1FNType>(element))
-    return floatToE2m1(value / scale);
+    return floatToE2m1(value * inverse);
   if (isa<mlir::Float8E4M3FNType>(element))
-    return floatToE4m3(std::clamp(value / scale, -448.0f, 448.0f));
-  // A group far below the smallest scale may overflow here; clamp as float before going to int.
+    return floatToE4m3(std::clamp(value * inverse, -448.0f, 448.0f));
+  // Adding 1.5 * 2^23 rounds the exact product to an integer, ties to even (that of zero is even). A group far below
+  // the smallest scale may overflow here; clamp as float before going to int.
+  constexpr float shifter = 12582912.0f;
   float code =
-      asym ? std::nearbyintf((value - load(group.zero)) / scale) : std::nearbyintf(value / scale) + float(zeroCode);
-  return uint8_t(std::clamp(code, float(minCode), float(maxCode)));
+      asym ? std::fma(value - load(group.zero), inverse, shifter) : std::fma(value, inverse, shifter + float(zeroCode));
+  return uint8_t(std::clamp(code - shifter, float(minCode), float(maxCode)));
 }
 
 float Quantizer::decode(uint8_t code, GroupParameters group) const {

@@ -89,8 +89,11 @@ private:
   /// Blocks that have left the recent window, one after the other.
   void quantize() {
     bool oneByOne = window.getFlush() % kBlockTokens;
-    Value first = ix.add(ix.div(oldQuantized, kBlockTokens), args[Part]);
-    ix.loop(first, ix.ceilDiv(quantized, kBlockTokens), args[Parts], [&](Value block) {
+    // Each part has blocks that follow each other.
+    Value first = ix.div(oldQuantized, kBlockTokens), end = ix.ceilDiv(quantized, kBlockTokens);
+    Value share = ix.ceilDiv(ix.sub(end, first), args[Parts]);
+    first = ix.add(first, ix.mul(share, args[Part]));
+    ix.loop(first, ix.min(ix.add(first, share), end), ix.constant(1), [&](Value block) {
       Value token = ix.add(ix.mul(block, kBlockTokens), window.getSink());
       Value from = clampRows(ix.sub(old, token));
       Value to = clampRows(ix.sub(quantized, ix.mul(block, kBlockTokens)));
@@ -101,23 +104,32 @@ private:
         const SideLayout &windowSide = isKey ? layout.window.key : layout.window.value;
         Value waiting =
             oneByOne ? Value() : load(types.window, args[Slots], ix.add(ix.add(slot, ring), windowSide.data));
-        TileGatherOp::create(b, tile, waiting, args[isKey ? Keys : Values], getRow(token), args[TokenStride], from, to);
-        encode(isKey, page, oneByOne ? from : Value(), to);
+        bool oriented = gather(isKey, waiting, getRow(token), from, to);
+        encode(isKey, page, oneByOne ? from : Value(), to, oriented);
       }
     });
   }
 
+  /// Brings the tokens of a block into the tile, and says whether it is oriented.
+  bool gather(bool isKey, Value waiting, Value offset, Value from, Value to) {
+    QuantAttr quant = getQuant(isKey);
+    // Rotations and norms want rows.
+    bool oriented = TileEncodeOp::hasTokenLanes(quant, isKey) && !quant.getTransform<HadamardAttr>() &&
+                    !quant.getTransform<TokenNormAttr>();
+    auto [factors, means] = getVectors(isKey);
+    auto memory = [&](int64_t offset) { return offset < 0 ? Value() : args[Slots]; };
+    TileGatherOp::create(b, tile, waiting, args[isKey ? Keys : Values], offset, args[TokenStride], from, to,
+                         memory(means), at(means), memory(factors), at(factors), oriented);
+    return oriented;
+  }
+
   /// Writes the tile into a block of a page.
-  void encode(bool isKey, Value page, Value from, Value to) {
+  void encode(bool isKey, Value page, Value from, Value to, bool oriented) {
     QuantAttr quant = getQuant(isKey);
     const SideTypes &types = isKey ? blocks.key : blocks.value;
     const SideLayout &side = isKey ? layout.page.key : layout.page.value;
-    auto [factors, means] = getVectors(isKey);
-    auto rotation = quant.getTransform<HadamardAttr>();
-    auto memory = [&](int64_t offset) { return offset < 0 ? Value() : args[Slots]; };
-    if (factors >= 0 || means >= 0 || rotation)
-      TileTransformOp::create(b, tile, to, memory(means), at(means), memory(factors), at(factors),
-                              rotation ? b.getI64IntegerAttr(rotation.getSize()) : IntegerAttr());
+    if (auto rotation = quant.getTransform<HadamardAttr>())
+      TileRotateRowsOp::create(b, tile, uint64_t(rotation.getSize()));
     if (types.norms)
       TileNormalizeTokensOp::create(b, tile, load(types.norms, args[Pages], ix.add(page, side.norms)),
                                     from ? from : ix.constant(0), to);
@@ -130,7 +142,7 @@ private:
     }
     TileEncodeOp::create(b, tile, in(types.data, side.data), in(types.scales, side.scales),
                          in(quant.hasZeros() ? types.scales : BlockType(), side.zeros), from, weights, offset,
-                         givesWeights, quant);
+                         givesWeights, quant, oriented);
   }
 
   /// New tokens that stay in full precision.

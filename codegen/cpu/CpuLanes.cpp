@@ -39,12 +39,17 @@ public:
       value = select(mask, value, loadLanes(memory, at));
     vector::StoreOp::create(*this, value, memory, at);
   }
+  void prefetch(Value memory, Value at) override {
+    memref::PrefetchOp::create(*this, memory, at, /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
+  }
   Value loadWords(Value codes, Value word) override {
     auto bytes = VectorType::get({4 * kLanes}, getI8Type());
     Value loaded = vector::LoadOp::create(*this, bytes, codes, mulIndex(word, 4));
     return vector::BitCastOp::create(*this, cast<VectorType>(i32Type()), loaded);
   }
-  void storeWords(Value value, Value codes, Value word) override {
+  void storeWords(Value value, Value codes, Value word, Value mask) override {
+    if (mask)
+      value = select(mask, value, loadWords(codes, word));
     Value bytes = vector::BitCastOp::create(*this, VectorType::get({4 * kLanes}, getI8Type()), value);
     vector::StoreOp::create(*this, bytes, codes, mulIndex(word, 4));
   }
@@ -54,18 +59,39 @@ public:
   }
   void barrier() override {}
 
-  Value orient(Value tile) override {
-    auto shape = cast<MemRefType>(tile.getType()).getShape();
-    Value columns = scratch({shape[1], shape[0]}, getF32Type());
-    transpose(tile, columns);
-    return columns;
+  /// Squares of a tile are transposed where they are: column c of rows r to r + 7, both from the start of a square, is
+  /// row r + c of the columns of that square.
+  void orient(Value tile) override { transposeSquares(tile); }
+  void orientBack(Value tile) override { transposeSquares(tile); }
+  Value loadColumn(Value tile, Value column, Value firstRow) override {
+    auto square = VectorType::get({kSquare}, getF32Type());
+    Value all = f32(0);
+    for (int64_t i = 0; i < kLanes; i += kSquare) {
+      Value part = vector::LoadOp::create(*this, square, tile, getOriented(column, firstRow, i));
+      all = vector::InsertStridedSliceOp::create(*this, part, all, ArrayRef<int64_t>{i}, ArrayRef<int64_t>{1});
+    }
+    return all;
   }
-  void orientBack(Value oriented, Value tile) override { transpose(oriented, tile); }
-  Value loadColumn(Value oriented, Value column, Value firstRow) override {
-    return loadLanes(oriented, {column, firstRow});
+  void storeOriented(Value value, Value tile, Value column, Value firstRow) override {
+    for (int64_t i = 0; i < kLanes; i += kSquare) {
+      Value part = vector::ExtractStridedSliceOp::create(*this, value, ArrayRef<int64_t>{i}, ArrayRef<int64_t>{kSquare},
+                                                         ArrayRef<int64_t>{1});
+      vector::StoreOp::create(*this, part, tile, getOriented(column, firstRow, i));
+    }
   }
-  void storeOriented(Value value, Value oriented, Value column, Value firstRow) override {
-    storeLanes(value, oriented, {column, firstRow}, {});
+  void fillRows(Value tile, Value from, Value to, function_ref<Value(Value, Value)> number, bool orients) override {
+    auto rows = cast<MemRefType>(tile.getType()).getDimSize(0);
+    if (!orients)
+      return LaneBuilder::fillRows(tile, from, to, number, false);
+    // Whole blocks are turned in registers, on their way.
+    Value isWhole = arith::AndIOp::create(*this, arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, from, index(0)),
+                                          arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, to, index(rows)));
+    auto choice = scf::IfOp::create(*this, isWhole, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(*this);
+    setInsertionPointToStart(choice.thenBlock());
+    fillOriented(tile, number);
+    setInsertionPointToStart(choice.elseBlock());
+    LaneBuilder::fillRows(tile, from, to, number, true);
   }
   void storeColumn(Value value, Value matrix, Value column, Value firstRow) override {
     for (int64_t i = 0; i < kLanes; ++i) {
@@ -87,32 +113,65 @@ protected:
   }
 
 private:
-  /// Writes the rows of a matrix into the columns of another.
-  void transpose(Value from, Value to) {
-    auto shape = cast<MemRefType>(from.getType()).getShape();
-    forLanes(shape[0], [&](Value row) {
-      forLanes(shape[1], [&](Value column) {
-        SmallVector<Value> vectors;
-        for (int64_t i = 0; i < kLanes; ++i)
-          vectors.push_back(loadLanes(from, {addIndex(row, i), column}));
-        transpose(vectors);
-        for (int64_t i = 0; i < kLanes; ++i)
-          storeLanes(vectors[size_t(i)], to, {addIndex(column, i), row}, {});
-      });
-    });
+  /// The vectors of a square fit the registers of every level.
+  static constexpr int64_t kSquare = 8;
+  SmallVector<Value> getOriented(Value column, Value firstRow, int64_t lane) {
+    Value inSquare = remIndex(column, kSquare);
+    return {addIndex(addIndex(firstRow, lane), inSquare), arith::SubIOp::create(*this, column, inSquare)};
+  }
+  void fillOriented(Value tile, function_ref<Value(Value, Value)> number) {
+    auto shape = cast<MemRefType>(tile.getType()).getShape();
+    auto fill = [&](Value first, Value column) {
+      SmallVector<Value> lines[kLanes / kSquare];
+      for (int64_t i = 0; i < kSquare; ++i) {
+        Value line = number(addIndex(first, i), column);
+        for (auto [at, part] : llvm::enumerate(lines))
+          part.push_back(vector::ExtractStridedSliceOp::create(*this, line, ArrayRef<int64_t>{int64_t(at) * kSquare},
+                                                               ArrayRef<int64_t>{kSquare}, ArrayRef<int64_t>{1}));
+      }
+      for (auto [at, part] : llvm::enumerate(lines)) {
+        transpose(part);
+        for (int64_t i = 0; i < kSquare; ++i)
+          vector::StoreOp::create(*this, part[size_t(i)], tile,
+                                  ValueRange{addIndex(first, i), addIndex(column, int64_t(at) * kSquare)});
+      }
+    };
+    loop(
+        index(0), index(shape[0]), [&](Value first) { forLanes(shape[1], [&](Value column) { fill(first, column); }); },
+        kSquare);
+  }
+  void transposeSquares(Value tile) {
+    auto shape = cast<MemRefType>(tile.getType()).getShape();
+    auto square = VectorType::get({kSquare}, getF32Type());
+    loop(
+        index(0), index(shape[0]),
+        [&](Value row) {
+          loop(
+              index(0), index(shape[1]),
+              [&](Value column) {
+                SmallVector<Value> vectors;
+                for (int64_t i = 0; i < kSquare; ++i)
+                  vectors.push_back(vector::LoadOp::create(*this, square, tile, ValueRange{addIndex(row, i), column}));
+                transpose(vectors);
+                for (int64_t i = 0; i < kSquare; ++i)
+                  vector::StoreOp::create(*this, vectors[size_t(i)], tile, ValueRange{addIndex(row, i), column});
+              },
+              kSquare);
+        },
+        kSquare);
   }
 
   /// Transposes a square of vectors: exchanges, for each bit of an index, what has it in the row only with what has it
   /// in the column only.
   void transpose(MutableArrayRef<Value> vectors) {
-    for (int64_t bit = 1; bit < kLanes; bit *= 2)
-      for (int64_t i = 0; i < kLanes; ++i) {
+    for (int64_t bit = 1; bit < kSquare; bit *= 2)
+      for (int64_t i = 0; i < kSquare; ++i) {
         if (i & bit)
           continue;
         SmallVector<int64_t> lower, upper;
-        for (int64_t j = 0; j < kLanes; ++j) {
-          lower.push_back(j & bit ? kLanes + j - bit : j);
-          upper.push_back(j & bit ? kLanes + j : j + bit);
+        for (int64_t j = 0; j < kSquare; ++j) {
+          lower.push_back(j & bit ? kSquare + j - bit : j);
+          upper.push_back(j & bit ? kSquare + j : j + bit);
         }
         Value a = vectors[size_t(i)], b = vectors[size_t(i + bit)];
         vectors[size_t(i)] = vector::ShuffleOp::create(*this, a, b, lower);

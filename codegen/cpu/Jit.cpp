@@ -88,7 +88,7 @@ static Expected<std::unique_ptr<TargetMachine>> createTargetMachine(const Machin
     return createStringError("no code generator for " + machine.triple + ": " + problem);
   TargetOptions options;
   std::unique_ptr<TargetMachine> created(
-      target->createTargetMachine(triple, machine.cpu, machine.features, options, Reloc::PIC_, std::nullopt,
+      target->createTargetMachine(triple, machine.cpu, machine.features, options, Reloc::PIC_, CodeModel::Small,
                                   // Emulated code is for tests, which compile much and run little.
                                   machine.emulated ? CodeGenOptLevel::None : CodeGenOptLevel::Default, /*JIT=*/true));
   if (!created)

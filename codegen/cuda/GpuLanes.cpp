@@ -28,20 +28,18 @@ public:
     mask ? branch(mask, store) : store();
   }
   Value loadWords(Value codes, Value word) override { return loadLanes(codes, word); }
-  void storeWords(Value value, Value codes, Value word) override { storeLanes(value, codes, word, {}); }
+  void storeWords(Value value, Value codes, Value word, Value mask) override { storeLanes(value, codes, word, mask); }
 
   Value scratch(ArrayRef<int64_t> shape, Type element) override {
     return GpuBuilder(getLoc(), *this).shared(shape, element);
   }
   void barrier() override { gpu::BarrierOp::create(*this); }
 
-  Value orient(Value tile) override { return tile; }
-  void orientBack(Value, Value) override {}
-  Value loadColumn(Value oriented, Value column, Value firstRow) override {
-    return loadLanes(oriented, {firstRow, column});
-  }
-  void storeOriented(Value value, Value oriented, Value column, Value firstRow) override {
-    storeLanes(value, oriented, {firstRow, column}, {});
+  void orient(Value) override {}
+  void orientBack(Value) override {}
+  Value loadColumn(Value tile, Value column, Value firstRow) override { return loadLanes(tile, {firstRow, column}); }
+  void storeOriented(Value value, Value tile, Value column, Value firstRow) override {
+    storeLanes(value, tile, {firstRow, column}, {});
   }
   void storeColumn(Value value, Value matrix, Value column, Value firstRow) override {
     storeLanes(value, matrix, {firstRow, column}, {});

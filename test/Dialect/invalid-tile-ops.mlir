@@ -1272,21 +1272,21 @@ func.func @gather_c1_shape(%t: vector<32x32xf32>, %b: !kv.block<key, 32x64xf16, 
 
 // -----
 
-//===-- kv.tile.transform -------------------------------------------------------===//
-
-// -----
-
-func.func @transform_c1(%t: vector<32x64xf32>, %i: index) {
-  // expected-error @below {{expected size a power of two from 16 to 256 that divides 64, but got 128}}
-  kv.tile.transform %t rows to %i size 128 : vector<32x64xf32>
+func.func @gather_c2(%t: vector<32x64xf32>, %s: memref<?xf16>, %m: memref<?xi8>, %i: index) {
+  // expected-error @below {{expected an offset exactly with each vector}}
+  "kv.tile.gather"(%t, %s, %i, %i, %i, %i, %m) {operandSegmentSizes = array<i32: 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (vector<32x64xf32>, memref<?xf16>, index, index, index, index, memref<?xi8>) -> ()
   return
 }
 
 // -----
 
-func.func @transform_c2(%t: vector<32x64xf32>, %m: memref<?xi8>, %i: index) {
-  // expected-error @below {{expected an offset exactly with each vector}}
-  "kv.tile.transform"(%t, %i, %m) {operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0>} : (vector<32x64xf32>, index, memref<?xi8>) -> ()
+//===-- kv.tile.rotate_rows -----------------------------------------------------===//
+
+// -----
+
+func.func @rotate_rows_c1(%t: vector<32x64xf32>) {
+  // expected-error @below {{expected size a power of two from 16 to 256 that divides 64, but got 128}}
+  kv.tile.rotate_rows %t size 128 : vector<32x64xf32>
   return
 }
 
@@ -1351,6 +1351,14 @@ func.func @encode_c3(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing
 func.func @encode_c4(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<key, 32x2xf16, packing = <16x1>>) {
   // expected-error @below {{expected weights exactly with feedback}}
   kv.tile.encode %t into %d scales %s as <i3, map = sym, group = 1x32, scale = f16, feedback> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 32x2xf16, packing = <16x1>>
+  return
+}
+
+// -----
+
+func.func @encode_c5(%t: vector<32x64xf32>, %d: !kv.block<value, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<value, 1x64xf16, packing = <1x1>>) {
+  // expected-error @below {{expected an oriented tile only for groups of one token}}
+  kv.tile.encode %t oriented into %d scales %s as <i3, map = sym, group = 32x1, scale = f16> : vector<32x64xf32> into !kv.block<value, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<value, 1x64xf16, packing = <1x1>>
   return
 }
 

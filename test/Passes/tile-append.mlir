@@ -30,16 +30,17 @@
 // CHECK:         %[[TILE:.*]] = kv.tile.scratch : vector<32x64xf32>
 
 // The blocks of this part.
-// CHECK:         scf.for %{{.*}} step %[[PARTS]] {
+// CHECK:         arith.divui %{{.*}}, %[[PARTS]]
+// CHECK:         scf.for
 // CHECK:           %[[WAITING_K:.*]] = kv.tile.load %[[SLOTS]]{{.*}} -> <key, 32x64xf16, packing = <16x1>>
-// CHECK:           kv.tile.gather %[[TILE]] window %[[WAITING_K]], %[[KEYS]]
-// CHECK:           kv.tile.transform %[[TILE]] rows to %{{.*}} factors %[[SLOTS]]
+// CHECK:           kv.tile.gather %[[TILE]] oriented window %[[WAITING_K]], %[[KEYS]]{{.*}} factors %[[SLOTS]]
 // CHECK:           %[[K:.*]] = kv.tile.load %[[PAGES]]{{.*}} -> <key, 32x64xi3
 // CHECK:           %[[KS:.*]] = kv.tile.load %[[PAGES]]{{.*}} -> <key, 32x2xf16
-// CHECK:           kv.tile.encode %[[TILE]] into %[[K]] scales %[[KS]] as <i3,
+// CHECK:           kv.tile.encode %[[TILE]] oriented into %[[K]] scales %[[KS]] as <i3,
 // CHECK:           %[[WAITING_V:.*]] = kv.tile.load %[[SLOTS]]{{.*}} -> <value, 32x64xf16, packing = <16x1>>
 // CHECK:           kv.tile.gather %[[TILE]] window %[[WAITING_V]], %[[VALUES]]
-// CHECK-NOT:       kv.tile.transform
+// CHECK-NOT:       factors
+// CHECK-NOT:       kv.tile.rotate_rows
 // CHECK:           kv.tile.encode %[[TILE]] into %{{.*}} scales %{{.*}} zeros %{{.*}} as <i2,
 
 // The sink, then the ring of seven blocks.
@@ -69,8 +70,8 @@ func.func @windows(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !
 // CHECK-NOT:     kv.tile.clear
 // CHECK:         kv.tile.measure %{{.*}} means %{{.*}} as <i8,
 // CHECK:         scf.for
-// CHECK:           kv.tile.gather %[[TILE:.*]], %{{.*}} rows %[[FROM:.*]] to %[[TO:.*]] : vector<32x64xf32>, memref<?xbf16>
-// CHECK:           kv.tile.transform %[[TILE]] rows to %[[TO]] size 64 means
+// CHECK:           kv.tile.gather %[[TILE:.*]], %{{.*}} rows %[[FROM:.*]] to %[[TO:.*]] means %{{.*}} : vector<32x64xf32>, memref<?xbf16>
+// CHECK:           kv.tile.rotate_rows %[[TILE]] size 64
 // CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] into %{{.*}} weights %{{.*}} as <i8,
 // CHECK:           kv.tile.gather %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]] : vector<32x64xf32>, memref<?xbf16>
 // CHECK:           kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]]
