@@ -94,8 +94,14 @@ Error CudaDriver::check(int status, const Twine &what) const {
   const char *name = nullptr, *text = nullptr;
   fn->getErrorName(status, &name);
   fn->getErrorString(status, &text);
+  // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED to CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD
+  bool isCapture = status >= 900 && status <= 908;
   return fail(what + ": " + (name ? StringRef(name) : "error " + std::to_string(status)) +
-              (text ? ": " + StringRef(text).str() : std::string()));
+              (text ? ": " + StringRef(text).str() : std::string()) +
+              (isCapture
+                   ? "; while a stream is captured into a CUDA graph, expected only attention, appends and merges: "
+                     "compile, allocate, copy and synchronize before the capture begins"
+                   : ""));
 }
 
 Expected<int> CudaDriver::deviceCount() const {

@@ -213,6 +213,17 @@ TEST_F(CudaDriverTest, ReportsUnknownStatus) {
   EXPECT_EQ(errorText(ctx->synchronize()), "cuda work failed: error 999");
 }
 
+TEST_F(CudaDriverTest, RefusesToPrepareDuringCapture) {
+  auto ctx = context();
+  failWith("cuModuleLoadDataEx", 900);
+  std::string text = errorText(CudaModule::load(ctx, "image"));
+  EXPECT_NE(text.find("error 900"), std::string::npos) << text;
+  EXPECT_NE(text.find("while a stream is captured into a CUDA graph, expected only attention, appends and merges: "
+                      "compile, allocate, copy and synchronize before the capture begins"),
+            std::string::npos)
+      << text;
+}
+
 TEST(CudaDriverLoadTest, MissingLibraryIsOneClearError) {
   ScopedVariable variable("KVCC_LIBCUDA", "/nonexistent/libcuda.so.1");
   std::vector<CudaDriverAttempt> attempts;
