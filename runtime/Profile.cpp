@@ -15,9 +15,12 @@ using namespace llvm;
 using namespace kvcc;
 using namespace kvcc::kv;
 
-/// Damage is the squared relative change of a layer's output times this, over the number of layers: on SmolLM2-135M the
-/// damages of recipe T at 3 to 4 bits then add up to 0.9 to 1.4 times its KL(exact || quantized) of next-token logits.
+/// Without sensitivities, damage is the squared relative change of a layer's output times this, over the number of
+/// layers: on SmolLM2-135M the damages of recipe T at 3 to 4 bits then add up to 0.9 to 1.4 times its KL(exact ||
+/// quantized) of next-token logits.
 static constexpr double kKlPerChange = 1.5;
+/// Queries that damage is measured with.
+static constexpr int64_t kMostTests = 64;
 
 std::string kvcc::describeShape(const ModelConfig &model) {
   std::string text = model.modelType + " of " + std::to_string(model.layers.size()) + " layers";
@@ -42,11 +45,12 @@ namespace {
 /// The tensors of one layer as f32.
 struct LayerTensors {
   std::vector<float> queries, keys, values; ///< [q_heads][queries][D], [kv_heads][tokens][D]
-  std::vector<float> projection, residual;  ///< [hidden][q_heads * D], [rows][hidden]; empty without
-  int64_t queryCount = 0, tokens = 0, hidden = 0, residualRows = 0;
+  std::vector<float> sensitivity;           ///< [q_heads][D][D]; empty without
+  int64_t queryCount = 0, tokens = 0;
 };
 
-Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig &layer, size_t index) {
+Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig &layer, size_t index,
+                                 bool isSensitive) {
   LayerTensors tensors;
   std::string prefix = "layer." + std::to_string(index) + ".";
   auto load = [&](const char *name, std::vector<float> &numbers) -> Expected<ArrayRef<int64_t>> {
@@ -79,19 +83,13 @@ Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig 
   tensors.tokens = (*k)[1];
   if (tensors.tokens < std::max<int64_t>(tensors.queryCount, 192))
     return fail("k", "at least 192 tokens, and as many as queries");
-  if (!file.find(prefix + "o") || !file.find(prefix + "h"))
+  if (!isSensitive)
     return tensors;
-  auto o = load("o", tensors.projection);
-  if (!o)
-    return o.takeError();
-  auto h = load("h", tensors.residual);
-  if (!h)
-    return h.takeError();
-  if (o->size() != 2 || (*o)[1] != layer.qHeads * layer.headDim || h->size() != 2 || (*h)[1] != (*o)[0] ||
-      (*h)[0] < tensors.queryCount)
-    return fail("o", "shape [hidden, " + Twine(layer.qHeads * layer.headDim) + "], and 'h' of [tokens, hidden]");
-  tensors.hidden = (*o)[0];
-  tensors.residualRows = (*h)[0];
+  auto g = load("g", tensors.sensitivity);
+  if (!g)
+    return g.takeError();
+  if (g->size() != 3 || (*g)[0] != layer.qHeads || (*g)[1] != layer.headDim || (*g)[2] != layer.headDim)
+    return fail("g", "shape [" + Twine(layer.qHeads) + ", " + Twine(layer.headDim) + ", " + Twine(layer.headDim) + "]");
   return tensors;
 }
 
@@ -101,8 +99,9 @@ public:
   LayerMeter(WindowAttr window, const LayerConfig &layer, const LayerTensors &tensors, int64_t queries)
       : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads), window(window),
         first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)), used(queries) {
-    // Neighbouring queries are alike: the statistics come from the first half, the damage from the second.
-    for (int64_t i = used / 2; i < used; ++i)
+    // Neighbouring queries are alike: the statistics come from the first half, the damage from the second, of which
+    // some say enough.
+    for (int64_t i = used / 2; i < used; i += divideCeil(used - used / 2, kMostTests))
       tests.push_back(i);
     computeStatistics();
     computeExact();
@@ -110,8 +109,8 @@ public:
 
   std::vector<WriterStatistics> &getStatistics() { return statistics; }
 
-  /// The mean over queries of the squared change of the layer's output with one side in a format, relative to the
-  /// output (or, projected, to the residual stream).
+  /// The mean over queries of what a change of the layer's output does with one side in a format: its damage, or,
+  /// without sensitivities, its square relative to the output's.
   double measure(Role role, QuantAttr quant) {
     std::vector<float> changes(exact.size(), 0.0f);
     std::vector<float> rounded(size_t(count * dim));
@@ -126,7 +125,7 @@ public:
         for (size_t test = 0; test < tests.size(); ++test)
           change(role, head, head * group + member, test, rounded, changes);
     }
-    return squaredChange(changes);
+    return summarize(changes);
   }
 
 private:
@@ -185,7 +184,7 @@ private:
                    exact.data() + row * dim);
       }
     for (size_t test = 0; test < tests.size(); ++test)
-      references.push_back(in.projection.empty() ? squaresOf(exact, test) : residualSquares(test));
+      references.push_back(squaresOf(exact, test));
   }
 
   static void softmax(const float *logit, int64_t seen, float *weight) {
@@ -206,7 +205,8 @@ private:
   /// What the errors of one KV head do to one row of the output.
   void change(Role role, int64_t kvHead, int64_t qHead, size_t test, ArrayRef<float> errors,
               std::vector<float> &changes) const {
-    int64_t row = rowOf(qHead, test), seen = seenBy(test), last = std::min(seen, first + count);
+    // As in its step: what is recent for it is exact.
+    int64_t row = rowOf(qHead, test), seen = seenBy(test), last = first + window.getQuantizedTokens(seen);
     float *out = changes.data() + row * dim;
     if (role == Role::Value) {
       accumulate(weights.data() + row * in.tokens + first, errors.data(), 0, last - first, out);
@@ -231,32 +231,26 @@ private:
     }
     return sum;
   }
-  double residualSquares(size_t test) const {
-    const float *row = in.residual.data() + (in.residualRows - in.queryCount + tests[test]) * in.hidden;
+  /// Half of the square of what all heads give to a test, in their sensitivities.
+  double lossOf(const std::vector<float> &outputs, size_t test) const {
     double sum = 0;
-    for (int64_t i = 0; i < in.hidden; ++i)
-      sum += double(row[i]) * double(row[i]);
-    return sum;
-  }
-  /// The same of the projection of it.
-  double projectedSquares(const std::vector<float> &outputs, size_t test) const {
-    double sum = 0;
-    for (int64_t i = 0; i < in.hidden; ++i) {
-      float number = 0;
-      for (int64_t qHead = 0; qHead < layer.qHeads; ++qHead)
-        number += dot(in.projection.data() + (i * layer.qHeads + qHead) * dim,
-                      outputs.data() + rowOf(qHead, test) * dim, dim);
-      sum += double(number) * double(number);
+    for (int64_t qHead = 0; qHead < layer.qHeads; ++qHead) {
+      const float *row = outputs.data() + rowOf(qHead, test) * dim;
+      const float *metric = in.sensitivity.data() + qHead * dim * dim;
+      for (int64_t c = 0; c < dim; ++c)
+        sum += 0.5 * double(row[c]) * double(dot(metric + c * dim, row, dim));
     }
     return sum;
   }
 
-  /// Every query counts alike: relative to its own output, then the mean.
-  double squaredChange(const std::vector<float> &changes) const {
+  /// Every query counts alike.
+  double summarize(const std::vector<float> &changes) const {
     double sum = 0;
     for (size_t test = 0; test < tests.size(); ++test)
-      if (references[test] > 0)
-        sum += (in.projection.empty() ? squaresOf(changes, test) : projectedSquares(changes, test)) / references[test];
+      if (!in.sensitivity.empty())
+        sum += lossOf(changes, test);
+      else if (references[test] > 0)
+        sum += squaresOf(changes, test) / references[test];
     return sum / double(tests.size());
   }
 
@@ -351,12 +345,15 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
       for (QuantAttr quant : getProfileCandidates(context, role, model.layers[index].headDim))
         candidates[i].push_back({role, quant});
   WindowAttr window = getDefaultWindow(&context);
+  // Damages of layers are compared: all have sensitivities, or none.
+  profile.sensitive = llvm::any_of(
+      indices, [&](size_t index) { return capture.find("layer." + std::to_string(index) + ".g") != nullptr; });
   std::atomic<size_t> done{0};
   ThreadPool pool(threads);
   pool.run(int64_t(indices.size()), 0, [&](int64_t item) {
     size_t i = size_t(item), index = indices[i];
     const LayerConfig &layer = model.layers[index];
-    auto tensors = loadLayer(capture, layer, index);
+    auto tensors = loadLayer(capture, layer, index, profile.sensitive);
     if (!tensors) {
       messages[i] = toString(tensors.takeError());
       return;
@@ -373,17 +370,16 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
     if (i == 0) {
       profile.tokens = tensors->tokens;
       profile.queries = std::min(maxQueries, tensors->queryCount);
-      profile.projected = !tensors->projection.empty();
     }
     progress(++done, indices.size());
   });
   for (const std::string &message : messages)
     if (!message.empty())
       return createStringError(message);
+  double unit = profile.sensitive ? 1 : kKlPerChange / double(indices.size());
   for (auto [i, layer] : llvm::enumerate(profile.layers))
     for (auto [candidate, change] : llvm::zip(candidates[i], changes[i]))
-      layer.measured.push_back(MeasuredAttr::get(&context, candidate.first, candidate.second,
-                                                 APFloat(change * kKlPerChange / double(indices.size()))));
+      layer.measured.push_back(MeasuredAttr::get(&context, candidate.first, candidate.second, APFloat(change * unit)));
   bool uniform = llvm::all_of(
       indices, [&](size_t index) { return model.layers[index].headDim == model.layers[indices.front()].headDim; });
   if (uniform)

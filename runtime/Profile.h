@@ -25,15 +25,17 @@ struct Profile {
   std::string model; ///< as ModelConfig::name
   std::string shape; ///< as describeShape
   int64_t tokens = 0, queries = 0;
-  bool projected = false; ///< damage is of the projected output, relative to the residual stream
+  bool sensitive = false; ///< damage follows what the capture says of the logits' sensitivity
   std::vector<LayerProfile> layers;
 };
 
 /// Measures every layer of `model` for which `capture` has q [q_heads, queries, head_dim] and k, v [kv_heads, tokens,
-/// head_dim] as "layer.N.q" and so on, the queries being those of the last tokens. With "layer.N.o" [hidden, q_heads *
-/// head_dim] and "layer.N.h" [tokens or queries, hidden] damage is that of the projected output relative to the
-/// residual stream. Half of the queries give the statistics, the other half the damage; those after `maxQueries` are
-/// left out. `progress` is called with the layers done.
+/// head_dim] as "layer.N.q" and so on, the queries being those of the last tokens. "layer.N.g" [q_heads, head_dim,
+/// head_dim], of all layers or of none, says how a change of each head's output reaches the logits: the mean over
+/// tokens of g g^T, g being the gradient of the log-likelihood of tokens drawn from the model's own predictions. Half
+/// of the change's square in it is the KL that the change makes, in nats; without it, damage is the change relative to
+/// the output. Half of the queries give the statistics, the other half the damage; those after `maxQueries` are left
+/// out. `progress` is called with the layers done.
 llvm::Expected<Profile> measureProfile(mlir::MLIRContext &context, const ModelConfig &model,
                                        const SafetensorsFile &capture, int64_t maxQueries, unsigned threads,
                                        llvm::function_ref<void(size_t, size_t)> progress);

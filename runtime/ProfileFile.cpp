@@ -70,7 +70,7 @@ std::string kvcc::printProfile(const Profile &profile) {
                                   {"heads", std::move(heads)}});
   }
   json::Object root{{"kvcc_profile", kVersion},   {"model", profile.model},     {"shape", profile.shape},
-                    {"tokens", profile.tokens},   {"queries", profile.queries}, {"projected", profile.projected},
+                    {"tokens", profile.tokens},   {"queries", profile.queries}, {"sensitive", profile.sensitive},
                     {"layers", std::move(layers)}};
   return formatv("{0:1}", json::Value(std::move(root))).str() + "\n";
 }
@@ -92,7 +92,7 @@ public:
     profile.model = root.getString("model").value_or("").str();
     profile.tokens = root.getInteger("tokens").value_or(0);
     profile.queries = root.getInteger("queries").value_or(0);
-    profile.projected = root.getBoolean("projected").value_or(false);
+    profile.sensitive = root.getBoolean("sensitive").value_or(false);
     profile.shape = root.getString("shape").value_or("").str();
     if (profile.shape != describeShape(model))
       return fail("expected a profile of a " + describeShape(model) + ", but got one of " +

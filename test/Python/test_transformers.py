@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; tools/dev setup --python")
 transformers = pytest.importorskip("transformers", reason="Transformers is not installed; tools/dev setup --python")
 import kvcc  # noqa: E402
+from kvcc.profile import capture  # noqa: E402
 from kvcc.transformers import KvccCache, KvccLayer, find_padding  # noqa: E402
 
 # The name that all versions know; newer ones prefer `cache`.
@@ -295,6 +296,43 @@ def test_masks(llama):
         find_padding(two_way, 1, 8, 9, info)
     with pytest.raises(kvcc.InvalidArgument, match="only padding in sequence 0"):
         find_padding(torch.zeros(1, 1, 8, 8, dtype=torch.bool), 1, 8, 8, info)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
+def test_what_a_profile_captures(family):
+    model = make(family)
+    model.set_attn_implementation(EXACT.get(family, "sdpa"))
+    ids = prompts(1, 90, (0,))["input_ids"][0]
+    tensors = capture(model, ids)
+    with torch.no_grad():
+        layers = model(ids[None], use_cache=True, past_key_values=transformers.DynamicCache()).past_key_values.layers
+    for index, layer in enumerate(layers):
+        for name, known in (("k", layer.keys), ("v", layer.values)):
+            torch.testing.assert_close(tensors[f"layer.{index}.{name}"].float(), known[0], rtol=1e-3, atol=1e-3)
+        assert tensors[f"layer.{index}.q"].shape == (4, 90, 32) and tensors[f"layer.{index}.g"].isfinite().all()
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_sensitivities_predict_the_kl(llama, layer):
+    ids = prompts(1, 232, (0,))["input_ids"][0]
+    tensors = capture(llama, ids, queries=2)
+    assert tensors[f"layer.{layer}.q"].shape == (4, 2, 32) and tensors[f"layer.{layer}.k"].shape == (2, 232, 32)
+    assert "layer.0.g" not in capture(llama, ids, sensitivity=False)
+    projection = llama.model.layers[layer].self_attn.o_proj
+    with torch.no_grad():
+        exact = llama(ids[None]).logits[0].log_softmax(-1)
+    # By far less than what a head gives, at every token but those that the sensitivities leave out.
+    sigma, sums = 1e-3, []
+    for _ in range(8):
+        noise = sigma * torch.randn(1, 232, 128)
+        noise[:, :32] = 0
+        hook = projection.register_forward_pre_hook(lambda module, inputs: (inputs[0] + noise,))
+        with torch.no_grad():
+            changed = llama(ids[None]).logits[0].log_softmax(-1)
+        hook.remove()
+        sums.append((exact.exp() * (exact - changed)).double().sum())
+    traces = torch.einsum("hii->", tensors[f"layer.{layer}.g"].double())
+    assert float(sum(sums) / 8) == pytest.approx(float(0.5 * sigma**2 * traces * 200), rel=0.3)
 
 
 def test_training_is_refused():

@@ -228,32 +228,30 @@ TEST_F(ProfileTest, MoreBitsDamageLess) {
   EXPECT_GT(profile.layers[0].keyImbalance, 1);
 }
 
-TEST_F(ProfileTest, ProjectedDamageIsRelativeToTheResidualStream) {
-  // Projected by twice the identity onto a residual stream of one size: damage goes with the squares of both.
-  auto measure = [&](float weight, float residual) {
-    const int64_t width = 3 * 64, rows = 32;
-    std::vector<float> o(size_t(width * width), 0.0f), h(size_t(rows * width), residual);
-    for (int64_t i = 0; i < width; ++i)
-      o[size_t(i * width + i)] = weight;
-    auto bytes = [](const std::vector<float> &numbers) {
-      return ArrayRef<uint8_t>(reinterpret_cast<const uint8_t *>(numbers.data()), numbers.size() * sizeof(float));
-    };
+TEST_F(ProfileTest, SensitivitiesWeighTheOutput) {
+  // A multiple of the identity for one of three heads: damage goes with it, and the heads add up.
+  auto measure = [&](std::array<float, 3> heads) {
+    const int64_t dim = 64;
+    std::vector<float> g(size_t(3 * dim * dim), 0.0f);
+    for (int64_t head = 0; head < 3; ++head)
+      for (int64_t i = 0; i < dim; ++i)
+        g[size_t((head * dim + i) * dim + i)] = heads[size_t(head)];
+    ArrayRef<uint8_t> bytes(reinterpret_cast<const uint8_t *>(g.data()), g.size() * sizeof(float));
     std::vector<TensorToWrite> all = tensors;
-    all.push_back({"layer.0.o", TensorType::F32, {width, width}, bytes(o)});
-    all.push_back({"layer.0.h", TensorType::F32, {rows, width}, bytes(h)});
+    all.push_back({"layer.0.g", TensorType::F32, {3, dim, dim}, bytes});
     cantFail(writeSafetensors(capturePath, all));
     auto measured = cantFail(measureProfile(*context, model, cantFail(SafetensorsFile::open(capturePath)), INT64_MAX, 2,
                                             [](size_t, size_t) {}));
-    EXPECT_TRUE(measured.projected);
+    EXPECT_TRUE(measured.sensitive);
     double sum = 0;
     for (kv::MeasuredAttr entry : measured.layers[0].measured)
       sum += entry.getDamage().convertToDouble();
     return sum;
   };
-  double once = measure(1, 1);
-  EXPECT_GT(once, 0);
-  EXPECT_NEAR(measure(2, 1) / once, 4, 1e-3);
-  EXPECT_NEAR(measure(1, 2) / once, 0.25, 1e-3);
+  double first = measure({1, 0, 0}), second = measure({0, 1, 0}), third = measure({0, 0, 1});
+  EXPECT_GT(std::min({first, second, third}), 0);
+  EXPECT_NEAR(measure({4, 4, 4}) / (first + second + third), 4, 0.05);
+  EXPECT_NEAR(measure({2, 0, 0}) / first, 2, 1e-3);
 }
 
 TEST_F(ProfileTest, FilesKeepEverything) {

@@ -35,9 +35,9 @@ bytes=$(wc -c < "$1")
 # At line ends, so that no character is cut.
 head -c $((bytes / 10)) "$1" | sed '$d' > "$work/profiled"
 tail -c +$((bytes / 10)) "$1" | sed 1d > "$work/$name"
-"$env/bin/kvcc" profile "$model" --text "$work/profiled" --tokens 1024 --queries 128 -o "$work/profile.json"
+"$env/bin/kvcc" profile "$model" --text "$work/profiled" --tokens 1024 -o "$work/profile.json"
 outputs=()
 for extension in md csv json svg; do outputs+=(-o "$root/tools/bench/results/eval-$(date +%F).$extension"); done
-note="tools/dev bench eval TEXT: profile of the text's first tenth (1024 tokens, 128 queries)"
+note="tools/dev bench eval TEXT: profile of the text's first tenth (1024 tokens, all queries)"
 "$env/bin/kvcc" eval "$model" --text "$work/$name" --profile "$work/profile.json" --passages 6 \
   --scheme "$schemes" "${auto[@]}" --note "$note" "${outputs[@]}" "${@:3}"

@@ -52,6 +52,6 @@ Error tool::runProfile() {
     return error;
   errs() << formatv("kvcc: {0} formats measured on {1} layers of {2}, {3} tokens, {4} queries each{5}\n",
                     profile->layers.front().measured.size(), profile->layers.size(), profile->model, profile->tokens,
-                    profile->queries, profile->projected ? ", projected" : "");
+                    profile->queries, profile->sensitive ? ", with sensitivities" : "");
   return Error::success();
 }

@@ -281,17 +281,23 @@ def attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, v
         raise expected("keys of a KvccCache", "others; pass past_key_values=kvcc.transformers.KvccCache(model, ...), or "
                        "call model.set_attn_implementation('sdpa') to go without kvcc")
 
-    def exact() -> torch.Tensor:
-        if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-            return _exact(query, key, value, attention_mask, scaling, kwargs.get("softcap"), kwargs.get("s_aux"))
-        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, dropout=dropout,
-                                               scaling=scaling, **kwargs)[0]
+    exact = functools.partial(exact_attention, module, query, key, value, attention_mask, dropout, scaling, **kwargs)
 
     if not isinstance(layer, KvccLayer):  # by choice, see KvccCache
         return exact(), None
     _refuse_extras(layer, query, dropout, scaling, kwargs)
     sinks = kwargs.get("s_aux")
     return layer.attend(module, query, attention_mask, exact, None if sinks is None else sinks.float()), None
+
+
+def exact_attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+                    attention_mask: Optional[torch.Tensor], dropout: float = 0.0, scaling: Optional[float] = None,
+                    **kwargs: Any) -> torch.Tensor:
+    """Of any model's attention module: [batch, queries, q_heads, head_dim]."""
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        return _exact(query, key, value, attention_mask, scaling, kwargs.get("softcap"), kwargs.get("s_aux"))
+    return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, dropout=dropout, scaling=scaling,
+                                           **kwargs)[0]
 
 
 def _exact(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Optional[torch.Tensor],
