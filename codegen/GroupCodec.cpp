@@ -128,11 +128,13 @@ GroupCodec::Parameters GroupCodec::choose(int64_t size, Numbers numbers) {
 }
 
 Value GroupCodec::getInverse(const Parameters &group) {
-  Value scale = getMagnitude(group), inverse = b.div(b.f32(1), scale),
-        largest = b.f32(std::numeric_limits<float>::max());
-  // With a scale of zero every number is zero.
+  constexpr float largest = std::numeric_limits<float>::max();
+  Value scale = getMagnitude(group), inverse = b.div(b.f32(1), scale);
+  inverse = b.select(b.less(inverse, b.f32(largest)), inverse, b.f32(largest));
+  inverse = b.select(b.less(b.f32(-largest), inverse), inverse, b.f32(-largest));
+  // With a scale of zero every code is that of zero.
   Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, scale, b.f32(0));
-  return b.select(isZero, b.f32(0), b.select(b.less(inverse, largest), inverse, largest));
+  return b.select(isZero, b.f32(0), inverse);
 }
 
 Value GroupCodec::encode(Value number, const Parameters &group, Value inverse) {

@@ -91,8 +91,8 @@ def Kv_QuantAttr : Kv_Attr<"Quant", "quant"> {
     - `asym`: scale = (max - min) / (2^bits - 1), zero = min, an element is `code * scale + zero`;
     - `hybrid`: per group the one of `sym_full` and `asym` with the smaller sum of |errors|, ties
       symmetric; the sign bit of the scale marks an `asym` group. Zero points are stored for all groups.
-    Codes come from the scale as it is stored (rounded), by rounding half to even, then clamping. A
-    scale that rounds to zero gives the code `o`, that is, zeros. Floating-point codes have the map `sym`: scale
+    Codes come from the scale as it is stored (rounded): the product with its reciprocal in f32, rounded half to even,
+    then clamped. A scale that rounds to zero gives the code `o`, that is, zeros. Floating-point codes have the map `sym`: scale
     = max|x| / (largest number of the element type, 448 or 6), an element is `code * scale`. A scale of
     f8E8M0FNU is rounded up to a power of two, so that no code saturates.
 
@@ -294,7 +294,7 @@ def Kv_MeasuredAttr : Kv_Attr<"Measured", "measured"> {
   let summary = "what a format does to one layer, from a profile";
   let description = [{
     `#kv.measured<key, <i3, ...>, damage = 1.2e-3>`: with the layer's keys (or values) in this format and all else
-    exact, the mean squared relative change of the attention output, times the layer's weight in the profile.
+    exact, an estimate of the KL(exact || quantized) of next-token logits, in nats.
     Constraint: (C1) damage is a number that is not negative.
   }];
   let parameters = (ins EnumParameter<Kv_Role>:$role, "::kvcc::kv::QuantAttr":$quant, APFloatParameter<"">:$damage);

@@ -108,9 +108,9 @@ uint8_t Quantizer::encode(float value, GroupParameters group) const {
   float scale = load(group.scale);
   if (map == Map::Hybrid)
     scale = std::fabs(scale);
-  if (scale == 0)
-    return uint8_t(asym ? 0 : zeroCode);
-  float inverse = std::min(1 / scale, std::numeric_limits<float>::max());
+  // With a scale of zero every code is that of zero.
+  constexpr float largest = std::numeric_limits<float>::max();
+  float inverse = scale == 0 ? 0 : std::clamp(1 / scale, -largest, largest);
   if (isa<mlir::Float4E2M1FNType>(element))
     return floatToE2m1(value * inverse);
   if (isa<mlir::Float8E4M3FNType>(element))

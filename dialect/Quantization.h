@@ -26,8 +26,8 @@ public:
   GroupParameters choose(llvm::ArrayRef<float> values) const;
   bool isFinite(GroupParameters group) const;
 
-  /// The code of `value`, in [0, 2^bits), under stored parameters: the exact product with the reciprocal of the scale
-  /// (in f32: a group divides once), rounded half to even, then clamped.
+  /// The code of `value`, in [0, 2^bits), under stored parameters: the product with the reciprocal of the scale (in
+  /// f32: a group divides once), which is exact for integers, rounded half to even, then clamped.
   uint8_t encode(float value, GroupParameters group) const;
   /// The number that a code stands for, rounded to f32 once.
   float decode(uint8_t code, GroupParameters group) const;

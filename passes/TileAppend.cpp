@@ -90,10 +90,10 @@ private:
   void quantize() {
     bool oneByOne = window.getFlush() % kBlockTokens;
     // Each part has blocks that follow each other.
-    Value first = ix.div(oldQuantized, kBlockTokens), end = ix.ceilDiv(quantized, kBlockTokens);
-    Value share = ix.ceilDiv(ix.sub(end, first), args[Parts]);
-    first = ix.add(first, ix.mul(share, args[Part]));
-    ix.loop(first, ix.min(ix.add(first, share), end), ix.constant(1), [&](Value block) {
+    Value first = ix.div(oldQuantized, kBlockTokens);
+    Value count = ix.sub(ix.ceilDiv(quantized, kBlockTokens), first);
+    auto bound = [&](Value part) { return ix.add(first, ix.div(ix.mul(count, part), args[Parts])); };
+    ix.loop(bound(args[Part]), bound(ix.add(args[Part], 1)), ix.constant(1), [&](Value block) {
       Value token = ix.add(ix.mul(block, kBlockTokens), window.getSink());
       Value from = clampRows(ix.sub(old, token));
       Value to = clampRows(ix.sub(quantized, ix.mul(block, kBlockTokens)));

@@ -33,7 +33,6 @@ struct IndexBuilder {
   }
   /// ceil(x / y).
   mlir::Value ceilDiv(mlir::Value x, int64_t y) { return div(add(x, y - 1), y); }
-  mlir::Value ceilDiv(mlir::Value x, mlir::Value y) { return div(add(x, sub(y, constant(1))), y); }
   /// max(x - y, 0).
   mlir::Value monus(mlir::Value x, mlir::Value y) { return max(sub(x, y), constant(0)); }
   /// memory[at], an i32, as an index.

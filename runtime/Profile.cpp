@@ -50,7 +50,7 @@ struct LayerTensors {
 };
 
 Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig &layer, size_t index,
-                                 bool isSensitive) {
+                                 int64_t maxQueries, bool isSensitive) {
   LayerTensors tensors;
   std::string prefix = "layer." + std::to_string(index) + ".";
   auto load = [&](const char *name, std::vector<float> &numbers) -> Expected<ArrayRef<int64_t>> {
@@ -83,6 +83,15 @@ Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig 
   tensors.tokens = (*k)[1];
   if (tensors.tokens < std::max<int64_t>(tensors.queryCount, 192))
     return fail("k", "at least 192 tokens, and as many as queries");
+  if (tensors.queryCount > maxQueries) {
+    std::vector<float> last;
+    for (int64_t head = 0; head < layer.qHeads; ++head) {
+      auto end = tensors.queries.begin() + (head + 1) * tensors.queryCount * layer.headDim;
+      last.insert(last.end(), end - maxQueries * layer.headDim, end);
+    }
+    tensors.queries = std::move(last);
+    tensors.queryCount = maxQueries;
+  }
   if (!isSensitive)
     return tensors;
   auto g = load("g", tensors.sensitivity);
@@ -96,18 +105,32 @@ Expected<LayerTensors> loadLayer(const SafetensorsFile &file, const LayerConfig 
 /// Measures the candidates of one layer.
 class LayerMeter {
 public:
-  LayerMeter(WindowAttr window, const LayerConfig &layer, const LayerTensors &tensors, int64_t queries)
+  LayerMeter(WindowAttr window, const LayerConfig &layer, const LayerTensors &tensors)
       : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads), window(window),
-        first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)), used(queries) {
+        first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)), half(tensors.queryCount / 2) {
     // Neighbouring queries are alike: the statistics come from the first half, the damage from the second, of which
-    // some say enough.
-    for (int64_t i = used / 2; i < used; i += divideCeil(used - used / 2, kMostTests))
+    // some say enough. The last one sees all tokens, of which some are quantized.
+    int64_t from = half, end = in.queryCount;
+    while (from + 1 < end && window.getQuantizedTokens(seenBy(from)) == 0)
+      ++from;
+    int64_t step = divideCeil(end - from, kMostTests);
+    for (int64_t i = end - 1; i >= from; i -= step)
       tests.push_back(i);
-    computeStatistics();
+    // Queries that read quantized tokens, if there are any: what writers are for.
+    for (int64_t i = 0; i < end; ++i)
+      if (window.getQuantizedTokens(seenBy(i)) > 0)
+        readers.push_back(i);
+    std::vector<int64_t> early;
+    llvm::copy_if(readers, std::back_inserter(early), [&](int64_t i) { return i < half; });
+    if (early.empty())
+      for (int64_t i = 0; i < half; ++i)
+        early.push_back(i);
+    statistics = computeStatistics(early);
     computeExact();
   }
 
-  std::vector<WriterStatistics> &getStatistics() { return statistics; }
+  /// From all queries, once nothing is measured any more.
+  std::vector<WriterStatistics> getStatistics() const { return computeStatistics(readers); }
 
   /// The mean over queries of what a change of the layer's output does with one side in a format: its damage, or,
   /// without sensitivities, its square relative to the output's.
@@ -133,8 +156,8 @@ private:
   const float *queryOf(int64_t qHead, int64_t query) const {
     return in.queries.data() + (qHead * in.queryCount + query) * dim;
   }
-  /// The tokens that a test's query sees.
-  int64_t seenBy(size_t test) const { return in.tokens - in.queryCount + tests[test] + 1; }
+  /// The tokens that a query sees.
+  int64_t seenBy(int64_t query) const { return in.tokens - in.queryCount + query + 1; }
 
   static float dot(const float *a, const float *b, int64_t n) {
     float sums[8] = {};
@@ -144,13 +167,14 @@ private:
     return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
   }
 
-  void computeStatistics() {
+  std::vector<WriterStatistics> computeStatistics(ArrayRef<int64_t> rows) const {
+    std::vector<WriterStatistics> result;
     for (int64_t head = 0; head < layer.kvHeads; ++head) {
-      WriterStatistics &known = statistics.emplace_back();
+      WriterStatistics &known = result.emplace_back();
       known.queryMoment.assign(size_t(dim * dim), 0.0);
-      int64_t queries = used / 2 * group;
+      int64_t queries = int64_t(rows.size()) * group;
       for (int64_t member = 0; member < group; ++member)
-        for (int64_t i = 0; i < used / 2; ++i) {
+        for (int64_t i : rows) {
           const float *q = queryOf(head * group + member, i);
           for (int64_t a = 0; a < dim; ++a)
             for (int64_t b = 0; b < dim; ++b)
@@ -165,6 +189,7 @@ private:
         entry = own * entry + (i / dim == i % dim ? (1 - own) * mean : 0);
       }
     }
+    return result;
   }
 
   void computeExact() {
@@ -174,7 +199,7 @@ private:
     exact.resize(rows * size_t(dim));
     for (int64_t qHead = 0; qHead < layer.qHeads; ++qHead)
       for (size_t test = 0; test < tests.size(); ++test) {
-        int64_t row = rowOf(qHead, test), seen = seenBy(test), kvHead = qHead / group;
+        int64_t row = rowOf(qHead, test), seen = seenBy(tests[test]), kvHead = qHead / group;
         float *logit = logits.data() + row * in.tokens;
         for (int64_t t = 0; t < seen; ++t)
           logit[t] = float(layer.scale) *
@@ -206,7 +231,7 @@ private:
   void change(Role role, int64_t kvHead, int64_t qHead, size_t test, ArrayRef<float> errors,
               std::vector<float> &changes) const {
     // As in its step: what is recent for it is exact.
-    int64_t row = rowOf(qHead, test), seen = seenBy(test), last = first + window.getQuantizedTokens(seen);
+    int64_t row = rowOf(qHead, test), seen = seenBy(tests[test]), last = first + window.getQuantizedTokens(seen);
     float *out = changes.data() + row * dim;
     if (role == Role::Value) {
       accumulate(weights.data() + row * in.tokens + first, errors.data(), 0, last - first, out);
@@ -259,8 +284,8 @@ private:
   int64_t dim, group;
   WindowAttr window;
   int64_t first, count; ///< the tokens that are quantized
-  int64_t used;         ///< queries
-  std::vector<int64_t> tests;
+  int64_t half;         ///< queries that give statistics
+  std::vector<int64_t> tests, readers;
   std::vector<WriterStatistics> statistics;
   std::vector<float> logits, weights, exact; ///< [q_heads][tests][tokens or head_dim]
   std::vector<double> references;            ///< by test
@@ -353,23 +378,32 @@ Expected<Profile> kvcc::measureProfile(mlir::MLIRContext &context, const ModelCo
   pool.run(int64_t(indices.size()), 0, [&](int64_t item) {
     size_t i = size_t(item), index = indices[i];
     const LayerConfig &layer = model.layers[index];
-    auto tensors = loadLayer(capture, layer, index, profile.sensitive);
+    auto tensors = loadLayer(capture, layer, index, maxQueries, profile.sensitive);
     if (!tensors) {
       messages[i] = toString(tensors.takeError());
       return;
     }
-    LayerMeter meter(window, layer, *tensors, std::min(maxQueries, tensors->queryCount));
+    LayerMeter meter(window, layer, *tensors);
     LayerProfile &result = profile.layers[i];
     result.layer = index;
-    for (auto [role, quant] : candidates[i])
-      changes[i].push_back(meter.measure(role, quant));
+    for (auto [role, quant] : candidates[i]) {
+      double change = meter.measure(role, quant);
+      if (!std::isfinite(change) || change < 0) {
+        messages[i] =
+            formatv("{0}: layer {1}: expected tensors of finite numbers, and 'g' without negative directions, "
+                    "but they give a damage of {2}",
+                    capture.path(), index, change);
+        return;
+      }
+      changes[i].push_back(change);
+    }
     result.keyImbalance = computeImbalance(tensors->keys, layer.kvHeads, tensors->tokens, layer.headDim);
     result.valueImbalance = computeImbalance(tensors->values, layer.kvHeads, tensors->tokens, layer.headDim);
-    result.statistics = std::move(meter.getStatistics());
+    result.statistics = meter.getStatistics();
     result.keyOffset = computeOffset(tensors->keys, layer.kvHeads, tensors->tokens, layer.headDim, result.statistics);
     if (i == 0) {
       profile.tokens = tensors->tokens;
-      profile.queries = std::min(maxQueries, tensors->queryCount);
+      profile.queries = tensors->queryCount;
     }
     progress(++done, indices.size());
   });

@@ -34,8 +34,9 @@ struct Profile {
 /// head_dim], of all layers or of none, says how a change of each head's output reaches the logits: the mean over
 /// tokens of g g^T, g being the gradient of the log-likelihood of tokens drawn from the model's own predictions. Half
 /// of the change's square in it is the KL that the change makes, in nats; without it, damage is the change relative to
-/// the output. Half of the queries give the statistics, the other half the damage; those after `maxQueries` are left
-/// out. `progress` is called with the layers done.
+/// the output. The last `maxQueries` queries are used, those that read quantized tokens: the first half of them gives
+/// the statistics with which some of the others are measured, all together those that writers get. `progress` is called
+/// with the layers done.
 llvm::Expected<Profile> measureProfile(mlir::MLIRContext &context, const ModelConfig &model,
                                        const SafetensorsFile &capture, int64_t maxQueries, unsigned threads,
                                        llvm::function_ref<void(size_t, size_t)> progress);

@@ -104,8 +104,8 @@ typedef struct kvcc_compile_options {
 } kvcc_compile_options;
 
 /* Compiles, or finds in the kernel cache, the kernels of all layers that can be served; a model without any
- * is KVCC_UNSUPPORTED. Never call it on the decode path, nor while a stream of the process is captured into a CUDA
- * graph: the driver refuses to load kernels then, and so does this, by name. */
+ * is KVCC_UNSUPPORTED. Never call it on the decode path, nor on a thread that captures a CUDA graph: the driver
+ * refuses to load kernels then (on every thread, if the capture is global), and so does this, by name. */
 KVCC_API kvcc_status kvcc_compile(kvcc_context *context, const kvcc_compile_options *options, kvcc_program **program);
 KVCC_API void kvcc_program_destroy(kvcc_program *program);
 

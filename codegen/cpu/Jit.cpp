@@ -166,6 +166,7 @@ Expected<std::unique_ptr<LoadedObject>> LoadedObject::load(std::unique_ptr<Memor
   // The few functions that generated code may call, by address: nothing is looked up in the process.
   orc::SymbolMap symbols;
   symbols.insert(symbol("__extendhfsf2", &extendHalf));
+  symbols.insert(symbol("fmaf", static_cast<float (*)(float, float, float)>(&std::fma)));
   symbols.insert(symbol("log2f", static_cast<float (*)(float)>(&std::log2)));
   symbols.insert(symbol("powf", static_cast<float (*)(float, float)>(&std::pow)));
   symbols.insert(symbol("memset", &std::memset));

@@ -314,6 +314,7 @@ def test_what_a_profile_captures(family):
 
 @pytest.mark.parametrize("layer", range(3))
 def test_sensitivities_predict_the_kl(llama, layer):
+    llama.set_attn_implementation("sdpa")
     ids = prompts(1, 232, (0,))["input_ids"][0]
     tensors = capture(llama, ids, queries=2)
     assert tensors[f"layer.{layer}.q"].shape == (4, 2, 32) and tensors[f"layer.{layer}.k"].shape == (2, 232, 32)

@@ -229,29 +229,41 @@ TEST_F(ProfileTest, MoreBitsDamageLess) {
 }
 
 TEST_F(ProfileTest, SensitivitiesWeighTheOutput) {
-  // A multiple of the identity for one of three heads: damage goes with it, and the heads add up.
-  auto measure = [&](std::array<float, 3> heads) {
-    const int64_t dim = 64;
+  const int64_t dim = 64;
+  // The metric of each head: a scale times the identity, or times a matrix of ones.
+  auto capture = [&](std::array<float, 3> heads, bool ones) {
     std::vector<float> g(size_t(3 * dim * dim), 0.0f);
     for (int64_t head = 0; head < 3; ++head)
       for (int64_t i = 0; i < dim; ++i)
-        g[size_t((head * dim + i) * dim + i)] = heads[size_t(head)];
+        for (int64_t j = 0; j < dim; ++j)
+          if (ones || i == j)
+            g[size_t((head * dim + i) * dim + j)] = heads[size_t(head)];
     ArrayRef<uint8_t> bytes(reinterpret_cast<const uint8_t *>(g.data()), g.size() * sizeof(float));
     std::vector<TensorToWrite> all = tensors;
     all.push_back({"layer.0.g", TensorType::F32, {3, dim, dim}, bytes});
     cantFail(writeSafetensors(capturePath, all));
-    auto measured = cantFail(measureProfile(*context, model, cantFail(SafetensorsFile::open(capturePath)), INT64_MAX, 2,
-                                            [](size_t, size_t) {}));
-    EXPECT_TRUE(measured.sensitive);
-    double sum = 0;
-    for (kv::MeasuredAttr entry : measured.layers[0].measured)
-      sum += entry.getDamage().convertToDouble();
-    return sum;
+    return measureProfile(*context, model, cantFail(SafetensorsFile::open(capturePath)), INT64_MAX, 2,
+                          [](size_t, size_t) {});
   };
-  double first = measure({1, 0, 0}), second = measure({0, 1, 0}), third = measure({0, 0, 1});
+  auto measure = [&](std::array<float, 3> heads, bool ones = false) {
+    auto measured = cantFail(capture(heads, ones));
+    EXPECT_TRUE(measured.sensitive);
+    std::vector<double> damages;
+    for (kv::MeasuredAttr entry : measured.layers[0].measured)
+      damages.push_back(entry.getDamage().convertToDouble());
+    return *std::max_element(damages.begin(), damages.end());
+  };
+  // Damage goes with the metric, and the heads add up.
+  double first = measure({1, 0, 0}), second = measure({0, 1, 0}), third = measure({0, 0, 1}), all = measure({1, 1, 1});
   EXPECT_GT(std::min({first, second, third}), 0);
-  EXPECT_NEAR(measure({4, 4, 4}) / (first + second + third), 4, 0.05);
+  EXPECT_LE(all, 1.0001 * (first + second + third));
+  EXPECT_GT(all, std::max({first, second, third}));
   EXPECT_NEAR(measure({2, 0, 0}) / first, 2, 1e-3);
+  // Directions count: the square of a sum is not the sum of squares.
+  EXPECT_GT(std::abs(measure({1, 1, 1}, /*ones=*/true) / all - 1), 0.01);
+  // And wrong ones are refused.
+  EXPECT_THAT(toString(capture({-1, -1, -1}, false).takeError()), HasSubstr("without negative directions"));
+  EXPECT_THAT(toString(capture({NAN, 1, 1}, false).takeError()), HasSubstr("expected tensors of finite numbers"));
 }
 
 TEST_F(ProfileTest, FilesKeepEverything) {

@@ -14,13 +14,13 @@ using namespace kvcc::tool;
 
 cl::SubCommand tool::profileCommand("profile", "measure what each format does to each layer, for --scheme auto");
 static KernelOptions kernelOptions(profileCommand);
-static cl::opt<std::string> input("input", cl::desc("captured layer.N.q, layer.N.k, layer.N.v; optional .o and .h"),
+static cl::opt<std::string> input("input", cl::desc("captured layer.N.q, layer.N.k, layer.N.v; optional .g"),
                                   cl::value_desc("file.safetensors"), cl::sub(profileCommand));
 static cl::opt<std::string> output("o", cl::desc("where to write the profile; default: standard output"),
                                    cl::value_desc("P.json"), cl::init("-"), cl::sub(profileCommand));
 static cl::opt<int> threads("threads", cl::desc("threads; 0: one per processor"), cl::init(0), cl::sub(profileCommand));
 
-static cl::opt<int64_t> queries("queries", cl::desc("use the first so many captured queries; 0: all"), cl::init(0),
+static cl::opt<int64_t> queries("queries", cl::desc("use the last so many captured queries; 0: all"), cl::init(0),
                                 cl::sub(profileCommand));
 
 Error tool::runProfile() {

@@ -49,6 +49,9 @@ def capture(model: Any, ids: Any, *, queries: int = 0, sensitivity: bool = True)
     AttentionInterface.register("kvcc_capture", attention)
     AttentionMaskInterface.register("kvcc_capture", sdpa_mask)
     before = model.config._attn_implementation
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]  # else all inputs are kept for them
+    for parameter in frozen:
+        parameter.requires_grad_(False)
     model.set_attn_implementation("kvcc_capture")
     try:
         with torch.set_grad_enabled(sensitivity):
@@ -62,9 +65,14 @@ def capture(model: Any, ids: Any, *, queries: int = 0, sensitivity: bool = True)
                 for index, gradient in zip(probes, gradients):
                     rows = gradient[0, min(_FIRST, len(ids) // 2):].float()
                     moment = torch.einsum("thi,thj->hij", rows, rows) / rows.shape[0]
+                    if not moment.isfinite().all():
+                        raise Failed(f"layer {index}: gradients overflow in {gradient.dtype}; load the model as float32 or "
+                                     "bfloat16, or go without sensitivity")
                     tensors[f"layer.{index}.g"] = moment.to("cpu").contiguous()
     finally:
         model.set_attn_implementation(before)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
     return tensors
 
 
