@@ -20,12 +20,13 @@ VALUE_BITS = {"innerq-base": 3, "innerq-small": 2}
 
 
 def quantize(group, bits):
-    """Symmetric: codes from -top to top, the scale in 16 bits, ties to even (as Python's round)."""
+    """Symmetric: codes from -top to top, the scale in 16 bits, its reciprocal in 32, ties to even (as Python's round)."""
     top = 2 ** (bits - 1) - 1
     scale, = struct.unpack("<e", struct.pack("<e", max(map(abs, group)) / top))
     if scale == 0:
         return [0.0] * len(group)
-    return [max(-top, min(top, round(x / scale))) * scale for x in group]
+    inverse, = struct.unpack("<f", struct.pack("<f", 1 / scale))
+    return [max(-top, min(top, round(x * inverse))) * scale for x in group]
 
 
 def quantize_head(keys, values, value_bits):
