@@ -21,12 +21,16 @@ GroupCodec::GroupCodec(LaneBuilder &b, QuantAttr quant)
   maxCode = 2 * zeroCode - 1;
 }
 
+/// Between -largest and largest, and not NaN.
+static Value limit(LaneBuilder &b, Value number, float largest) {
+  number = b.select(b.less(number, b.f32(largest)), number, b.f32(largest));
+  return b.select(b.less(b.f32(-largest), number), number, b.f32(-largest));
+}
+
 Value GroupCodec::roundTo(Value number, float largest) {
   Type type = quant.getScale();
   // What the type cannot hold becomes its largest number, and so does NaN: nothing infinite is ever stored.
-  number = b.select(b.less(number, b.f32(largest)), number, b.f32(largest));
-  number = b.select(b.less(b.f32(-largest), number), number, b.f32(-largest));
-  return b.decodeNumber(b.encodeNumber(number, type), type);
+  return b.decodeNumber(b.encodeNumber(limit(b, number, largest), type), type);
 }
 
 GroupCodec::Parameters GroupCodec::select(Value condition, const Parameters &x, const Parameters &y) {
@@ -128,10 +132,8 @@ GroupCodec::Parameters GroupCodec::choose(int64_t size, Numbers numbers) {
 }
 
 Value GroupCodec::getInverse(const Parameters &group) {
-  constexpr float largest = std::numeric_limits<float>::max();
-  Value scale = getMagnitude(group), inverse = b.div(b.f32(1), scale);
-  inverse = b.select(b.less(inverse, b.f32(largest)), inverse, b.f32(largest));
-  inverse = b.select(b.less(b.f32(-largest), inverse), inverse, b.f32(-largest));
+  Value scale = getMagnitude(group);
+  Value inverse = limit(b, b.div(b.f32(1), scale), std::numeric_limits<float>::max());
   // With a scale of zero every code is that of zero.
   Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, scale, b.f32(0));
   return b.select(isZero, b.f32(0), inverse);

@@ -263,7 +263,7 @@ public:
   /// Writes the codes of one tile, from a word on; `code(r)` is that of a reduced index of the tile, and may have other
   /// bits as GroupCodec::encode gives them. `mask`: of lanes.
   void packTile(Value data, Value firstWord, function_ref<Value(Value r)> code, Value mask = {}) {
-    // What does not belong to a word is above it, and goes once.
+    // What does not belong to a word is above it, and goes once, or is above 32 bits (widths are powers of two).
     bool goesOnce = width < GroupCodec::kFirstOtherBit;
     // The words of one lane of each free index; those of its other lanes stand beside them in the same 32 bits.
     auto packLane = [&](Value lane) {
@@ -278,9 +278,8 @@ public:
           Value &all = words[size_t(into)];
           all = all ? b.bitOr(all, part) : part;
         };
-        // What a code has beyond the word belongs to the next one.
-        Value part = low < bits && width < 32 && !goesOnce ? b.bitAnd(number, int32_t((1 << low) - 1)) : number;
-        put(word, b.shiftLeft(part, shift));
+        // What a code has beyond the word belongs to the next one, too.
+        put(word, b.shiftLeft(number, shift));
         if (low < bits)
           put(word + 1, b.shiftRight(number, low));
       }

@@ -107,30 +107,22 @@ class LayerMeter {
 public:
   LayerMeter(WindowAttr window, const LayerConfig &layer, const LayerTensors &tensors)
       : layer(layer), in(tensors), dim(layer.headDim), group(layer.qHeads / layer.kvHeads), window(window),
-        first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)), half(tensors.queryCount / 2) {
+        first(window.getSink()), count(window.getQuantizedTokens(tensors.tokens)) {
+    // Queries are of use if they read quantized tokens, as the last one does.
+    while (window.getQuantizedTokens(seenBy(firstReader)) == 0)
+      ++firstReader;
     // Neighbouring queries are alike: the statistics come from the first half, the damage from the second, of which
-    // some say enough. The last one sees all tokens, of which some are quantized.
-    int64_t from = half, end = in.queryCount;
-    while (from + 1 < end && window.getQuantizedTokens(seenBy(from)) == 0)
-      ++from;
-    int64_t step = divideCeil(end - from, kMostTests);
-    for (int64_t i = end - 1; i >= from; i -= step)
+    // some say enough.
+    int64_t half = in.queryCount / 2, from = std::max(half, firstReader);
+    int64_t step = divideCeil(in.queryCount - from, kMostTests);
+    for (int64_t i = in.queryCount - 1; i >= from; i -= step)
       tests.push_back(i);
-    // Queries that read quantized tokens, if there are any: what writers are for.
-    for (int64_t i = 0; i < end; ++i)
-      if (window.getQuantizedTokens(seenBy(i)) > 0)
-        readers.push_back(i);
-    std::vector<int64_t> early;
-    llvm::copy_if(readers, std::back_inserter(early), [&](int64_t i) { return i < half; });
-    if (early.empty())
-      for (int64_t i = 0; i < half; ++i)
-        early.push_back(i);
-    statistics = computeStatistics(early);
+    statistics = computeStatistics(firstReader < half ? firstReader : 0, half);
     computeExact();
   }
 
   /// From all queries, once nothing is measured any more.
-  std::vector<WriterStatistics> getStatistics() const { return computeStatistics(readers); }
+  std::vector<WriterStatistics> getStatistics() const { return computeStatistics(firstReader, in.queryCount); }
 
   /// The mean over queries of what a change of the layer's output does with one side in a format: its damage, or,
   /// without sensitivities, its square relative to the output's.
@@ -167,14 +159,14 @@ private:
     return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
   }
 
-  std::vector<WriterStatistics> computeStatistics(ArrayRef<int64_t> rows) const {
+  std::vector<WriterStatistics> computeStatistics(int64_t from, int64_t to) const {
     std::vector<WriterStatistics> result;
     for (int64_t head = 0; head < layer.kvHeads; ++head) {
       WriterStatistics &known = result.emplace_back();
       known.queryMoment.assign(size_t(dim * dim), 0.0);
-      int64_t queries = int64_t(rows.size()) * group;
+      int64_t queries = (to - from) * group;
       for (int64_t member = 0; member < group; ++member)
-        for (int64_t i : rows) {
+        for (int64_t i = from; i < to; ++i) {
           const float *q = queryOf(head * group + member, i);
           for (int64_t a = 0; a < dim; ++a)
             for (int64_t b = 0; b < dim; ++b)
@@ -284,8 +276,8 @@ private:
   int64_t dim, group;
   WindowAttr window;
   int64_t first, count; ///< the tokens that are quantized
-  int64_t half;         ///< queries that give statistics
-  std::vector<int64_t> tests, readers;
+  int64_t firstReader = 0;
+  std::vector<int64_t> tests;
   std::vector<WriterStatistics> statistics;
   std::vector<float> logits, weights, exact; ///< [q_heads][tests][tokens or head_dim]
   std::vector<double> references;            ///< by test
