@@ -158,9 +158,13 @@ std::ostream &operator<<(std::ostream &os, const Case &c) {
 
 class AppendTest : public testing::TestWithParam<Case> {
 public:
+  void SetUp() override {
+    problem.target = GetParam().target;
+    if (!runsHere(problem))
+      GTEST_SKIP();
+  }
   void load() {
     problem.scheme = GetParam().scheme;
-    problem.target = GetParam().target;
     problem.dtype = GetParam().dtype;
     problem.headDim = GetParam().headDim;
     problem.kvHeads = 1;

@@ -78,8 +78,12 @@ Tensors kvcc::test::makeRandomTensors(const Problem &problem, unsigned seed) {
   return makeTensors(problem, plain, keys, plain);
 }
 
+static const char *const kDevice = getenv("KVCC_TEST_CUDA_TARGET");
+
+bool kvcc::test::runsHere(const Problem &problem) { return !kDevice || problem.target == "cuda-host"; }
+
 Expected<std::unique_ptr<Program>> kvcc::test::loadProgram(const Problem &p) {
-  auto target = parseTarget(p.target);
+  auto target = parseTarget(kDevice && p.target == "cuda-host" ? kDevice : p.target);
   if (!target)
     return target.takeError();
   AttentionShape shape{p.qHeads,       p.kvHeads,    p.headDim,  1 / std::sqrt(double(p.headDim)), p.softcap, p.reach,
@@ -131,6 +135,8 @@ Expected<StepResult> kvcc::test::runStep(const Program &program, const Problem &
 double kvcc::test::getBound(const Plan &plan) { return getErrorBound(plan); }
 
 void kvcc::test::expectAgrees(const Problem &problem, const Tensors &tensors, double bound) {
+  if (!runsHere(problem))
+    return;
   std::ostringstream text;
   text << problem;
   SCOPED_TRACE(text.str());

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The unit tests of emitted CUDA on this machine's GPU: what they ask of `cuda-host` runs on `cuda`.
+
+Usage: device_tests.py KVCC-UNIT-TESTS [-j N] [--filter GTEST_FILTER]
+
+Every test is a process of its own, since a kernel that faults takes its context with it. Prints the output of those that
+fail and one closing line."""
+import argparse
+import concurrent.futures
+import os
+import subprocess
+import sys
+import time
+
+FILTER = ("*FragmentTest*:FragmentsTest.*:*SchemeTest*:*CombinationTest*:*TransformTest*:*AppendTest*:Append.*:*Reaches*:"
+          "KernelTest.*:*Nvrtc*:*CudaDriver*-*OnEveryLevel*:*ForAnyHeadDim*:*LongContexts*:*QueriesInBytes*:Portable*")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary")
+    parser.add_argument("-j", type=int, default=os.cpu_count())
+    parser.add_argument("--filter", default=FILTER)
+    options = parser.parse_args()
+    listed = subprocess.run([options.binary, "--gtest_list_tests", f"--gtest_filter={options.filter}"],
+                            stdout=subprocess.PIPE, text=True)
+    if listed.returncode:
+        sys.exit(f"device_tests.py: error: {options.binary} cannot list its tests")
+    tests, suite = [], ""
+    for line in listed.stdout.splitlines():
+        name = line.split("#")[0].strip()
+        if line.startswith(" "):
+            tests.append(suite + name)
+        elif name.endswith("."):
+            suite = name
+    environment = {"KVCC_TEST_CUDA_TARGET": "cuda"} | os.environ
+    start = time.monotonic()
+
+    def run(test):
+        done = subprocess.run([options.binary, "--gtest_brief=1", f"--gtest_filter={test}"], env=environment,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        return test, done.returncode, done.stdout
+
+    failed, skipped = [], 0
+    with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
+        for test, code, output in pool.map(run, tests):
+            skipped += "SKIPPED" in output
+            if code:
+                failed.append(test)
+                print(f"---- {test} failed ({code})\n{output}", flush=True)
+    print(f"device tests: {len(tests) - len(failed) - skipped} passed, {skipped} skipped, {len(failed)} failed, "
+          f"{time.monotonic() - start:.0f} s")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
