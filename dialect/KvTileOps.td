@@ -57,13 +57,13 @@ def Kv_TileScaleChannelsOp : Kv_TileOp<"scale_channels", [MemoryEffects<[MemRead
 def Kv_TileDotChannelsOp : Kv_TileOp<"dot_channels", [MemoryEffects<[MemRead]>]> {
   let summary = "the product of each row of a tile with a vector of the cache";
   let description = [{
-    result[h, 0] = sum over channels of tile[h, c] * vector[c]: what centred keys lack in every logit. The
-    vector is f32 at byte `offset`. Constraint: (C1) the result is rows of the tile x 1.
+    result[h, 0] = sum over channels of tile[h, c] * vector[c], times `scale` if there is one: what centred keys lack in
+    every logit. The vector is f32 at byte `offset`. Constraint: (C1) the result is rows of the tile x 1.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, Kv_Bytes:$vector, Index:$offset);
+  let arguments = (ins Kv_F32Tile:$tile, Kv_Bytes:$vector, Index:$offset, OptionalAttr<F32Attr>:$scale);
   let results = (outs Kv_F32Tile:$result);
   let assemblyFormat = [{
-    $tile `,` $vector `[` $offset `]` attr-dict `:` type($tile) `,` type($vector) `->` type($result)
+    $tile `,` $vector `[` $offset `]` (`scale` $scale^)? attr-dict `:` type($tile) `,` type($vector) `->` type($result)
   }];
   let hasVerifier = 1;
 }

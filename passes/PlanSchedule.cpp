@@ -41,6 +41,11 @@ bool kvcc::roundsToWords(CacheType cache, Role role, Placement placement, Comput
          (hasSignedWeights(value, placement) && !cache.getWindow().getSink());
 }
 
+/// Of the tiles of a query, for tensor cores.
+static int64_t getQueryBytes(int64_t rows, int64_t headDim) {
+  return kvcc::kQueryTiles * rows * headDim * int64_t(sizeof(float));
+}
+
 namespace {
 /// How blocks come to the warps of a multiprocessor.
 struct Pipeline {
@@ -50,11 +55,13 @@ struct Pipeline {
 
 /// Two stages at least, and as many as let three blocks of threads of four warps share a multiprocessor; of two blocks
 /// each where they fit, since what a stage costs is then paid for both. Numbers as they are go to registers at once.
-static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t blocksPerPage, int64_t wantedWarps) {
+static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, int64_t blocksPerPage,
+                               int64_t wantedWarps) {
   if (!cache.getKey().isQuantized() && !cache.getValue().isQuantized())
     return {wantedWarps ? wantedWarps : 4, 0, 1};
   // The GPU takes 1 KiB of a block of threads, and what the kernel has besides its ring is small.
-  constexpr int64_t kReserved = 1536, kMaxStages = 4;
+  constexpr int64_t kMaxStages = 4;
+  const int64_t kReserved = 1536 + getQueryBytes(rows, cache.getHeadDim());
   const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
   int64_t shared = gpu ? gpu->sharedBytes : 100 << 10, bytes = CacheLayout::getBlockBytes(cache);
   struct Choice {
@@ -88,19 +95,22 @@ int64_t kvcc::getUnitExponent(Type element) {
   return isa<Float4E2M1FNType>(element) ? 14 : 0;
 }
 
-/// Rows of the buffer in which the warps of a work item merge their outputs are this much longer than a head, so that
-/// lanes of a warp write to different banks.
-static constexpr int64_t kMergePad = 4;
+int64_t kvcc::getMergePitch(int64_t headDim) {
+  // Rows are so much longer than outputs, maximum and sum that lanes of a warp write to different banks.
+  constexpr int64_t kPad = 4;
+  return headDim + 2 + kPad;
+}
+
+int64_t kvcc::getWarpBytes(int64_t ring, int64_t rows, int64_t headDim) {
+  return llvm::alignTo(std::max(ring, rows * getMergePitch(headDim) * int64_t(sizeof(float))), 16);
+}
 
 int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
   if (schedule.getCompute() != Compute::F16)
     return 0;
   int64_t ring = schedule.getStages() * schedule.getBlocks() * CacheLayout(cache, schedule).page.bytes;
-  // Per warp and row: outputs, maximum, sum. Before the first block and after the last, tiles of the query.
   int64_t rows = schedule.getHeads() * schedule.getQueries();
-  int64_t merge = rows * (cache.getHeadDim() + kMergePad + 2) * int64_t(sizeof(float));
-  int64_t queries = kQueryTiles * rows * cache.getHeadDim() * int64_t(sizeof(float));
-  return std::max(schedule.getWarps() * std::max(ring, merge), queries);
+  return schedule.getWarps() * getWarpBytes(ring, rows, cache.getHeadDim()) + getQueryBytes(rows, cache.getHeadDim());
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
@@ -169,7 +179,7 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   if (fragments && !options.oneQuery)
     queries = std::max<int64_t>(options.queries ? std::min(options.queries, columns / heads) : 8 / heads, 1);
   if (fragments) {
-    pipeline = choosePipeline(cache, arch, page / kBlockTokens, options.warps);
+    pipeline = choosePipeline(cache, arch, heads * queries, page / kBlockTokens, options.warps);
     if (options.stages >= 0)
       pipeline.stages = options.stages;
   }

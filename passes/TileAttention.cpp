@@ -64,8 +64,11 @@ public:
     Value row = queries == 1 ? args[Seq] : ix.add(ix.mul(sequence, args[Queries]), firstQuery);
     queryRow = ix.add(ix.mul(row, queryHeads), firstHead);
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
+    Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
+    if (schedule.getStages())
+      startRing(start, end);
     Value query = loadQuery(/*scaled=*/!halves);
-    buildPageLoop(query);
+    buildPageLoop(query, start, end);
     buildWindowLoop(query);
 
     if (attend.getSinks()) {
@@ -358,21 +361,15 @@ private:
   }
 
   /// One block of quantized tokens after the other.
-  void buildPageLoop(Value query) {
+  void buildPageLoop(Value query, Value start, Value end) {
     QuantAttr key = cache.getKey();
     auto [factors, means] = layout.keyVectors;
     Value centre;
     if (factors >= 0)
       query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, factors));
-    if (means >= 0) {
-      Value scaled = query;
-      if (halves) { // the query has no scale yet
-        scaled = loadQuery(/*scaled=*/true);
-        if (factors >= 0)
-          scaled = TileScaleChannelsOp::create(b, query.getType(), scaled, args[Slots], ix.add(slot, factors));
-      }
-      centre = TileDotChannelsOp::create(b, tileType(1), scaled, args[Slots], ix.add(slot, means));
-    }
+    if (means >= 0) // halves are of a query without its scale
+      centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], ix.add(slot, means),
+                                         halves ? b.getF32FloatAttr(getScale()) : FloatAttr());
     if (auto rotation = key.getTransform<HadamardAttr>())
       query = TileRotateOp::create(b, query.getType(), query, rotation.getSize());
     bool folds = *attend.getKeyScales() == Placement::Operand;
@@ -385,10 +382,9 @@ private:
 
     if (attend.getSoftcap())
       missing = std::exchange(centre, Value()); // no more than a shift, but for what bounds logits
-    Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
     if (schedule.getStages())
-      buildStagedLoop(start, end,
-                      [&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
+      buildStagedLoop(
+          [&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
     else
       loop(start, end, [&](Value block) { buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared); });
     if (halves && kvcc::getUnitExponent(cache.getValue().getElement()))
@@ -401,43 +397,54 @@ private:
     return getPageBlock(ix, layout, args[Table], ix.mul(sequence, args[TableStride]), kvHead, block);
   }
 
-  /// A loop over the blocks of this warp, some of a page at a time, copied to memory of the warp some iterations before
-  /// they are needed. Blocks and offsets in that memory are counted in 32 bits: half the instructions.
-  void buildStagedLoop(Value start, Value end, function_ref<void(Value block, Value memory, Value at)> body) {
-    int64_t stages = schedule.getStages(), unit = getUnit(), bytes = unit * layout.page.bytes,
-            step = schedule.getWarps() * unit;
+  Value number(int64_t value) { return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value))); }
+  Value toIndex(Value word) { return arith::IndexCastUIOp::create(b, b.getIndexType(), word); }
+  Value compare(arith::CmpIPredicate predicate, Value x, Value y) {
+    return arith::CmpIOp::create(b, predicate, x, y);
+  }
+  int64_t getStageBytes() { return getUnit() * layout.page.bytes; }
+  /// Blocks from those of a stage of a warp to those of its next.
+  int64_t getStep() { return schedule.getWarps() * getUnit(); }
+
+  /// Makes the ring of this warp and fills it, all stages but one, before anything else is waited for. Blocks, and
+  /// offsets in its memory, are counted in 32 bits: half the instructions.
+  void startRing(Value start, Value end) {
+    int64_t stages = schedule.getStages(), bytes = getStageBytes();
     Type memoryType = MemRefType::get({ShapedType::kDynamic}, b.getI8Type()), i32 = b.getI32Type();
-    Value ring = TileRingOp::create(b, memoryType, b.getI64IntegerAttr(stages), b.getI64IntegerAttr(bytes));
-    auto number = [&](int64_t value) { return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value))); };
-    auto toI32 = [&](Value index) { return arith::IndexCastOp::create(b, i32, index).getResult(); };
-    auto toIndex = [&](Value word) { return arith::IndexCastUIOp::create(b, b.getIndexType(), word).getResult(); };
-    auto compare = [&](arith::CmpIPredicate predicate, Value x, Value y) {
-      return arith::CmpIOp::create(b, predicate, x, y).getResult();
-    };
-    Value first = toI32(start), last = toI32(end);
+    ring.memory = TileRingOp::create(b, memoryType, b.getI64IntegerAttr(stages), b.getI64IntegerAttr(bytes));
+    ring.first = arith::IndexCastOp::create(b, i32, start);
+    ring.last = arith::IndexCastOp::create(b, i32, end);
     // What blocks have in common. A warp's blocks all have the same place in their pages where warps take whole pages.
-    bool samePlace = step % layout.blocksPerPage == 0;
+    ring.samePlace = getStep() % layout.blocksPerPage == 0;
     Value head = ix.mul(kvHead, layout.pageHeadBytes);
-    if (samePlace)
+    if (ring.samePlace)
       head = ix.add(head, ix.mul(ix.rem(start, layout.blocksPerPage), layout.page.bytes));
     Value row = ix.mul(sequence, args[TableStride]);
-    Value table = TileAdvanceOp::create(b, args[Table].getType(), args[Table], row);
-    Value pages = TileAdvanceOp::create(b, args[Pages].getType(), args[Pages], head);
-    auto fetch = [&](Value block, Value at) {
-      ix.branch(compare(arith::CmpIPredicate::slt, block, last), [&] {
-        Value inRow = arith::DivUIOp::create(b, block, number(layout.blocksPerPage));
-        Value from = ix.mul(ix.load(table, toIndex(inRow)), layout.pageBytes);
-        if (!samePlace)
-          from = ix.add(from,
-                        toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
-                                                      number(layout.page.bytes))));
-        TileFetchOp::create(b, pages, from, ring, toIndex(at), b.getI64IntegerAttr(bytes));
-      });
-      TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
-    };
+    ring.table = TileAdvanceOp::create(b, args[Table].getType(), args[Table], row);
+    ring.pages = TileAdvanceOp::create(b, args[Pages].getType(), args[Pages], head);
     for (int64_t i = 0; i + 1 < stages; ++i)
-      fetch(arith::AddIOp::create(b, first, number(i * step)), number(i * bytes));
-    auto op = scf::ForOp::create(b, first, last, number(step), ValueRange{number(0)});
+      fetch(arith::AddIOp::create(b, ring.first, number(i * getStep())), number(i * bytes));
+  }
+
+  /// Starts to copy the blocks of a stage, if there are any.
+  void fetch(Value block, Value at) {
+    ix.branch(compare(arith::CmpIPredicate::slt, block, ring.last), [&] {
+      Value inRow = arith::DivUIOp::create(b, block, number(layout.blocksPerPage));
+      Value from = ix.mul(ix.load(ring.table, toIndex(inRow)), layout.pageBytes);
+      if (!ring.samePlace)
+        from = ix.add(from,
+                      toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
+                                                    number(layout.page.bytes))));
+      TileFetchOp::create(b, ring.pages, from, ring.memory, toIndex(at), b.getI64IntegerAttr(getStageBytes()));
+    });
+    TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
+  }
+
+  /// A loop over the blocks of this warp, some of a page at a time, which come to its ring some iterations before they
+  /// are needed.
+  void buildStagedLoop(function_ref<void(Value block, Value memory, Value at)> body) {
+    int64_t stages = schedule.getStages(), unit = getUnit(), bytes = getStageBytes(), step = getStep();
+    auto op = scf::ForOp::create(b, ring.first, ring.last, number(step), ValueRange{number(0)});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(op.getBody());
     Value block = op.getInductionVar(), at = op.getRegionIterArg(0);
@@ -450,15 +457,15 @@ private:
                                     arith::SubIOp::create(b, at, number(bytes))));
     }
     if (unit == 1) {
-      body(toIndex(block), ring, toIndex(at));
+      body(toIndex(block), ring.memory, toIndex(at));
     } else {
-      Value count = arith::MinSIOp::create(b, number(unit), arith::SubIOp::create(b, last, block));
+      Value count = arith::MinSIOp::create(b, number(unit), arith::SubIOp::create(b, ring.last, block));
       auto inner = scf::ForOp::create(b, number(0), count, number(1));
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(inner.getBody());
       Value i = inner.getInductionVar();
       Value offset = arith::AddIOp::create(b, at, arith::MulIOp::create(b, i, number(layout.page.bytes)));
-      body(toIndex(arith::AddIOp::create(b, block, i)), ring, toIndex(offset));
+      body(toIndex(arith::AddIOp::create(b, block, i)), ring.memory, toIndex(offset));
     }
     Value isLast = compare(arith::CmpIPredicate::eq, at, number((stages - 1) * bytes));
     scf::YieldOp::create(
@@ -527,8 +534,7 @@ private:
     auto none = PlacementAttr::get(b.getContext(), Placement::None);
     Value queryScales;
     if (halves) {
-      // The memory in which it was has had blocks since.
-      Prepared prepared = prepareHalves(loadQuery(/*scaled=*/false), cache.getHeadDim(), cache.getDtype());
+      Prepared prepared = prepareHalves(query, cache.getHeadDim(), cache.getDtype());
       query = prepared.values;
       queryScales = prepared.scales;
     }
@@ -590,6 +596,11 @@ private:
   Value firstQuery, count, laterQueries;
   Value tokens, quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
   Value pageEnd; ///< blocks of pages that the query reaches
+  /// Where blocks of pages come to, counted from the first and to the last of this warp.
+  struct {
+    Value memory, first, last, table, pages;
+    bool samePlace;
+  } ring;
   /// Where the query, or the last of several, reaches some tokens only: the first of them, and the blocks of each kind
   /// before; null where it reaches all.
   Value firstReached, firstPage, firstSink, firstRecent;

@@ -187,10 +187,9 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
       return kernel.takeError();
     kernels.push_back(std::move(*kernel));
   }
-  constexpr unsigned kAlwaysAllowed = 48 << 10;
-  if (attend.sharedBytes > kAlwaysAllowed)
-    if (Error error = kernels[size_t(Kernel::Attend)].setMaxDynamicShared(attend.sharedBytes))
-      return std::move(error);
+  // Always: beyond 48 KiB, which the kernel's static memory is part of, a kernel has to ask.
+  if (Error error = kernels[size_t(Kernel::Attend)].setMaxDynamicShared(attend.sharedBytes))
+    return std::move(error);
   auto resident = kernels[size_t(Kernel::Attend)].getResidentBlocks(attend.threads, attend.sharedBytes);
   if (!resident)
     return resident.takeError();

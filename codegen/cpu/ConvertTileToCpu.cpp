@@ -99,7 +99,10 @@ struct DotChannelsPattern : OpConversionPattern<TileDotChannelsOp> {
         Value channel = b.mulIndex(i, kLanes);
         return SmallVector<Value>{b.fma(b.loadF32(in.getTile(), {head, channel}), b.loadF32(vector, channel), sums[0])};
       })[0];
-      memref::StoreOp::create(b, b.reduceAdd(sum), result, ValueRange{head, b.index(0)});
+      sum = b.reduceAdd(sum);
+      if (op.getScale())
+        sum = arith::MulFOp::create(b, sum, arith::ConstantOp::create(b, op.getScaleAttr()));
+      memref::StoreOp::create(b, sum, result, ValueRange{head, b.index(0)});
     });
     rewriter.replaceOp(op, result);
     return success();

@@ -102,6 +102,8 @@ struct DotChannelsPattern : OpConversionPattern<TileDotChannelsOp> {
       })[0];
       // Every lane has the sum, and stores the same.
       sum = b.reduce(sum, [&](Value x, Value y) { return b.add(x, y); });
+      if (op.getScale())
+        sum = b.mul(sum, b.f32(op.getScale()->convertToFloat()));
       b.store(sum, result, {b.index(h), b.index(0)});
     }
     b.barrier();

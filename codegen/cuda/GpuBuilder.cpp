@@ -75,36 +75,61 @@ Value GpuBuilder::getRow(Value row, int64_t heads, std::optional<uint64_t> strid
 
 void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads) {
   auto headDim = int64_t(op.getHeadDim());
-  Value numbers = index(int64_t(op.getHeads()) * headDim);
+  // Channels that a thread takes, and parts whose numbers are on their way together.
+  constexpr int64_t kChannels = 4, kParts = 8;
+  Value numbers = index(int64_t(op.getHeads()) * headDim / kChannels);
   if (op.getQueries())
     numbers = mul(op.getQueries(), numbers);
   loop(thread, numbers, threads, false, [&](Value i) {
-    Value head = arith::DivUIOp::create(*this, i, index(headDim)),
-          channel = arith::RemUIOp::create(*this, i, index(headDim));
+    Value head = arith::DivUIOp::create(*this, i, index(headDim / kChannels)),
+          channel = mulIndex(arith::RemUIOp::create(*this, i, index(headDim / kChannels)), kChannels);
     Value row = getRow(head, int64_t(op.getHeads()), op.getStride());
     Value at = add(mulIndex(row, headDim), channel);
     Value outAt = add(op.getPartOffset(), at), lseAt = add(op.getLseOffset(), row);
-    auto lseOf = [&](Value part) { return load(op.getLses(), add(lseAt, mul(part, op.getRows()))); };
-    auto forEachPart = [&](ValueRange initial, function_ref<SmallVector<Value>(Value, ValueRange)> body) {
-      auto loop = scf::ForOp::create(*this, index(0), op.getCount(), index(1), initial);
+    // The largest lse so far, the sum of weights relative to it, and that of weighted outputs.
+    SmallVector<Value> initial(2 + kChannels, f32(0));
+    initial[0] = f32(kv::kMaskedLogit);
+    auto parts = scf::ForOp::create(*this, index(0), op.getCount(), index(kParts), initial);
+    {
       OpBuilder::InsertionGuard guard(*this);
-      setInsertionPointToStart(loop.getBody());
-      scf::YieldOp::create(*this, body(loop.getInductionVar(), loop.getRegionIterArgs()));
-      return SmallVector<Value>(loop.getResults());
-    };
-    Value largest = forEachPart(f32(kv::kMaskedLogit), [&](Value part, ValueRange before) {
-      return SmallVector<Value>{max(before[0], lseOf(part))};
-    })[0];
-    SmallVector<Value> merged = forEachPart({f32(0), f32(0)}, [&](Value part, ValueRange before) {
+      setInsertionPointToStart(parts.getBody());
+      SmallVector<Value> state(parts.getRegionIterArgs()), lses, outs;
+      Value last = arith::SubIOp::create(*this, op.getCount(), index(1));
+      for (int64_t u = 0; u < kParts; ++u) {
+        Value part = addIndex(parts.getInductionVar(), u);
+        Value isThere = arith::CmpIOp::create(*this, arith::CmpIPredicate::ult, part, op.getCount());
+        Value first = mul(arith::MinUIOp::create(*this, part, last), op.getRows());
+        lses.push_back(arith::SelectOp::create(*this, isThere, load(op.getLses(), add(lseAt, first)),
+                                               f32(-std::numeric_limits<float>::infinity())));
+        Value from = add(outAt, mulIndex(first, headDim));
+        for (int64_t c = 0; c < kChannels; ++c)
+          outs.push_back(load(op.getParts(), addIndex(from, c)));
+      }
+      Value largest = state[0];
+      for (Value lse : lses)
+        largest = max(largest, lse);
       // One part alone stays as it is, to the last bit.
-      Value power = mul(arith::SubFOp::create(*this, lseOf(part), largest), f32(float(std::numbers::log2e)));
-      Value weight = math::Exp2Op::create(*this, power);
-      Value out = load(op.getParts(), add(outAt, mulIndex(mul(part, op.getRows()), headDim)));
-      return SmallVector<Value>{fma(out, weight, before[0]), add(before[1], weight)};
-    });
+      auto weigh = [&](Value lse) -> Value {
+        Value power = mul(arith::SubFOp::create(*this, lse, largest), f32(float(std::numbers::log2e)));
+        return math::Exp2Op::create(*this, power);
+      };
+      Value factor = weigh(state[0]);
+      for (Value &sum : llvm::drop_begin(state))
+        sum = mul(sum, factor);
+      for (auto [u, lse] : enumerate(lses)) {
+        Value weight = weigh(lse);
+        state[1] = add(state[1], weight);
+        for (size_t c = 0; c < kChannels; ++c)
+          state[2 + c] = fma(outs[u * kChannels + c], weight, state[2 + c]);
+      }
+      state[0] = largest;
+      scf::YieldOp::create(*this, state);
+    }
+    ValueRange merged = parts.getResults();
     Value natural = mul(math::Log2Op::create(*this, merged[1]), f32(float(std::numbers::ln2)));
-    auto [inverse, lse] = finish(merged[1], add(largest, natural));
-    storeF32(mul(merged[0], inverse), op.getOut(), add(op.getOutOffset(), at));
+    auto [inverse, lse] = finish(merged[1], add(merged[0], natural));
+    for (int64_t c = 0; c < kChannels; ++c)
+      storeF32(mul(merged[size_t(2 + c)], inverse), op.getOut(), add(op.getOutOffset(), addIndex(at, c)));
     auto branch = scf::IfOp::create(*this, arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, channel, index(0)),
                                     /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(*this);

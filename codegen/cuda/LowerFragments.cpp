@@ -25,8 +25,6 @@ constexpr int32_t kQueryExponent = 13, kFoldedQueryExponent = -1;
 /// How far logits may be above the maximum that weights are relative to, in powers of two, before it is raised. Weights
 /// that scales of any size fold into are never above 1.
 float getSlack(int64_t exponent) { return exponent < 0 ? float(-exponent) : 4; }
-/// As passes/PlanSchedule.cpp has it for the size of shared memory.
-constexpr int64_t kMergePad = 4;
 
 /// What multiplies a block: halves of B fragments, rows in groups for scales that were folded in.
 struct Operand {
@@ -69,6 +67,12 @@ public:
     dynamic = gpu::DynamicSharedMemoryOp::create(b, cast<MemRefType>(bytes));
     // Generic memory from here on: views of it are pointers, whatever their extents.
     dynamic = memref::MemorySpaceCastOp::create(b, MemRefType::get({ShapedType::kDynamic}, b.getI8Type()), dynamic);
+    int64_t ring = 0;
+    func.walk([&](TileRingOp op) { ring = int64_t(op.getStages()) * int64_t(op.getBytes()); });
+    func.walk([&](TileInitStateOp op) {
+      StateType state = op.getState().getType();
+      warpBytes = kvcc::getWarpBytes(ring, state.getHeads(), state.getHeadDim());
+    });
 
     SmallVector<Operation *> ops;
     func.walk<WalkOrder::PreOrder>([&](Operation *op) {
@@ -109,6 +113,38 @@ private:
       body(arith::DivUIOp::create(b, i, b.index(shape[1])), arith::RemUIOp::create(b, i, b.index(shape[1])));
     });
   }
+  /// Stores `number(row, column)` where `store(number, row, column)` says, for the same elements: some at a time, so that
+  /// their loads are on their way together.
+  void forEachOwn(ArrayRef<int64_t> shape, function_ref<Value(Value, Value)> number,
+                  function_ref<void(Value, Value, Value)> store) {
+    constexpr int64_t kTogether = 4;
+    Value count = b.mulIndex(getRows(shape[0]), shape[1]);
+    bool isWhole = !rowsThere && shape[0] * shape[1] % (kTogether * getThreads()) == 0;
+    b.loop(b.thread, count, kTogether * getThreads(), false, [&](Value first) {
+      struct Element {
+        Value number, row, column, isThere;
+      };
+      SmallVector<Element, kTogether> elements;
+      for (int64_t u = 0; u < kTogether; ++u) {
+        Value i = b.addIndex(first, u * getThreads()), isThere;
+        if (u && !isWhole) {
+          isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, i, count);
+          i = arith::SelectOp::create(b, isThere, i, first);
+        }
+        Value row = arith::DivUIOp::create(b, i, b.index(shape[1])),
+              column = arith::RemUIOp::create(b, i, b.index(shape[1]));
+        elements.push_back({number(row, column), row, column, isThere});
+      }
+      for (const Element &element : elements) {
+        OpBuilder::InsertionGuard guard(b);
+        if (element.isThere) {
+          auto branch = scf::IfOp::create(b, element.isThere, /*withElseRegion=*/false);
+          b.setInsertionPointToStart(branch.thenBlock());
+        }
+        store(element.number, element.row, element.column);
+      }
+    });
+  }
   Value viewVector(Value bytes, Value offset, int64_t extent) {
     return memref::ViewOp::create(b, MemRefType::get({extent}, b.getF32Type()), bytes, offset, ValueRange());
   }
@@ -125,8 +161,7 @@ private:
 
   //===-- The query, in shared memory ---------------------------------------------------===//
 
-  // In dynamic shared memory, where blocks are before or after: what a tile of it is made of is read before the first
-  // block is fetched, or after the last has been used.
+  // In dynamic shared memory, behind that of the warps.
 
   /// Makes a tile whose elements are `number(head, channel)`, of elements in the same place.
   LogicalResult makeTile(Operation *op, Value tile, function_ref<Value(Value, Value)> number) {
@@ -135,12 +170,12 @@ private:
     if (unused.empty()) {
       assert(queryTiles < kvcc::kQueryTiles && "more memory than getSharedBytes counts");
       auto type = MemRefType::get({shape[0] * shape[1]}, b.getF32Type());
-      Value at = b.index(queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
+      Value at = b.index(warps * warpBytes + queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
       unused.push_back(memref::ViewOp::create(b, type, dynamic, at, ValueRange()));
     }
     Value result = unused.pop_back_val();
-    forEachOwn(shape, [&](Value head, Value channel) {
-      b.store(number(head, channel), result, placeOf(shape, head, channel));
+    forEachOwn(shape, number, [&](Value element, Value head, Value channel) {
+      b.store(element, result, placeOf(shape, head, channel));
     });
     b.barrier();
     tiles[tile] = result;
@@ -170,7 +205,6 @@ private:
     if (op.getQueries() && !rowsThere)
       rowsThere = b.mulIndex(op.getQueries(), int64_t(*op.getHeads()));
     int64_t channels = shapeOf(op.getResult())[1];
-    b.barrier(); // the blocks of other warps may be there still
     return makeTile(op, op.getResult(), [&](Value head, Value channel) {
       std::optional<uint64_t> stride;
       if (op.getStride())
@@ -189,52 +223,54 @@ private:
   }
 
   LogicalResult lower(TileRotateOp op) {
+    auto shape = shapeOf(op.getResult());
     (void)makeTile(op, op.getResult(),
                    [&](Value head, Value channel) { return loadTile(op.getTile(), head, channel); });
-    rotate(tiles.at(op.getResult()), shapeOf(op.getResult()), int64_t(op.getSize()),
-           {b.thread, getThreads(), [&] { b.barrier(); }}, [&](Value row, Value channel) {
-             return SmallVector<Value>{placeOf(shapeOf(op.getResult()), row, channel)};
-           });
-    return success();
-  }
-
-  /// Threads that do something together: this one's index, how many they are, and how they wait for each other.
-  struct Team {
-    Value thread;
-    int64_t threads;
-    function_ref<void()> sync;
-  };
-  /// Multiplies blocks of `size` channels of a matrix, whose elements are at `place` of the buffer, by the normalized
-  /// Hadamard matrix.
-  void rotate(Value buffer, ArrayRef<int64_t> shape, int64_t size, const Team &team,
-              function_ref<SmallVector<Value>(Value, Value)> place) {
+    Value buffer = tiles.at(op.getResult());
+    auto size = int64_t(op.getSize());
     int64_t pairs = shape[1] / 2;
     Value count = b.mulIndex(getRows(shape[0]), pairs);
-    auto scale = float(1 / std::sqrt(double(size)));
     for (int64_t half = 1; half < size; half *= 2) {
-      Value factor = b.f32(2 * half == size ? scale : 1.0f); // in the last stage
-      b.loop(team.thread, count, team.threads, false, [&](Value i) {
+      Value factor = b.f32(getFactor(half, size));
+      b.loop(b.thread, count, getThreads(), false, [&](Value i) {
         Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
         Value block = arith::DivUIOp::create(b, pair, b.index(half));
         Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
-        SmallVector<Value> at = place(row, first), other = place(row, b.addIndex(first, half));
+        Value at = placeOf(shape, row, first), other = placeOf(shape, row, b.addIndex(first, half));
         Value x = b.load(buffer, at), y = b.load(buffer, other);
         b.store(b.mul(b.add(x, y), factor), buffer, at);
         b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
       });
-      team.sync();
+      b.barrier();
     }
+    return success();
+  }
+  /// What the stage of a transform whose pairs are `half` apart multiplies with: the last one normalizes.
+  static float getFactor(int64_t half, int64_t size) {
+    return 2 * half == size ? float(1 / std::sqrt(double(size))) : 1.0f;
   }
 
   LogicalResult lower(TileDotChannelsOp op) {
     auto shape = shapeOf(op.getTile());
     Value result = b.shared({shape[0], 1});
     Value vector = viewVector(op.getVector(), op.getOffset(), shape[1]);
-    // A thread for each head: once in a kernel.
-    b.loop(b.thread, getRows(shape[0]), getThreads(), false, [&](Value head) {
-      Value sum = b.loop(0, shape[1], b.f32(0), [&](Value channel, ValueRange sums) {
-        return SmallVector<Value>{b.fma(loadTile(op.getTile(), head, channel), b.load(vector, channel), sums[0])};
-      })[0];
+    // A warp for each head.
+    Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
+    SmallVector<Value> factors;
+    for (int64_t c = 0; c < shape[1]; c += kWarp)
+      factors.push_back(b.load(vector, b.addIndex(lane, c)));
+    b.loop(b.warp, getRows(shape[0]), warps, false, [&](Value head) {
+      Value sum = b.f32(0);
+      for (auto [i, factor] : enumerate(factors))
+        sum = b.fma(loadTile(op.getTile(), head, b.addIndex(lane, int64_t(i) * kWarp)), factor, sum);
+      for (int32_t mask = kWarp / 2; mask; mask /= 2)
+        sum = b.add(sum, b.shuffleXor(sum, mask));
+      if (op.getScale())
+        sum = b.mul(sum, b.f32(op.getScale()->convertToFloat()));
+      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
+      auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
       b.store(sum, result, {head, b.index(0)});
     });
     b.barrier();
@@ -256,8 +292,7 @@ private:
   }
 
   LogicalResult lower(TileRingOp op) {
-    b.barrier(); // all have read the query
-    Value first = b.mulIndex(b.warp, int64_t(op.getStages()) * int64_t(op.getBytes()));
+    Value first = b.mulIndex(b.warp, warpBytes);
     Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
     rings[op.getMemory()] = b.addBytes(pointer, b.toI32(first));
     return success();
@@ -1065,11 +1100,6 @@ private:
 
   //===-- Results -----------------------------------------------------------------------===//
 
-  /// Dynamic shared memory as [warps][heads][columns] of f32, the rows of this warp or all.
-  Value viewRows(int64_t heads, int64_t columns) {
-    auto type = MemRefType::get({warps * heads * columns}, b.getF32Type());
-    return memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange());
-  }
   /// Calls `body(column, head)` for this lane's columns of heads that are there.
   void forEachColumn(State &state, function_ref<void(int64_t, Value)> body) {
     for (int64_t column = 0; column < 2 * state.tiles; ++column) {
@@ -1098,29 +1128,14 @@ private:
 
   LogicalResult lower(TileRestoreOp op) {
     State &state = *states.at(op.getState());
-    int64_t channels = state.type.getHeadDim(), pitch = channels + kMergePad;
+    int64_t channels = state.type.getHeadDim();
     Value means, factors;
     if (op.getMeans())
       means = viewVector(op.getMeans(), op.getMeansOffset(), channels);
     if (op.getFactors())
       factors = viewVector(op.getFactors(), op.getFactorsOffset(), channels);
-    if (op.getSize()) {
-      // Each warp by itself, in the memory that its blocks have had.
-      Value rows = viewRows(state.heads, pitch), first = b.mulIndex(b.warp, state.heads);
-      auto at = [&](Value head, Value channel) { return b.add(b.mulIndex(b.add(first, head), pitch), channel); };
-      b.barrier(); // rows of a warp are not where its blocks were
-      forEachOutput(state, [&](int64_t i, Value head, Value channel) {
-        b.store(load(state.outputs, i), rows, at(head, channel));
-      });
-      b.syncWarp();
-      auto size = int64_t(*op.getSize());
-      Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
-      rotate(rows, {state.heads, channels}, size, {lane, kWarp, [&] { b.syncWarp(); }},
-             [&](Value row, Value channel) { return SmallVector<Value>{at(row, channel)}; });
-      forEachOutput(state, [&](int64_t i, Value head, Value channel) {
-        store(b.load(rows, at(head, channel)), state.outputs, i);
-      });
-    }
+    if (op.getSize())
+      rotate(state, int64_t(*op.getSize()));
     if (!means && !factors)
       return success();
     forEachOutput(state, [&](int64_t i, Value, Value channel) {
@@ -1132,6 +1147,37 @@ private:
       store(out, state.outputs, i);
     });
     return success();
+  }
+
+  /// Multiplies blocks of `size` channels of the outputs by the normalized Hadamard matrix. Channel 16t + 2gid + hi of
+  /// a column is in register t, hi of lane gid: bits of channels are bits of registers or of lanes.
+  void rotate(State &state, int64_t size) {
+    for (int64_t tile = 0; tile < state.tiles; ++tile)
+      for (int64_t j = 0; j < 2; ++j) {
+        auto place = [&](int64_t i) { return (tile * state.rows + i / 2) * 4 + 2 * (i % 2) + j; };
+        SmallVector<Value> outputs;
+        for (int64_t i = 0; i < 2 * state.rows; ++i)
+          outputs.push_back(load(state.outputs, place(i)));
+        for (int64_t half = 1; half < size; half *= 2) {
+          if (half > 1 && half < 16) { // between lanes
+            Value bit = b.bitAnd(b.toI32(b.gid), uint32_t(half / 2));
+            Value isUpper = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, bit, b.i32(0));
+            Value sign = arith::SelectOp::create(b, isUpper, b.f32(-1), b.f32(1));
+            for (Value &output : outputs)
+              output = b.fma(output, sign, b.shuffleXor(output, int32_t(2 * half)));
+          } else {
+            for (size_t i = 0, distance = half == 1 ? 1 : size_t(half / 8); i < outputs.size(); ++i) {
+              if (i & distance)
+                continue;
+              Value x = outputs[i], y = outputs[i + distance];
+              outputs[i] = b.add(x, y);
+              outputs[i + distance] = arith::SubFOp::create(b, x, y);
+            }
+          }
+        }
+        for (auto [i, output] : enumerate(outputs))
+          store(b.mul(output, b.f32(float(1 / std::sqrt(double(size))))), state.outputs, place(int64_t(i)));
+      }
   }
 
   LogicalResult lower(TileJoinSinksOp op) {
@@ -1162,31 +1208,43 @@ private:
 
   LogicalResult lower(TileStoreResultOp op) {
     State &state = *states.at(op.getState());
-    int64_t channels = state.type.getHeadDim(), pitch = channels + kMergePad + 2;
-    Value rows = viewRows(state.heads, pitch);
-    b.barrier(); // all warps are done with their blocks
-    auto rowAt = [&](Value warp, Value head) { return b.mulIndex(b.add(b.mulIndex(warp, state.heads), head), pitch); };
+    int64_t channels = state.type.getHeadDim(), pitch = kvcc::getMergePitch(channels),
+            floats = warpBytes / int64_t(sizeof(float));
+    // In the memory that the blocks of each warp have had.
+    auto type = MemRefType::get({warps * floats}, b.getF32Type());
+    Value rows = memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange());
+    Value own = b.mulIndex(b.warp, floats);
+    auto rowAt = [&](Value head) { return b.add(own, b.mulIndex(head, pitch)); };
+    b.syncWarp();
     forEachOutput(state, [&](int64_t i, Value head, Value channel) {
-      b.store(load(state.outputs, i), rows, b.add(rowAt(b.warp, head), channel));
+      b.store(load(state.outputs, i), rows, b.add(rowAt(head), channel));
     });
     // Lanes with the same columns know the same, but for the sign of a zero, which a sum with zero takes away.
     forEachColumn(state, [&](int64_t column, Value head) {
       Value max = b.add(load(state.maxima, column), b.f32(0));
-      b.store(max, rows, b.addIndex(rowAt(b.warp, head), channels));
-      b.store(load(state.sums, column), rows, b.addIndex(rowAt(b.warp, head), channels + 1));
+      b.store(max, rows, b.addIndex(rowAt(head), channels));
+      b.store(load(state.sums, column), rows, b.addIndex(rowAt(head), channels + 1));
     });
     b.barrier();
     ResultWriter writer(b, op);
     forEachOwn({state.heads, channels}, [&](Value head, Value channel) {
-      auto at = [&](Value warp, int64_t column) { return b.load(rows, b.addIndex(rowAt(warp, head), column)); };
-      Value max = b.loop(0, warps, b.f32(kMaskedLogit), [&](Value warp, ValueRange before) {
-        return SmallVector<Value>{b.max(before[0], at(warp, channels))};
-      })[0];
-      auto merged = b.loop(0, warps, ValueRange{b.f32(0), b.f32(0)}, [&](Value warp, ValueRange before) {
-        Value weight = b.exp2(arith::SubFOp::create(b, at(warp, channels), max));
-        Value out = b.load(rows, b.add(rowAt(warp, head), channel));
-        return SmallVector<Value>{b.fma(out, weight, before[0]), b.fma(at(warp, channels + 1), weight, before[1])};
-      });
+      Value row = b.mulIndex(head, pitch);
+      SmallVector<Value> maxima, outs, sums;
+      for (int64_t warp = 0; warp < warps; ++warp) {
+        Value first = b.addIndex(row, warp * floats);
+        maxima.push_back(b.load(rows, b.addIndex(first, channels)));
+        outs.push_back(b.load(rows, b.add(first, channel)));
+        sums.push_back(b.load(rows, b.addIndex(first, channels + 1)));
+      }
+      Value max = b.f32(kMaskedLogit);
+      for (Value other : maxima)
+        max = b.max(max, other);
+      std::array<Value, 2> merged = {b.f32(0), b.f32(0)};
+      for (int64_t warp = 0; warp < warps; ++warp) {
+        Value weight = b.exp2(arith::SubFOp::create(b, maxima[size_t(warp)], max));
+        merged[0] = b.fma(outs[size_t(warp)], weight, merged[0]);
+        merged[1] = b.fma(sums[size_t(warp)], weight, merged[1]);
+      }
       auto [inverse, lse] = b.finish(merged[1], b.getLse(max, merged[1], int64_t(op.getExponent())));
       writer.storeOut(b.mul(merged[0], inverse), head, channel);
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, channel, b.index(0));
@@ -1202,6 +1260,7 @@ private:
   int64_t warps;
   FragmentBuilder b;
   Value dynamic;             ///< dynamic shared memory
+  int64_t warpBytes = 0;     ///< of it that each warp has
   Value rowsThere;           ///< where several queries share a work item
   SmallVector<Value> unused; ///< memory of tiles that are done with
   int64_t queryTiles = 0;    ///< that have memory

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Decode attention on a GPU: kvcc's schemes beside other attention kernels, and what memory could give.
 
-Usage: cuda.py [--check] [--scheme S]... [--peer P]... [--shape M]... [--batch N]... [--ctx N]... [--rounds N] [--record]
-               [--dry-run]
+Usage: cuda.py [--check] [--scheme S]... [--peer P]... [--shape M]... [--batch N]... [--ctx N]... [--split-tokens N]...
+               [--rounds N] [--record] [--dry-run]
 
 Needs PyTorch with CUDA and NVRTC. Every subject is a CUDA graph of one step over each of several copies of its cache, which
 together are four times the L2, so that no step finds its cache there; figures are the median of the rounds, subjects take
@@ -19,6 +19,7 @@ Peers, all by default; one that cannot run is named and left out:
   triton-int4,       a Triton kernel over 4-bit codes with a scale per token, and over 2-bit codes in groups of 32 along the
   triton-int2-inner  inner dimension, tuned by Triton; triton_peer.py, where Triton is installed (pip install triton)
 
+--split-tokens measures each scheme with sequences split into parts of so many tokens, too; 0 is kvcc's choice.
 --check first compares every scheme with the same kernels executed on the host: what the writers wrote, bit for bit, and
 the outputs; and the kernels of this folder with attention in NumPy. It needs a C++ compiler and Boost.Context here, as
 --target cuda-host does. --dry-run does all of it on the host, with small caches and meaningless times, to test this file.
@@ -106,11 +107,11 @@ class Cache:
                                     keys.stride(0), layer.head_dim, keys.stride(1))
         self.program.call("kvcc_append", ctypes.byref(args), ctypes.c_void_p(stream))
 
-    def attend(self, query, out, lse, stream=None):
+    def attend(self, query, out, lse, stream=None, split_tokens=0):
         args = interface.AttendArgs(ctypes.sizeof(interface.AttendArgs), self.memory(), self.table.data_ptr(),
                                     self.pages_each, self.slot_ids.data_ptr(), self.lengths.data_ptr(), self.batch,
                                     self.ctx, query.data_ptr(), out.data_ptr(), lse.data_ptr(),
-                                    self.aligned(self.workspace), self.workspace.numel() - 64)
+                                    self.aligned(self.workspace), self.workspace.numel() - 64, 1, None, split_tokens)
         self.program.call("kvcc_attend", ctypes.byref(args), ctypes.c_void_p(stream))
 
 
@@ -198,6 +199,7 @@ class Subject:
         self.launches, self.device, self.graph = launches, device, None
         if device == "cuda":
             side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for launch in launches:
                     launch(side.cuda_stream)
@@ -230,21 +232,32 @@ def copies_for(nbytes, l2, limit):
     return int(max(1, min(limit, -(-L2_COPIES * l2 // max(nbytes, 1)))))
 
 
-def kvcc_subject(program, batch, ctx, device, l2, limit):
+def kvcc_subjects(program, splits, batch, ctx, device, l2, limit):
+    """One for each number of tokens of `splits` that a sequence is split into, 0 for those that kvcc chooses."""
     first = Cache(program, batch, ctx, device)
+    if any(splits):
+        size = ctypes.c_size_t()
+        program.call("kvcc_split_workspace_bytes", ctypes.c_int64(batch), ctypes.c_int64(ctx),
+                     ctypes.c_int64(min(filter(None, splits))), ctypes.byref(size))
+        nbytes = max(size.value, first.workspace.numel()) + 64
+        first.workspace = torch.zeros(nbytes, dtype=torch.uint8, device=device)
     query, keys, values = tensors(program.layer, batch, ctx, device, torch.bfloat16)
     first.append(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1))
     synchronize(device)
     caches = [first]
     while len(caches) < copies_for(first.bytes(), l2, limit):
         caches.append(first.copy())
-    out = torch.empty(query.shape, dtype=torch.float32, device=device)
-    lse = torch.empty(query.shape[:2], dtype=torch.float32, device=device)
-    # The first call fetches nothing lazily any more.
-    first.attend(query, out, lse)
-    synchronize(device)
-    return Subject(program.name, first.bytes(), [lambda stream, c=c: c.attend(query, out, lse, stream) for c in caches],
-                   device, out)
+    for tokens in splits:
+        if tokens >= 2 * ctx:
+            continue
+        out = torch.empty(query.shape, dtype=torch.float32, device=device)
+        lse = torch.empty(query.shape[:2], dtype=torch.float32, device=device)
+        # The first call fetches nothing lazily any more.
+        first.attend(query, out, lse, split_tokens=tokens)
+        synchronize(device)
+        launch = lambda stream, c, tokens=tokens, out=out, lse=lse: c.attend(query, out, lse, stream, tokens)
+        yield Subject(program.name + (f" split {tokens}" if tokens else ""), first.bytes(),
+                      [lambda stream, c=c, launch=launch: launch(stream, c) for c in caches], device, out)
 
 
 def torch_subject(layer, batch, ctx, device, l2, limit):
@@ -281,7 +294,7 @@ def flashinfer_subjects(layer, batch, ctx, device, l2, limit):
             pool = paged(keys, values, page).repeat(batch, 1, 1, 1, 1).to(dtype)
             nbytes = 2 * batch * ctx * layer.kv_heads * layer.head_dim * pool.element_size()
             pools = [pool] + [pool.clone() for _ in range(copies_for(nbytes, l2, limit) - 1)]
-            subjects.append(Subject(name, nbytes, [lambda stream, p=p: wrapper.run(query, p) for p in pools], device,
+            subjects.append(Subject(name, nbytes, [lambda stream, p=p, w=wrapper: w.run(query, p) for p in pools], device,
                                     wrapper.run(query, pool)))
         except Exception as error:  # of a version that cannot: said, and left out
             print(f"{name}: not measured: {str(error).splitlines()[0]}")
@@ -383,14 +396,14 @@ def quantized_subjects(names, layer, batch, ctx, device, l2, limit):
                       peer.attention.out)
 
 
-def subjects_of(chosen, programs, batch, ctx, device, l2, limit):
+def subjects_of(chosen, programs, splits, batch, ctx, device, l2, limit):
     layer = programs[0].layer
     size = (batch, ctx, device, l2, limit)
     subjects = [torch_subject(layer, *size)] if "torch" in chosen else []
     if "flashinfer" in chosen:
         subjects += flashinfer_subjects(layer, *size)
     subjects += quantized_subjects([name for name in QUANTIZED_PEERS if name in chosen], layer, *size)
-    return subjects + [kvcc_subject(program, *size) for program in programs]
+    return subjects + [subject for program in programs for subject in kvcc_subjects(program, splits, *size)]
 
 
 def copy_rate(device, nbytes):
@@ -419,6 +432,7 @@ def main():
     parser.add_argument("--shape", nargs="+", default=["llama-3.1-8b"])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--ctx", nargs="+", type=int, default=[4096, 32768])
+    parser.add_argument("--split-tokens", nargs="+", type=int, default=[0], metavar="N")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
@@ -463,7 +477,7 @@ def main():
                 if 8 * max(nbytes, L2_COPIES * l2) > free:
                     print(f"{shape}, batch {batch}, ctx {ctx}: left out, too much for {free >> 30} GiB")
                     continue
-                subjects = subjects_of(options.peer, programs, batch, ctx, device, l2, limit)
+                subjects = subjects_of(options.peer, programs, options.split_tokens, batch, ctx, device, l2, limit)
                 for _ in range(options.rounds):
                     for subject in subjects:
                         subject.measure()

@@ -49,7 +49,8 @@ class AttendArgs(ctypes.Structure):
                 ("table_stride", ctypes.c_int64), ("slots", ctypes.c_void_p), ("seq_lens", ctypes.c_void_p),
                 ("batch", ctypes.c_int64), ("max_tokens", ctypes.c_int64), ("query", ctypes.c_void_p),
                 ("out", ctypes.c_void_p), ("lse", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
-                ("workspace_bytes", ctypes.c_size_t)]
+                ("workspace_bytes", ctypes.c_size_t), ("queries", ctypes.c_int64), ("sinks", ctypes.c_void_p),
+                ("split_tokens", ctypes.c_int64)]
 
 
 class Library:

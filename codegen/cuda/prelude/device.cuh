@@ -107,16 +107,17 @@ KV_DEVICE kv_u32 kv_shfl_idx_u32(kv_u32 v, int lane) { return __shfl_sync(~0u, v
 KV_DEVICE bool kv_any(bool v) { return __any_sync(~0u, v); }
 
 // Whether this CTA is the last of `count` that arrive at a counter, which is zero again then. All threads call it, and
-// what the threads of the others stored before is seen after it: a fence before the increment publishes this CTA's
-// results, one after it shows the others'.
+// what the threads of the others stored before is seen after it: behind the barriers, fences of one thread publish what
+// all of its CTA have stored, and show what those of the others have (as in grid synchronization of cooperative groups).
 KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count) {
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0)
+  if (threadIdx.x == 0) {
+    __threadfence();
     last = atomicInc(static_cast<kv_u32 *>(counters) + at, kv_u32(count - 1)) == kv_u32(count - 1);
+    __threadfence();
+  }
   __syncthreads();
-  __threadfence();
   return last;
 }
 
