@@ -422,40 +422,62 @@ private:
     Value row = ix.mul(sequence, args[TableStride]);
     ring.table = TileAdvanceOp::create(b, args[Table].getType(), args[Table], row);
     ring.pages = TileAdvanceOp::create(b, args[Pages].getType(), args[Pages], head);
-    for (int64_t i = 0; i + 1 < stages; ++i)
-      fetch(arith::AddIOp::create(b, ring.first, number(i * getStep())), number(i * bytes));
+    auto stage = [&](int64_t i) { return arith::AddIOp::create(b, ring.first, number(i * getStep())).getResult(); };
+    auto isThere = [&](Value block) { return compare(arith::CmpIPredicate::slt, block, ring.last); };
+    for (int64_t i = 0; i + 1 < stages; ++i) {
+      ix.branch(isThere(stage(i)), [&] { fetch(stage(i), number(i * bytes), loadEntry(stage(i))); });
+      TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
+    }
+    // Where there are no blocks, there may be no table.
+    auto branch = scf::IfOp::create(b, i32, isThere(ring.first), /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    scf::YieldOp::create(b, loadEntry(stage(stages - 1)));
+    b.setInsertionPointToStart(branch.elseBlock());
+    scf::YieldOp::create(b, number(0));
+    ring.entry = branch.getResult(0);
   }
 
-  /// Starts to copy the blocks of a stage, if there are any.
-  void fetch(Value block, Value at) {
-    ix.branch(compare(arith::CmpIPredicate::slt, block, ring.last), [&] {
-      Value inRow = arith::DivUIOp::create(b, block, number(layout.blocksPerPage));
-      Value from = ix.mul(ix.load(ring.table, toIndex(inRow)), layout.pageBytes);
-      if (!ring.samePlace)
-        from = ix.add(from,
-                      toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
-                                                    number(layout.page.bytes))));
-      TileFetchOp::create(b, ring.pages, from, ring.memory, toIndex(at), b.getI64IntegerAttr(getStageBytes()));
-    });
-    TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
+  /// The page of a block, or of the last one that this warp may have.
+  Value loadEntry(Value block) {
+    Value there = arith::MinSIOp::create(b, block, arith::SubIOp::create(b, ring.last, number(1)));
+    return memref::LoadOp::create(b, ring.table,
+                                  toIndex(arith::DivUIOp::create(b, there, number(layout.blocksPerPage))));
+  }
+
+  /// Starts to copy the blocks of a stage of the page that `entry` is.
+  void fetch(Value block, Value at, Value entry) {
+    Value from = ix.mul(arith::IndexCastOp::create(b, b.getIndexType(), entry), layout.pageBytes);
+    if (!ring.samePlace)
+      from = ix.add(from,
+                    toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
+                                                  number(layout.page.bytes))));
+    TileFetchOp::create(b, ring.pages, from, ring.memory, toIndex(at), b.getI64IntegerAttr(getStageBytes()));
   }
 
   /// A loop over the blocks of this warp, some of a page at a time, which come to its ring some iterations before they
   /// are needed.
   void buildStagedLoop(function_ref<void(Value block, Value memory, Value at)> body) {
     int64_t stages = schedule.getStages(), unit = getUnit(), bytes = getStageBytes(), step = getStep();
-    auto op = scf::ForOp::create(b, ring.first, ring.last, number(step), ValueRange{number(0)});
+    auto op = scf::ForOp::create(b, ring.first, ring.last, number(step), ValueRange{number(0), ring.entry});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(op.getBody());
-    Value block = op.getInductionVar(), at = op.getRegionIterArg(0);
+    Value block = op.getInductionVar(), at = op.getRegionIterArg(0), entry = op.getRegionIterArg(1);
     TileAwaitOp::create(b, b.getI64IntegerAttr(std::max<int64_t>(stages - 2, 0)));
-    // What was computed last is done with: its memory takes the block that is needed last.
-    if (stages > 1) {
-      Value isFirst = compare(arith::CmpIPredicate::eq, at, number(0));
-      fetch(arith::AddIOp::create(b, block, number((stages - 1) * step)),
+    // What was computed last is done with: its memory takes the block that is needed last. Its page has been looked up
+    // an iteration ago.
+    Value isFirst = compare(arith::CmpIPredicate::eq, at, number(0));
+    Value ahead = arith::AddIOp::create(b, block, number((stages - 1) * step));
+    ix.branch(compare(arith::CmpIPredicate::slt, ahead, ring.last), [&] {
+      fetch(ahead,
             arith::SelectOp::create(b, isFirst, number((stages - 1) * bytes),
-                                    arith::SubIOp::create(b, at, number(bytes))));
-    }
+                                    arith::SubIOp::create(b, at, number(bytes))),
+            entry);
+    });
+    TileCommitOp::create(b);
+    entry = loadEntry(arith::AddIOp::create(b, block, number(stages * step)));
+    if (stages == 1)
+      TileAwaitOp::create(b, b.getI64IntegerAttr(0));
     if (unit == 1) {
       body(toIndex(block), ring.memory, toIndex(at));
     } else {
@@ -469,7 +491,7 @@ private:
     }
     Value isLast = compare(arith::CmpIPredicate::eq, at, number((stages - 1) * bytes));
     scf::YieldOp::create(
-        b, ValueRange{arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes)))});
+        b, ValueRange{arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes))), entry});
   }
 
   /// A block of quantized tokens.
@@ -599,6 +621,7 @@ private:
   /// Where blocks of pages come to, counted from the first and to the last of this warp.
   struct {
     Value memory, first, last, table, pages;
+    Value entry; ///< the page of the first stage that is fetched in the loop
     bool samePlace;
   } ring;
   /// Where the query, or the last of several, reaches some tokens only: the first of them, and the blocks of each kind

@@ -184,8 +184,11 @@ Error DeviceBuffer::upload(const void *source, size_t count, size_t offset) {
     return error;
   if (count == 0)
     return Error::success();
-  return inContext(*context, "cannot copy to the device",
-                   [&](const CudaFunctions &fn) { return fn.memcpyHtoD(address + offset, source, count); });
+  // From pageable memory, the copy itself may be done after the call, and streams that do not block do not wait for it.
+  return inContext(*context, "cannot copy to the device", [&](const CudaFunctions &fn) {
+    int status = fn.memcpyHtoD(address + offset, source, count);
+    return status ? status : fn.streamSynchronize(nullptr);
+  });
 }
 
 Error DeviceBuffer::download(void *target, size_t count, size_t offset) const {

@@ -72,7 +72,34 @@ int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens,
   // Whole items that keep every thread busy need no splitting and no merging.
   if (items == 0 || items % backend->getParallelism(threads) == 0 || items > kMaxSplitItems)
     return 1;
-  return limitSplits(items, maxTokens, threads);
+  int64_t most = limitSplits(items, maxTokens, threads), best = 1;
+  if (backend->getBandwidth() == 0)
+    return most;
+  int64_t blocks = getReachedBlocks(maxTokens);
+  double least = estimateStep(items, blocks, 1);
+  for (int64_t splits = 2; splits <= most; ++splits)
+    if (double seconds = estimateStep(items, blocks, splits); seconds < least) {
+      least = seconds;
+      best = splits;
+    }
+  return best;
+}
+
+double Program::estimateStep(int64_t items, int64_t blocks, int64_t splits) const {
+  // As measured on an H100 (tools/bench/results/cuda-*.md): what a block of threads needs besides its loop; a warp for
+  // a block of tokens that is on its way in time, or that it waits for; the merge, and what it needs for each part.
+  constexpr double kStart = 5e-6, kStaged = 0.62e-6, kDirect = 1e-6, kMerge = 1.5e-6, kPart = 0.12e-6;
+  const kv::CacheLayout &layout = getLayout();
+  kv::ScheduleAttr schedule = plan.schedule;
+  // Warps take turns, some blocks at a time.
+  int64_t stages = divideCeil(divideCeil(blocks, splits), schedule.getBlocks());
+  int64_t ofWarp = divideCeil(stages, schedule.getWarps()) * schedule.getBlocks();
+  int64_t waves = divideCeil(items * splits, backend->getParallelism(0));
+  double latency = double(waves) * (kStart + double(ofWarp) * (schedule.getStages() ? kStaged : kDirect));
+  int64_t inWindows = std::min(blocks, layout.sinkBlocks + layout.recentBlocks);
+  double bytes = double(items) * double((blocks - inWindows) * layout.page.bytes + inWindows * layout.window.bytes);
+  double memory = kStart + bytes / backend->getBandwidth();
+  return std::max(latency, memory) + (splits > 1 ? kMerge + kPart * double(splits) : 0);
 }
 
 int64_t Program::getSplits(int64_t splitBlocks, int64_t maxTokens) const {
@@ -90,10 +117,13 @@ int64_t Program::getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads
 int64_t Program::limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const {
   // About four items per thread, so that the last ones end together.
   int64_t wanted = backend->getParallelism(threads), splits = divideCeil(4 * wanted, items);
-  // The most that a query of up to so many tokens reaches.
-  int64_t reach = plan.shape.reach == kv::Reach::Full ? maxTokens : std::min(maxTokens, plan.shape.windowTokens);
-  int64_t blocks = divideCeil(reach, kv::kBlockTokens);
+  int64_t blocks = getReachedBlocks(maxTokens);
   return std::clamp<int64_t>(blocks / kMinBlocksPerSplit, 1, wanted == 1 ? 1 : splits);
+}
+
+int64_t Program::getReachedBlocks(int64_t maxTokens) const {
+  int64_t reach = plan.shape.reach == kv::Reach::Full ? maxTokens : std::min(maxTokens, plan.shape.windowTokens);
+  return divideCeil(reach, kv::kBlockTokens);
 }
 
 size_t Program::getWorkspaceBytes(int64_t rows, int64_t splits) const {

@@ -317,7 +317,8 @@ struct MergePattern : OpConversionPattern<TileMergeOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileMergeOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
-    b.mergeParts(op, b.lane(), kWarp);
+    // Whose memory it is may begin at any number.
+    b.mergeParts(op, b.lane(), kWarp, [&](Value memory, Value at) { return b.loadFour(memory, at); });
     rewriter.eraseOp(op);
     return success();
   }

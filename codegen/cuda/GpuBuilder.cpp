@@ -73,10 +73,18 @@ Value GpuBuilder::getRow(Value row, int64_t heads, std::optional<uint64_t> strid
   return add(mulIndex(query, int64_t(*stride)), head);
 }
 
-void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads) {
+SmallVector<Value> GpuBuilder::loadFour(Value memory, Value at) {
+  SmallVector<Value> numbers;
+  for (int64_t i = 0; i < 4; ++i)
+    numbers.push_back(load(memory, addIndex(at, i)));
+  return numbers;
+}
+
+void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads,
+                            function_ref<SmallVector<Value>(Value, Value)> loadFour) {
   auto headDim = int64_t(op.getHeadDim());
   // Channels that a thread takes, and parts whose numbers are on their way together.
-  constexpr int64_t kChannels = 4, kParts = 8;
+  constexpr int64_t kChannels = 4, kParts = 16;
   Value numbers = index(int64_t(op.getHeads()) * headDim / kChannels);
   if (op.getQueries())
     numbers = mul(op.getQueries(), numbers);
@@ -101,9 +109,7 @@ void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads) {
         Value first = mul(arith::MinUIOp::create(*this, part, last), op.getRows());
         lses.push_back(arith::SelectOp::create(*this, isThere, load(op.getLses(), add(lseAt, first)),
                                                f32(-std::numeric_limits<float>::infinity())));
-        Value from = add(outAt, mulIndex(first, headDim));
-        for (int64_t c = 0; c < kChannels; ++c)
-          outs.push_back(load(op.getParts(), addIndex(from, c)));
+        llvm::append_range(outs, loadFour(op.getParts(), add(outAt, mulIndex(first, headDim))));
       }
       Value largest = state[0];
       for (Value lse : lses)

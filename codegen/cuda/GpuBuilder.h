@@ -65,8 +65,11 @@ public:
   /// Where the result of a row is, from that of the first one on: rows are `heads` heads of queries that are `stride`
   /// rows apart.
   mlir::Value getRow(mlir::Value row, int64_t heads, std::optional<uint64_t> stride);
-  /// Merges parts by some threads.
-  void mergeParts(kv::TileMergeOp op, mlir::Value thread, int64_t threads);
+  /// Four numbers from an element on.
+  llvm::SmallVector<mlir::Value> loadFour(mlir::Value memory, mlir::Value at);
+  /// Merges parts by some threads, whose outputs `loadFour` loads.
+  void mergeParts(kv::TileMergeOp op, mlir::Value thread, int64_t threads,
+                  llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::Value)> loadFour);
   /// A f8E4M3FN code (an i32) as f32.
   mlir::Value decodeE4m3(mlir::Value code);
   /// A f4E2M1FN code (an i32) as an integer: twice the number, plus 12.

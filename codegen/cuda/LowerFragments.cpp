@@ -1202,7 +1202,13 @@ private:
   }
 
   LogicalResult lower(TileMergeOp op) {
-    b.mergeParts(op, b.thread, getThreads());
+    b.mergeParts(op, b.thread, getThreads(), [&](Value memory, Value at) {
+      Value four = b.call1("kv_ldg128", b.opaque("kv_u32x4"), b.advance(memory, at));
+      SmallVector<Value> numbers;
+      for (int64_t i = 0; i < 4; ++i)
+        numbers.push_back(b.bitsToF32(b.element(four, i, b.getI32Type())));
+      return numbers;
+    });
     return success();
   }
 
