@@ -98,7 +98,9 @@ double Program::estimateStep(int64_t items, int64_t blocks, int64_t splits) cons
   double latency = double(waves) * (kStart + double(ofWarp) * (schedule.getStages() ? kStaged : kDirect));
   int64_t inWindows = std::min(blocks, layout.sinkBlocks + layout.recentBlocks);
   double bytes = double(items) * double((blocks - inWindows) * layout.page.bytes + inWindows * layout.window.bytes);
-  double memory = kStart + bytes / backend->getBandwidth();
+  // A block of threads per multiprocessor, of which three fit, has too few bytes on their way.
+  double share = std::min(1.0, 0.74 + 0.39 * double(items * splits) / double(backend->getParallelism(0)));
+  double memory = kStart + bytes / (share * backend->getBandwidth());
   return std::max(latency, memory) + (splits > 1 ? kMerge + kPart * double(splits) : 0);
 }
 

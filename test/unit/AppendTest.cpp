@@ -92,7 +92,7 @@ public:
     auto diag = program.getPlan().cache.getKey().getDiag();
     bool powers = diag && diag.getStrength().convertToDouble() != 0.5 && diag.getStrength().convertToDouble() != 1;
     if (powers && program.getPlan().target.executor == Executor::CudaDevice)
-      return std::fabs(x - y) <= 1e-4f * std::fabs(y);
+      return std::fabs(x - y) <= 1e-4f * std::fabs(y) + 1e-6f;
     return bit_cast<uint32_t>(x) == bit_cast<uint32_t>(y);
   }
 

@@ -3,7 +3,7 @@
 """Decode attention on a GPU: kvcc's schemes beside other attention kernels, and what memory could give.
 
 Usage: cuda.py [--check] [--scheme S]... [--peer P]... [--shape M]... [--batch N]... [--ctx N]... [--split-tokens N]...
-               [--rounds N] [--record] [--dry-run]
+               [--rounds N] [--record [NAME]] [--dry-run]
 
 Needs PyTorch with CUDA and NVRTC. Every subject is a CUDA graph of one step over each of several copies of its cache, which
 together are four times the L2, so that no step finds its cache there; figures are the median of the rounds, subjects take
@@ -23,7 +23,7 @@ Peers, all by default; one that cannot run is named and left out:
 --check first compares every scheme with the same kernels executed on the host: what the writers wrote, bit for bit, and
 the outputs; and the kernels of this folder with attention in NumPy. It needs a C++ compiler and Boost.Context here, as
 --target cuda-host does. --dry-run does all of it on the host, with small caches and meaningless times, to test this file.
---record writes results/cuda-DATE.md and .csv.
+--record writes results/cuda-DATE.md and .csv, or cuda-DATE-NAME.md and .csv.
 """
 import argparse
 import csv
@@ -444,7 +444,7 @@ def main():
     parser.add_argument("--ctx", nargs="+", type=int, default=[4096, 32768])
     parser.add_argument("--split-tokens", nargs="+", type=int, default=[0], metavar="N")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--record", nargs="?", const="", metavar="NAME")
     parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args()
     for shape in options.shape:
@@ -505,9 +505,10 @@ def main():
                 if device == "cuda":
                     torch.cuda.empty_cache()
     names = ["shape", "batch", "ctx", "subject", "us", "least us", "MB", "GB/s", "% of copy", "error", "x sdpa"]
-    if not options.record:
+    if options.record is None:
         return
-    stem = Path(__file__).resolve().parent / f"results/cuda-{datetime.date.today()}"
+    name = "-".join(filter(None, ["cuda", str(datetime.date.today()), options.record]))
+    stem = Path(__file__).resolve().parent / f"results/{name}"
     stem.parent.mkdir(exist_ok=True)
     with open(f"{stem}.csv", "w", newline="") as file:
         csv.writer(file).writerows([names] + rows)
