@@ -41,9 +41,13 @@ bool kvcc::roundsToWords(CacheType cache, Role role, Placement placement, Comput
          (hasSignedWeights(value, placement) && !cache.getWindow().getSink());
 }
 
-/// Of the tiles of a query, for tensor cores.
-static int64_t getQueryBytes(int64_t rows, int64_t headDim) {
-  return kvcc::kQueryTiles * rows * headDim * int64_t(sizeof(float));
+int64_t kvcc::getQueryTiles(CacheType cache) {
+  QuantAttr key = cache.getKey();
+  return key.getDiag() || key.getTransform<HadamardAttr>() ? 2 : 1;
+}
+/// Of these, for tensor cores.
+static int64_t getQueryBytes(CacheType cache, int64_t rows) {
+  return kvcc::getQueryTiles(cache) * rows * cache.getHeadDim() * int64_t(sizeof(float));
 }
 
 namespace {
@@ -61,7 +65,7 @@ static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, in
     return {wantedWarps ? wantedWarps : 4, 0, 1};
   // The GPU takes 1 KiB of a block of threads, and what the kernel has besides its ring is small.
   constexpr int64_t kMaxStages = 4;
-  const int64_t kReserved = 1536 + getQueryBytes(rows, cache.getHeadDim());
+  const int64_t kReserved = 1536 + getQueryBytes(cache, rows);
   const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
   int64_t shared = gpu ? gpu->sharedBytes : 100 << 10, bytes = CacheLayout::getBlockBytes(cache);
   struct Choice {
@@ -110,7 +114,7 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
     return 0;
   int64_t ring = schedule.getStages() * schedule.getBlocks() * CacheLayout(cache, schedule).page.bytes;
   int64_t rows = schedule.getHeads() * schedule.getQueries();
-  return schedule.getWarps() * getWarpBytes(ring, rows, cache.getHeadDim()) + getQueryBytes(rows, cache.getHeadDim());
+  return schedule.getWarps() * getWarpBytes(ring, rows, cache.getHeadDim()) + getQueryBytes(cache, rows);
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,

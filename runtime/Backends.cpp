@@ -2,6 +2,7 @@
 // The three places where kernels run: a thread pool, the CUDA emulator, a GPU.
 #include "runtime/Program.h"
 
+#include "passes/TargetInfo.h"
 #include "runtime/CudaDriver.h"
 #include "runtime/CudaHost.h"
 #include "runtime/ErrorKind.h"
@@ -100,15 +101,8 @@ private:
 
 class CudaBackend : public Backend {
 public:
-  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend,
-              int64_t parallelism)
-      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), parallelism(parallelism) {
-    // Two transfers a clock, of which loads get seven eighths at best.
-    const CudaDeviceInfo &device = this->context->device();
-    bandwidth = 0.875 * 2 * device.memoryClockKHz * 1e3 * device.memoryBusBits / 8;
-    if (bandwidth == 0)
-      bandwidth = 1e12;
-  }
+  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend, GpuShape gpu)
+      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), gpu(gpu) {}
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     CudaLaunch shape;
@@ -121,8 +115,8 @@ public:
     auto pointers = pointersTo(args);
     return kernels[size_t(kernel)].launch(shape, pointers);
   }
-  int64_t getParallelism(unsigned) const override { return parallelism; }
-  double getBandwidth() const override { return bandwidth; }
+  int64_t getParallelism(unsigned) const override { return gpu.resident * gpu.multiprocessors; }
+  std::optional<GpuShape> getGpu() const override { return gpu; }
 
   Expected<std::shared_ptr<const float>> upload(ArrayRef<float> numbers) const override {
     auto buffer = DeviceBuffer::allocate(context, numbers.size() * sizeof(float));
@@ -148,8 +142,7 @@ private:
   std::shared_ptr<CudaContext> context;
   SmallVector<CudaKernel, 3> kernels; ///< by Kernel
   CudaBlock attend;
-  int64_t parallelism;
-  double bandwidth;
+  GpuShape gpu;
 };
 
 } // namespace
@@ -203,6 +196,15 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
     return resident.takeError();
   // Eight blocks of one warp hide the latency of loads.
   constexpr int kMostBlocks = 8;
-  int64_t parallelism = int64_t(std::min(*resident, kMostBlocks)) * (*context)->device().multiprocessors;
-  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, parallelism);
+  const CudaDeviceInfo &device = (*context)->device();
+  // Two transfers a clock; loads get seven eighths at best. Where the driver does not say, what the architecture's
+  // usual GPU has.
+  double bandwidth = 2 * device.memoryClockKHz * 1e3 * device.memoryBusBits / 8;
+  if (bandwidth == 0)
+    if (const TargetInfo *usual = getDefaultGpu(target.arch))
+      bandwidth = usual->bandwidth;
+  constexpr double kReached = 0.875, kUnknown = 1e12;
+  GpuShape gpu{device.multiprocessors, std::min(*resident, kMostBlocks),
+               bandwidth == 0 ? kUnknown : kReached * bandwidth};
+  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, gpu);
 }

@@ -72,36 +72,20 @@ int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens,
   // Whole items that keep every thread busy need no splitting and no merging.
   if (items == 0 || items % backend->getParallelism(threads) == 0 || items > kMaxSplitItems)
     return 1;
-  int64_t most = limitSplits(items, maxTokens, threads), best = 1;
-  if (backend->getBandwidth() == 0)
+  int64_t most = limitSplits(items, maxTokens, threads);
+  std::optional<GpuShape> gpu = backend->getGpu();
+  if (!gpu)
     return most;
-  int64_t blocks = getReachedBlocks(maxTokens);
-  double least = estimateStep(items, blocks, 1);
-  for (int64_t splits = 2; splits <= most; ++splits)
-    if (double seconds = estimateStep(items, blocks, splits); seconds < least) {
-      least = seconds;
-      best = splits;
-    }
-  return best;
-}
-
-double Program::estimateStep(int64_t items, int64_t blocks, int64_t splits) const {
-  // As measured on an H100 (tools/bench/results/cuda-*.md): what a block of threads needs besides its loop; a warp for
-  // a block of tokens that is on its way in time, or that it waits for; the merge, and what it needs for each part.
-  constexpr double kStart = 5e-6, kStaged = 0.62e-6, kDirect = 1e-6, kMerge = 1.5e-6, kPart = 0.12e-6;
   const kv::CacheLayout &layout = getLayout();
-  kv::ScheduleAttr schedule = plan.schedule;
-  // Warps take turns, some blocks at a time.
-  int64_t stages = divideCeil(divideCeil(blocks, splits), schedule.getBlocks());
-  int64_t ofWarp = divideCeil(stages, schedule.getWarps()) * schedule.getBlocks();
-  int64_t waves = divideCeil(items * splits, backend->getParallelism(0));
-  double latency = double(waves) * (kStart + double(ofWarp) * (schedule.getStages() ? kStaged : kDirect));
-  int64_t inWindows = std::min(blocks, layout.sinkBlocks + layout.recentBlocks);
-  double bytes = double(items) * double((blocks - inWindows) * layout.page.bytes + inWindows * layout.window.bytes);
-  // A block of threads per multiprocessor, of which three fit, has too few bytes on their way.
-  double share = std::min(1.0, 0.74 + 0.39 * double(items * splits) / double(backend->getParallelism(0)));
-  double memory = kStart + bytes / (share * backend->getBandwidth());
-  return std::max(latency, memory) + (splits > 1 ? kMerge + kPart * double(splits) : 0);
+  GpuStep step;
+  step.items = items;
+  step.blocks = getReachedBlocks(maxTokens);
+  int64_t inWindows = std::min(step.blocks, layout.sinkBlocks + layout.recentBlocks);
+  step.bytes = double(items) * double((step.blocks - inWindows) * layout.page.bytes + inWindows * layout.window.bytes);
+  step.warps = plan.schedule.getWarps();
+  step.unit = plan.schedule.getBlocks();
+  step.staged = plan.schedule.getStages() > 0;
+  return kvcc::chooseSplits(*gpu, step, most);
 }
 
 int64_t Program::getSplits(int64_t splitBlocks, int64_t maxTokens) const {

@@ -4,6 +4,7 @@
 #define KVCC_RUNTIME_PROGRAM_H
 
 #include "runtime/Compiler.h"
+#include "runtime/Splits.h"
 #include "runtime/ThreadPool.h"
 
 namespace kvcc {
@@ -72,8 +73,8 @@ public:
                              const LaunchOptions &options) = 0;
   /// Work items that keep the machine busy.
   virtual int64_t getParallelism(unsigned threads) const = 0;
-  /// Of the memory, in bytes per second, where it is known; what decides how tokens are split then.
-  virtual double getBandwidth() const { return 0; }
+  /// What decides how tokens are split on a GPU.
+  virtual std::optional<GpuShape> getGpu() const { return std::nullopt; }
   /// Numbers where kernels can read them.
   virtual llvm::Expected<std::shared_ptr<const float>> upload(llvm::ArrayRef<float> numbers) const;
   /// Between memory of the kernels and the host's, done on return; and within memory of the kernels, in the order of
@@ -133,8 +134,6 @@ private:
   /// The most blocks that a query of up to so many tokens reaches.
   int64_t getReachedBlocks(int64_t maxTokens) const;
   int64_t limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const;
-  /// Seconds that a GPU needs for `items` work items of up to `blocks` blocks.
-  double estimateStep(int64_t items, int64_t blocks, int64_t splits) const;
   Program(Plan plan, std::unique_ptr<Backend> backend);
   /// Whether a step is too short for several threads, and whether an append has more to do than copy a few tokens; of
   /// calls on the CPU, whose lengths can be read.

@@ -168,7 +168,6 @@ private:
     auto shape = shapeOf(tile);
     freeTiles(op);
     if (unused.empty()) {
-      assert(queryTiles < kvcc::kQueryTiles && "more memory than getSharedBytes counts");
       auto type = MemRefType::get({shape[0] * shape[1]}, b.getF32Type());
       Value at = b.index(warps * warpBytes + queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
       unused.push_back(memref::ViewOp::create(b, type, dynamic, at, ValueRange()));
@@ -1269,7 +1268,7 @@ private:
   int64_t warpBytes = 0;     ///< of it that each warp has
   Value rowsThere;           ///< where several queries share a work item
   SmallVector<Value> unused; ///< memory of tiles that are done with
-  int64_t queryTiles = 0;    ///< that have memory
+  int64_t queryTiles = 0;    ///< that have memory: as many as getQueryTiles counts
   DenseMap<Value, Value> tiles, rings, sources;
   DenseMap<Value, BlockMemory> blocks;
   DenseMap<Value, Operand> operands;

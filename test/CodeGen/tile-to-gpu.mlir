@@ -365,13 +365,13 @@ func.func @mask(%memory: memref<?xf32>, %valid: index, %at: index) attributes {k
 // CHECK:         scf.if %[[IS_FIRST]] {
 // CHECK:           memref.store %[[RESULT]], %[[LSE]]
 // CHECK:         }
-// Parts: a lane per output, which reads all lses for itself.
+// Parts: a lane for four outputs, which reads many parts at a time.
 // CHECK:         scf.for {{.*}} = %[[LANE]]
 // CHECK:           scf.for
-// CHECK:             memref.load %[[LSES]]
-// CHECK:           scf.for
-// CHECK:             memref.load %[[OUTS]]
-// CHECK:           memref.store %{{.*}}, %[[OUT]]
+// CHECK-COUNT-16:    memref.load %[[LSES]]
+// CHECK-NOT:       memref.load %[[LSES]]
+// CHECK:           scf.yield
+// CHECK-COUNT-4:   memref.store %{{.*}}, %[[OUT]]
 func.func @results(%outs: memref<?xf32>, %lses: memref<?xf32>, %out: memref<?xf32>, %lse: memref<?xf32>,
                    %at: index, %row: index) attributes {kv.item_args = 1 : i64} {
   %state = kv.tile.init_state : !kv.state<1x64>

@@ -327,6 +327,7 @@ func.func @zeros(%state: !kv.state<2x64>, %q: vector<2x64xi16>, %qs: vector<2x2x
 // CHECK-LABEL: func.func @transforms_undone(
 // CHECK-SAME:    %[[STATE:.*]]: !kv.state<2x64>, %[[Q:.*]]: vector<2x64xf32>, %[[B:.*]]: memref<?xi8>, %[[AT:.*]]: index,
 // CHECK:         %[[MISSING:.*]] = kv.tile.dot_channels %[[Q]], %[[B]][%[[AT]]] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
+// CHECK:         kv.tile.dot_channels %[[Q]], %[[B]][%[[AT]]] scale 1.250000e-01 : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
 // CHECK:         kv.tile.rotate %[[Q]] size 64 : vector<2x64xf32> -> vector<2x64xf32>
 // CHECK:         %[[L:.*]] = kv.tile.softcap %{{.*}} plus %[[MISSING]] cap 3.000000e+01 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
 // CHECK:         kv.tile.mask %[[L]] at %[[AT]] from %[[AT]] : vector<2x32xf32> -> vector<2x32xf32>
@@ -342,6 +343,7 @@ func.func @zeros(%state: !kv.state<2x64>, %q: vector<2x64xi16>, %qs: vector<2x2x
 func.func @transforms_undone(%state: !kv.state<2x64>, %q: vector<2x64xf32>, %bytes: memref<?xi8>, %at: index,
                              %tile: vector<2x32xf32>, %floats: memref<?xf32>, %words: memref<?xi32>) {
   %0 = kv.tile.dot_channels %q, %bytes[%at] : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
+  %scaled = kv.tile.dot_channels %q, %bytes[%at] scale 1.250000e-01 : vector<2x64xf32>, memref<?xi8> -> vector<2x1xf32>
   %1 = kv.tile.rotate %q size 64 : vector<2x64xf32> -> vector<2x64xf32>
   %2 = kv.tile.softcap %tile plus %0 cap 30.0 : vector<2x32xf32> plus vector<2x1xf32> -> vector<2x32xf32>
   %3 = kv.tile.mask %2 at %at from %at : vector<2x32xf32> -> vector<2x32xf32>

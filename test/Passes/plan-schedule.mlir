@@ -256,7 +256,7 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
                    value = <i8, map = sym, group = 32x1, scale = f16>, window = <sink = 32, recent = 96, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   // CHECK-LABEL: func.func @small(
-  // CHECK:         warps = 4, stages = 3, blocks = 2, queries = 2>
+  // CHECK:         warps = 4, stages = 2, blocks = 2, queries = 2>
   // SMALLER-LABEL: func.func @small(
   // SMALLER:         warps = 4, stages = 2, queries = 2>
   func.func @small(%q: tensor<?x8x128xbf16>, %cache: !small) {

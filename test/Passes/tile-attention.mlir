@@ -85,13 +85,13 @@
 // CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
 // CHECK:         %[[ROWS:.*]] = arith.muli %[[SEQ]], %[[C8]]
 // CHECK:         %[[ROW:.*]] = arith.addi %[[ROWS]], %[[FIRST_HEAD]]
+// CHECK:         %[[PAGES_END:.*]] = arith.minsi %[[LAST]], %[[PAGE_BLOCKS]]
 // CHECK:         %[[QUERY_AT:.*]] = arith.muli %[[ROW]], %[[C64]]
 // CHECK:         %[[QUERY:.*]] = kv.tile.load_query %[[Q]][%[[QUERY_AT]]] scale 0.180336878
 // CHECK:         %[[FACTORED:.*]] = kv.tile.scale_channels %[[QUERY]], %[[SLOTS]][%[[SLOT_AT]]]
 // CHECK:         %[[VALUES_Q:[^,]*]], %[[SUMS_Q:[^,]*]], %[[SCALES_Q:.*]] = kv.tile.prepare %[[FACTORED]] group 32 : vector<2x64xf32> -> vector<2x64xi16>, vector<2x2xf32>, vector<2x2xf32>
 
 // Pages.
-// CHECK:         %[[PAGES_END:.*]] = arith.minsi %[[LAST]], %[[PAGE_BLOCKS]]
 // CHECK:         scf.for %[[I:.*]] = %[[FIRST]] to %[[PAGES_END]] step %[[C1]] {
 // CHECK:           %[[TABLE_ROW:.*]] = arith.muli %[[SEQUENCE]], %[[STRIDE]]
 // CHECK:           %[[PAGE_OF_SEQ:.*]] = arith.divui %[[I]], %[[C4]]

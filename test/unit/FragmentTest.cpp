@@ -67,6 +67,19 @@ TEST(FragmentsTest, TwoTilesOfHeadsShareAPass) {
   }
 }
 
+TEST(FragmentsTest, AnyNumberOfStages) {
+  for (int64_t stages : {1, 2, 5}) {
+    Problem problem;
+    problem.target = "cuda-host";
+    problem.stages = stages;
+    problem.lens = {700, 33, 0};
+    auto program = loadProgram(problem);
+    ASSERT_TRUE(bool(program)) << toString(program.takeError());
+    EXPECT_EQ((*program)->getPlan().schedule.getStages(), stages);
+    expectAgrees(problem, makeRandomTensors(problem), 5e-3);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Widths, FragmentTest, testing::Range<int64_t>(0, 21));
 
 } // namespace

@@ -91,6 +91,7 @@ Expected<std::unique_ptr<Program>> kvcc::test::loadProgram(const Problem &p) {
   ScheduleOptions options;
   options.compute = p.compute;
   options.queries = p.queries;
+  options.stages = p.stages;
   auto plan = getCompiler().plan(shape, p.dtype, p.scheme, *target, options);
   if (!plan)
     return plan.takeError();

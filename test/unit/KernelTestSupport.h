@@ -20,6 +20,7 @@ struct Problem {
   int64_t windowTokens = 0;
   bool sinkLogits = false, roundsOut = false;
   int64_t queries = 0; ///< that share a pass, see ScheduleOptions
+  int64_t stages = -1;
   int64_t splits = 0;
   unsigned threads = 0;
   uint64_t seed = 0;

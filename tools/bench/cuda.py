@@ -3,7 +3,7 @@
 """Decode attention on a GPU: kvcc's schemes beside other attention kernels, and what memory could give.
 
 Usage: cuda.py [--check] [--scheme S]... [--peer P]... [--shape M]... [--batch N]... [--ctx N]... [--split-tokens N]...
-               [--rounds N] [--record [NAME]] [--dry-run]
+               [--rounds N] [--record [NAME]] [--dry-run] [--plot CSV...]
 
 Needs PyTorch with CUDA and NVRTC. Every subject is a CUDA graph of one step over each of several copies of its cache, which
 together are four times the L2, so that no step finds its cache there; figures are the median of the rounds, subjects take
@@ -23,12 +23,13 @@ Peers, all by default; one that cannot run is named and left out:
 --check first compares every scheme with the same kernels executed on the host: what the writers wrote, bit for bit, and
 the outputs; and the kernels of this folder with attention in NumPy. It needs a C++ compiler and Boost.Context here, as
 --target cuda-host does. --dry-run does all of it on the host, with small caches and meaningless times, to test this file.
---record writes results/cuda-DATE.md and .csv, or cuda-DATE-NAME.md and .csv.
+--record writes results/cuda-DATE.md, .csv and .svg, or cuda-DATE-NAME.md and so on; --plot only draws the .svg of such .csv.
 """
 import argparse
 import csv
 import ctypes
 import datetime
+import importlib.util
 import os
 from pathlib import Path
 import statistics
@@ -47,6 +48,7 @@ import innerq_peer
 import kvcc as interface
 
 ROOT = Path(os.environ.get("KVCC_ROOT", Path(__file__).resolve().parents[2]))
+RESULTS = Path(__file__).resolve().parent / "results"
 SCHEMES = ["innerq-base", "innerq-small", "innerq-hybrid", "kivi-2", "q4_0", "int4-token", "kvcc-3", "fp8", "fp16"]
 CHECKED = SCHEMES + ["q8_0", "mxfp4", "nvfp4", "kvcc-2.5", "kvcc-3.5", "bf16"]
 SHAPES = ["llama-3.1-8b", "llama-3.1-70b", "qwen2.5-7b-instruct", "llama-2-7b"]
@@ -446,7 +448,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--record", nargs="?", const="", metavar="NAME")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--plot", nargs="+", metavar="CSV", type=Path)
     options = parser.parse_args()
+    for path in options.plot or []:
+        with open(path) as file:
+            plot(list(csv.DictReader(file)), path.with_suffix(".svg"))
+    if options.plot:
+        return
     for shape in options.shape:
         if not (ROOT / f"test/models/{shape}.json").exists():
             fail(f"expected a model of test/models such as {', '.join(SHAPES)}, but got {shape}")
@@ -504,20 +512,62 @@ def main():
                 del subjects
                 if device == "cuda":
                     torch.cuda.empty_cache()
-    names = ["shape", "batch", "ctx", "subject", "us", "least us", "MB", "GB/s", "% of copy", "error", "x sdpa"]
-    if options.record is None:
-        return
-    name = "-".join(filter(None, ["cuda", str(datetime.date.today()), options.record]))
-    stem = Path(__file__).resolve().parent / f"results/{name}"
+                if options.record is not None:  # after each case: a run may be ended
+                    stem = record(options.record, rows, f"{machine(device)}; a copy moves {rate / 1e9:.0f} GB/s.")
+    if options.record is not None:
+        print(f"recorded {stem}.md, .csv and, where Matplotlib is installed, .svg")
+
+
+NAMES = ["shape", "batch", "ctx", "subject", "us", "least us", "MB", "GB/s", "% of copy", "error", "x sdpa"]
+
+
+def record(suffix, rows, head):
+    stem = RESULTS / "-".join(filter(None, ["cuda", str(datetime.date.today()), suffix]))
     stem.parent.mkdir(exist_ok=True)
     with open(f"{stem}.csv", "w", newline="") as file:
-        csv.writer(file).writerows([names] + rows)
+        csv.writer(file).writerows([NAMES] + rows)
     with open(f"{stem}.md", "w") as file:
-        file.write(f"# Decode attention on a GPU\n\n{machine(device)}; a copy moves {rate / 1e9:.0f} GB/s. "
-                   f"`tools/dev bench cuda {' '.join(sys.argv[1:])}`\n\n")
-        for row in [names, ["---"] * len(names)] + rows:
+        file.write(f"# Decode attention on a GPU\n\n{head} `tools/dev bench cuda {' '.join(sys.argv[1:])}`\n\n")
+        for row in [NAMES, ["---"] * len(NAMES)] + rows:
             file.write("| " + " | ".join(map(str, row)) + " |\n")
-    print(f"recorded {stem}.md and .csv")
+    if importlib.util.find_spec("matplotlib"):
+        plot([dict(zip(NAMES, map(str, row))) for row in rows], f"{stem}.svg")
+    return stem
+
+
+def plot(rows, path):
+    """A row of panels for each shape: a step's time against the context, or the batch where there is one context; and
+    the part of a copy's rate that is reached against bits, at the most tokens."""
+    from matplotlib import colormaps, pyplot
+    shapes = list(dict.fromkeys(row["shape"] for row in rows))
+    figure, axes = pyplot.subplots(len(shapes), 2, figsize=(15, 6 * len(shapes)), squeeze=False, layout="constrained")
+    for shape, (times, rates) in zip(shapes, axes):
+        lines = [row for row in rows if row["shape"] == shape]
+        names = list(dict.fromkeys(row["subject"] for row in lines))
+        style = {name: {"color": colormaps["tab20"].colors[i % 20], "marker": "o" if name.startswith("kvcc") else "x",
+                        "linewidth": 2 if name.startswith("kvcc") else 1} for i, name in enumerate(names)}
+        tokens = lambda row: int(row["batch"]) * int(row["ctx"])
+        for name in names:
+            points = sorted((tokens(row), float(row["us"])) for row in lines if row["subject"] == name)
+            times.loglog(*zip(*points), label=name, **style[name])
+        times.set_xlabel("tokens of all sequences")
+        times.set_ylabel("one layer's decode step, us")
+        times.set_title(shape)
+        most = max(map(tokens, lines))
+        last = [row for row in lines if tokens(row) == most]
+        exact = [float(row["MB"]) for row in last if row["subject"].endswith(" bf16") or row["subject"] == "kvcc fp16"]
+        for row in last if exact else []:
+            rates.plot(16 * float(row["MB"]) / exact[0], float(row["% of copy"]), label=row["subject"],
+                       **style[row["subject"]])
+        rates.set_xlabel("bits per number, windows included")
+        rates.set_ylabel("bytes read per second, % of a copy's")
+        rates.set_ylim(0)
+        rates.set_title(f"{most} tokens")
+        for axis in (times, rates):
+            axis.grid(True, which="both", alpha=0.2)
+        rates.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+    figure.savefig(path)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// How long a step takes that is split so and so. The constants were measured on an H100; SplitsTest has what they were
+// fitted to, tools/bench/results/cuda-*.md all of it.
+#include "runtime/Splits.h"
+
+#include "llvm/Support/MathExtras.h"
+
+#include <algorithm>
+
+using namespace llvm;
+
+double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits) {
+  // What a block of threads does besides its loop; a warp for a block of tokens that has come ahead of time, or that it
+  // waits for; the merge, and what it takes for each part.
+  constexpr double kStart = 5e-6, kStaged = 0.62e-6, kDirect = 1e-6, kMerge = 1e-6, kPart = 0.12e-6;
+  // Of the bandwidth, what one block of threads per multiprocessor has enough bytes on their way for.
+  constexpr double kAloneStaged = 0.87, kAloneDirect = 0.95;
+
+  int64_t stages = divideCeil(divideCeil(step.blocks, splits), step.unit);
+  int64_t blocksOfWarp = divideCeil(stages, step.warps) * step.unit;
+  double loop = double(blocksOfWarp) * (step.staged ? kStaged : kDirect), alone = kStart + loop;
+
+  int64_t count = step.items * splits, each = divideCeil(count, gpu.multiprocessors);
+  int64_t waves = divideCeil(each, gpu.resident);
+  double share = step.staged ? kAloneStaged : kAloneDirect; // of the bandwidth, that is reached
+  double tail = 0, uneven = 1;
+  if (waves > 1) {
+    // Those of a multiprocessor that are in their loops read; the last ones end when others have long.
+    share = std::min(1.0, share * double(gpu.resident) * loop / alone);
+    tail = alone;
+  } else if (each > 1) {
+    share = 1;
+    if (step.staged) // multiprocessors with more of them than others read no faster
+      uneven = double(each * gpu.multiprocessors) / double(count);
+  }
+  double memory = step.bytes / gpu.bandwidth * uneven / share + tail;
+  return std::max(double(waves) * alone, kStart + memory) + (splits > 1 ? kMerge + kPart * double(splits) : 0);
+}
+
+int64_t kvcc::chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most) {
+  int64_t best = 1;
+  double least = estimateSplitSeconds(gpu, step, 1);
+  for (int64_t splits = 2; splits <= most; ++splits)
+    if (double seconds = estimateSplitSeconds(gpu, step, splits); seconds < least) {
+      least = seconds;
+      best = splits;
+    }
+  return best;
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Into how many parts a GPU splits the tokens of a decode step.
+#ifndef KVCC_RUNTIME_SPLITS_H
+#define KVCC_RUNTIME_SPLITS_H
+
+#include <cstdint>
+
+namespace kvcc {
+
+/// What blocks of threads share.
+struct GpuShape {
+  int64_t multiprocessors = 0;
+  int64_t resident = 0; ///< blocks of threads of the kernel that a multiprocessor holds
+  double bandwidth = 0; ///< bytes per second that loads get at best
+};
+
+/// A step, as far as it matters how it is split.
+struct GpuStep {
+  int64_t items = 0, blocks = 0; ///< work items, and the most blocks of tokens that one has
+  double bytes = 0;              ///< of all items
+  int64_t warps = 0, unit = 0;   ///< of a block of threads, and the blocks of tokens that a warp takes at a time
+  bool staged = false;           ///< blocks of tokens come to shared memory ahead of time
+};
+
+/// Seconds that the GPU works on a step, without the launch.
+double estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits);
+/// The number of splits from 1 to `most` with the least of those.
+int64_t chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most);
+
+} // namespace kvcc
+
+#endif
