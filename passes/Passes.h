@@ -47,8 +47,8 @@ bool roundsToWords(kv::CacheType cache, kv::Role role, kv::Placement placement, 
 /// Products of halves count codes in powers of two: a code is 2^-n of its number as a half, of f16 subnormals where
 /// codes are integers. Numbers as they are have n = 0.
 int64_t getUnitExponent(mlir::Type element);
-/// Tiles of the query that tensor-core kernels have in shared memory: as it is, for the windows, and as pages take it if
-/// keys are transformed.
+/// Tiles of the query that tensor-core kernels have in shared memory: as it is, for the windows, and as pages take it
+/// if keys are transformed.
 int64_t getQueryTiles(kv::CacheType cache);
 /// The length of a row in which warps merge their outputs, and what a warp has of shared memory, for a ring of blocks
 /// and, when that is done with, `rows` of those.

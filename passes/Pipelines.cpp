@@ -22,6 +22,8 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
   schedule.accumulators = options.accumulators;
   schedule.page_bytes = options.pageBytes;
   schedule.queries = options.queries;
+  schedule.warps = options.warps;
+  schedule.stages = options.stages;
   manager.addPass(createPlanSchedulePass(schedule));
   if (level == Level::Plan)
     return;

@@ -65,10 +65,13 @@ public:
     queryRow = ix.add(ix.mul(row, queryHeads), firstHead);
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
     Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
+    // What the query is made of does not wait behind blocks of pages.
+    Value query = loadQuery(/*scaled=*/!halves), pageQuery = query;
+    if (int64_t factors = layout.keyVectors.factors; factors >= 0)
+      pageQuery = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, factors));
     if (schedule.getStages())
       startRing(start, end);
-    Value query = loadQuery(/*scaled=*/!halves);
-    buildPageLoop(query, start, end);
+    buildPageLoop(pageQuery, start, end);
     buildWindowLoop(query);
 
     if (attend.getSinks()) {
@@ -363,11 +366,8 @@ private:
   /// One block of quantized tokens after the other.
   void buildPageLoop(Value query, Value start, Value end) {
     QuantAttr key = cache.getKey();
-    auto [factors, means] = layout.keyVectors;
     Value centre;
-    if (factors >= 0)
-      query = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, factors));
-    if (means >= 0) // halves are of a query without its scale
+    if (int64_t means = layout.keyVectors.means; means >= 0) // halves are of a query without its scale
       centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], ix.add(slot, means),
                                          halves ? b.getF32FloatAttr(getScale()) : FloatAttr());
     if (auto rotation = key.getTransform<HadamardAttr>())
@@ -383,8 +383,7 @@ private:
     if (attend.getSoftcap())
       missing = std::exchange(centre, Value()); // no more than a shift, but for what bounds logits
     if (schedule.getStages())
-      buildStagedLoop(
-          [&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
+      buildStagedLoop([&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
     else
       loop(start, end, [&](Value block) { buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared); });
     if (halves && kvcc::getUnitExponent(cache.getValue().getElement()))
@@ -399,9 +398,7 @@ private:
 
   Value number(int64_t value) { return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value))); }
   Value toIndex(Value word) { return arith::IndexCastUIOp::create(b, b.getIndexType(), word); }
-  Value compare(arith::CmpIPredicate predicate, Value x, Value y) {
-    return arith::CmpIOp::create(b, predicate, x, y);
-  }
+  Value compare(arith::CmpIPredicate predicate, Value x, Value y) { return arith::CmpIOp::create(b, predicate, x, y); }
   int64_t getStageBytes() { return getUnit() * layout.page.bytes; }
   /// Blocks from those of a stage of a warp to those of its next.
   int64_t getStep() { return schedule.getWarps() * getUnit(); }
@@ -449,9 +446,9 @@ private:
   void fetch(Value block, Value at, Value entry) {
     Value from = ix.mul(arith::IndexCastOp::create(b, b.getIndexType(), entry), layout.pageBytes);
     if (!ring.samePlace)
-      from = ix.add(from,
-                    toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
-                                                  number(layout.page.bytes))));
+      from =
+          ix.add(from, toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
+                                                     number(layout.page.bytes))));
     TileFetchOp::create(b, ring.pages, from, ring.memory, toIndex(at), b.getI64IntegerAttr(getStageBytes()));
   }
 
@@ -491,7 +488,8 @@ private:
     }
     Value isLast = compare(arith::CmpIPredicate::eq, at, number((stages - 1) * bytes));
     scf::YieldOp::create(
-        b, ValueRange{arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes))), entry});
+        b,
+        ValueRange{arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes))), entry});
   }
 
   /// A block of quantized tokens.

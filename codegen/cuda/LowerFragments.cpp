@@ -6,6 +6,7 @@
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Math/IR/Math.h"
+#include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 #include <cmath>
@@ -106,45 +107,6 @@ private:
 
   /// How many rows of a tile or a state of `rows` are there: those of all queries, see kv.tile.load_query.
   Value getRows(int64_t rows) { return rowsThere ? rowsThere : b.index(rows); }
-  /// Calls `body(row, column)` for this thread's elements of the rows that are there, all threads of the block
-  /// together.
-  void forEachOwn(ArrayRef<int64_t> shape, function_ref<void(Value, Value)> body) {
-    b.loop(b.thread, b.mulIndex(getRows(shape[0]), shape[1]), getThreads(), false, [&](Value i) {
-      body(arith::DivUIOp::create(b, i, b.index(shape[1])), arith::RemUIOp::create(b, i, b.index(shape[1])));
-    });
-  }
-  /// Stores `number(row, column)` where `store(number, row, column)` says, for the same elements: some at a time, so that
-  /// their loads are on their way together.
-  void forEachOwn(ArrayRef<int64_t> shape, function_ref<Value(Value, Value)> number,
-                  function_ref<void(Value, Value, Value)> store) {
-    constexpr int64_t kTogether = 4;
-    Value count = b.mulIndex(getRows(shape[0]), shape[1]);
-    bool isWhole = !rowsThere && shape[0] * shape[1] % (kTogether * getThreads()) == 0;
-    b.loop(b.thread, count, kTogether * getThreads(), false, [&](Value first) {
-      struct Element {
-        Value number, row, column, isThere;
-      };
-      SmallVector<Element, kTogether> elements;
-      for (int64_t u = 0; u < kTogether; ++u) {
-        Value i = b.addIndex(first, u * getThreads()), isThere;
-        if (u && !isWhole) {
-          isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, i, count);
-          i = arith::SelectOp::create(b, isThere, i, first);
-        }
-        Value row = arith::DivUIOp::create(b, i, b.index(shape[1])),
-              column = arith::RemUIOp::create(b, i, b.index(shape[1]));
-        elements.push_back({number(row, column), row, column, isThere});
-      }
-      for (const Element &element : elements) {
-        OpBuilder::InsertionGuard guard(b);
-        if (element.isThere) {
-          auto branch = scf::IfOp::create(b, element.isThere, /*withElseRegion=*/false);
-          b.setInsertionPointToStart(branch.thenBlock());
-        }
-        store(element.number, element.row, element.column);
-      }
-    });
-  }
   Value viewVector(Value bytes, Value offset, int64_t extent) {
     return memref::ViewOp::create(b, MemRefType::get({extent}, b.getF32Type()), bytes, offset, ValueRange());
   }
@@ -161,71 +123,114 @@ private:
 
   //===-- The query, in shared memory ---------------------------------------------------===//
 
-  // In dynamic shared memory, behind that of the warps.
+  // A tile begins as elements that threads have in registers, so that what it is made of is on its way while other
+  // copies begin. Where a thread needs those of others, all go to dynamic shared memory, behind that of the warps.
 
-  /// Makes a tile whose elements are `number(head, channel)`, of elements in the same place.
-  LogicalResult makeTile(Operation *op, Value tile, function_ref<Value(Value, Value)> number) {
-    auto shape = shapeOf(tile);
-    freeTiles(op);
-    if (unused.empty()) {
-      auto type = MemRefType::get({shape[0] * shape[1]}, b.getF32Type());
-      Value at = b.index(warps * warpBytes + queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
-      unused.push_back(memref::ViewOp::create(b, type, dynamic, at, ValueRange()));
+  /// An element of a tile of the query that this thread has; `isThere` is null where it always is.
+  struct Element {
+    Value row, column, isThere;
+  };
+  /// This thread's elements of tiles of a shape. Those that are not there stand for the first.
+  ArrayRef<Element> getOwn(ArrayRef<int64_t> shape) {
+    if (!own.empty())
+      return own;
+    int64_t count = shape[0] * shape[1], least = rowsThere ? fewestRows * shape[1] : count;
+    for (int64_t first = 0; first < count; first += getThreads()) {
+      Value i = b.addIndex(b.thread, first), isThere;
+      if (first + getThreads() > least) {
+        isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, i, b.mulIndex(getRows(shape[0]), shape[1]));
+        i = arith::SelectOp::create(b, isThere, i, b.index(0));
+      }
+      own.push_back(
+          {arith::DivUIOp::create(b, i, b.index(shape[1])), arith::RemUIOp::create(b, i, b.index(shape[1])), isThere});
     }
-    Value result = unused.pop_back_val();
-    forEachOwn(shape, number, [&](Value element, Value head, Value channel) {
-      b.store(element, result, placeOf(shape, head, channel));
-    });
-    b.barrier();
-    tiles[tile] = result;
-    return success();
+    return own;
   }
+  /// Stores this thread's elements of a tile.
+  Value storeOwn(ArrayRef<int64_t> shape, ArrayRef<Value> numbers) {
+    auto type = MemRefType::get({shape[0] * shape[1]}, b.getF32Type());
+    Value at = b.index(warps * warpBytes + queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
+    Value memory = memref::ViewOp::create(b, type, dynamic, at, ValueRange());
+    for (auto [element, number] : zip_equal(getOwn(shape), numbers)) {
+      OpBuilder::InsertionGuard guard(b);
+      if (element.isThere) {
+        auto branch = scf::IfOp::create(b, element.isThere, /*withElseRegion=*/false);
+        b.setInsertionPointToStart(branch.thenBlock());
+      }
+      b.store(number, memory, placeOf(shape, element.row, element.column));
+    }
+    return memory;
+  }
+  /// Whether nothing reads the tile after this operation.
+  static bool isLastUse(Value tile, Operation *op) {
+    return llvm::all_of(tile.getUsers(), [&](Operation *user) {
+      return user == op || (user->getBlock() == op->getBlock() && user->isBeforeInBlock(op));
+    });
+  }
+  /// Brings to shared memory what this operation and those after it read.
+  void shareTiles(Operation *op) {
+    if (pending.empty())
+      return;
+    for (auto &[tile, numbers] : pending)
+      if (!isLastUse(tile, op) || llvm::is_contained(op->getOperands(), tile))
+        tiles[tile] = storeOwn(shapeOf(tile), numbers);
+    pending.clear();
+    b.barrier();
+  }
+
   Value placeOf(ArrayRef<int64_t> shape, Value head, Value channel) {
     return b.add(b.mulIndex(head, shape[1]), channel);
   }
   Value loadTile(Value tile, Value head, Value channel) {
     return b.load(tiles.at(tile), placeOf(shapeOf(tile), head, channel));
   }
-  /// The memory of tiles that nothing reads after this operation takes other tiles: all have the size of a query. Every
-  /// operation on them ends in a barrier.
-  void freeTiles(Operation *op) {
-    for (Value operand : op->getOperands()) {
-      auto found = tiles.find(operand);
-      bool isQuery = found != tiles.end() && shapeOf(operand)[1] > 1;
-      if (isQuery && llvm::all_of(operand.getUsers(), [&](Operation *user) {
-            return user == op || (user->getBlock() == op->getBlock() && user->isBeforeInBlock(op));
-          }))
-        unused.push_back(found->second);
-    }
-  }
 
   LogicalResult lower(TileLoadQueryOp op) {
     Value scale = b.f32(op.getScale().convertToFloat());
-    if (op.getQueries() && !rowsThere)
-      rowsThere = b.mulIndex(op.getQueries(), int64_t(*op.getHeads()));
-    int64_t channels = shapeOf(op.getResult())[1];
-    return makeTile(op, op.getResult(), [&](Value head, Value channel) {
+    if (op.getQueries()) {
+      fewestRows = int64_t(*op.getHeads());
+      rowsThere = b.mulIndex(op.getQueries(), fewestRows);
+    }
+    auto shape = shapeOf(op.getResult());
+    SmallVector<Value> &numbers = pending[op.getResult()];
+    for (const Element &element : getOwn(shape)) {
       std::optional<uint64_t> stride;
       if (op.getStride())
-        stride = uint64_t(int64_t(*op.getStride()) / channels);
-      Value row = b.getRow(head, int64_t(op.getHeads().value_or(1)), stride);
-      Value at = b.add(b.add(op.getOffset(), b.mulIndex(row, channels)), channel);
-      return b.mul(b.loadF32(op.getSource(), at), scale);
-    });
+        stride = uint64_t(int64_t(*op.getStride()) / shape[1]);
+      Value row = b.getRow(element.row, int64_t(op.getHeads().value_or(1)), stride);
+      Value at = b.add(b.add(op.getOffset(), b.mulIndex(row, shape[1])), element.column);
+      numbers.push_back(b.loadF32(op.getSource(), at));
+    }
+    for (Value &number : numbers)
+      number = b.mul(number, scale);
+    return success();
   }
 
   LogicalResult lower(TileScaleChannelsOp op) {
-    Value factors = viewVector(op.getFactors(), op.getOffset(), shapeOf(op.getResult())[1]);
-    return makeTile(op, op.getResult(), [&](Value head, Value channel) {
-      return b.mul(loadTile(op.getTile(), head, channel), b.load(factors, channel));
-    });
+    auto found = pending.find(op.getTile());
+    if (found == pending.end())
+      return op.emitError("expected a query that has just been loaded");
+    auto shape = shapeOf(op.getResult());
+    Value factors = viewVector(op.getFactors(), op.getOffset(), shape[1]);
+    SmallVector<Value> numbers;
+    for (auto [element, number] : zip_equal(getOwn(shape), found->second))
+      numbers.push_back(b.mul(number, b.load(factors, element.column)));
+    pending[op.getResult()] = std::move(numbers);
+    return success();
   }
 
   LogicalResult lower(TileRotateOp op) {
+    shareTiles(op);
     auto shape = shapeOf(op.getResult());
-    (void)makeTile(op, op.getResult(),
-                   [&](Value head, Value channel) { return loadTile(op.getTile(), head, channel); });
-    Value buffer = tiles.at(op.getResult());
+    Value buffer = tiles.at(op.getTile());
+    if (!isLastUse(op.getTile(), op)) {
+      SmallVector<Value> numbers;
+      for (const Element &element : getOwn(shape))
+        numbers.push_back(loadTile(op.getTile(), element.row, element.column));
+      buffer = storeOwn(shape, numbers);
+      b.barrier();
+    }
+    tiles[op.getResult()] = buffer;
     auto size = int64_t(op.getSize());
     int64_t pairs = shape[1] / 2;
     Value count = b.mulIndex(getRows(shape[0]), pairs);
@@ -250,6 +255,7 @@ private:
   }
 
   LogicalResult lower(TileDotChannelsOp op) {
+    shareTiles(op);
     auto shape = shapeOf(op.getTile());
     Value result = b.shared({shape[0], 1});
     Value vector = viewVector(op.getVector(), op.getOffset(), shape[1]);
@@ -274,7 +280,6 @@ private:
     });
     b.barrier();
     tiles[op.getResult()] = result;
-    freeTiles(op);
     return success();
   }
 
@@ -364,8 +369,8 @@ private:
     bool isQuery = cast<VectorType>(op.getTile().getType()).getElementType().isF32();
     Operand operand;
     if (isQuery) {
+      shareTiles(op);
       operand = roundQuery(op, element);
-      freeTiles(op);
     } else {
       operand = operands.at(op.getTile());
     }
@@ -1232,27 +1237,30 @@ private:
     });
     b.barrier();
     ResultWriter writer(b, op);
-    forEachOwn({state.heads, channels}, [&](Value head, Value channel) {
+    // A warp for each row, a lane for every 32nd channel.
+    Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
+    b.loop(b.warp, getRows(state.heads), warps, false, [&](Value head) {
       Value row = b.mulIndex(head, pitch);
-      SmallVector<Value> maxima, outs, sums;
+      auto at = [&](int64_t warp, int64_t column) { return b.addIndex(row, warp * floats + column); };
+      SmallVector<Value> weights;
+      Value max = b.f32(kMaskedLogit), sum = b.f32(0);
       for (int64_t warp = 0; warp < warps; ++warp) {
-        Value first = b.addIndex(row, warp * floats);
-        maxima.push_back(b.load(rows, b.addIndex(first, channels)));
-        outs.push_back(b.load(rows, b.add(first, channel)));
-        sums.push_back(b.load(rows, b.addIndex(first, channels + 1)));
+        weights.push_back(b.load(rows, at(warp, channels)));
+        max = b.max(max, weights.back());
       }
-      Value max = b.f32(kMaskedLogit);
-      for (Value other : maxima)
-        max = b.max(max, other);
-      std::array<Value, 2> merged = {b.f32(0), b.f32(0)};
       for (int64_t warp = 0; warp < warps; ++warp) {
-        Value weight = b.exp2(arith::SubFOp::create(b, maxima[size_t(warp)], max));
-        merged[0] = b.fma(outs[size_t(warp)], weight, merged[0]);
-        merged[1] = b.fma(sums[size_t(warp)], weight, merged[1]);
+        Value &weight = weights[size_t(warp)];
+        weight = b.exp2(arith::SubFOp::create(b, weight, max));
+        sum = b.fma(b.load(rows, at(warp, channels + 1)), weight, sum);
       }
-      auto [inverse, lse] = b.finish(merged[1], b.getLse(max, merged[1], int64_t(op.getExponent())));
-      writer.storeOut(b.mul(merged[0], inverse), head, channel);
-      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, channel, b.index(0));
+      auto [inverse, lse] = b.finish(sum, b.getLse(max, sum, int64_t(op.getExponent())));
+      for (int64_t c = 0; c < channels; c += kWarp) {
+        Value out = b.f32(0);
+        for (int64_t warp = 0; warp < warps; ++warp)
+          out = b.fma(b.load(rows, b.add(at(warp, c), lane)), weights[size_t(warp)], out);
+        writer.storeOut(b.mul(out, inverse), head, b.addIndex(lane, c));
+      }
+      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(branch.thenBlock());
@@ -1264,11 +1272,13 @@ private:
   func::FuncOp func;
   int64_t warps;
   FragmentBuilder b;
-  Value dynamic;             ///< dynamic shared memory
-  int64_t warpBytes = 0;     ///< of it that each warp has
-  Value rowsThere;           ///< where several queries share a work item
-  SmallVector<Value> unused; ///< memory of tiles that are done with
-  int64_t queryTiles = 0;    ///< that have memory: as many as getQueryTiles counts
+  Value dynamic;                                      ///< dynamic shared memory
+  int64_t warpBytes = 0;                              ///< of it that each warp has
+  Value rowsThere;                                    ///< where several queries share a work item
+  int64_t fewestRows = 0;                             ///< of these: those of one query
+  SmallVector<Element> own;                           ///< see getOwn
+  int64_t queryTiles = 0;                             ///< that have memory: as many as getQueryTiles counts
+  llvm::MapVector<Value, SmallVector<Value>> pending; ///< tiles whose elements are in registers
   DenseMap<Value, Value> tiles, rings, sources;
   DenseMap<Value, BlockMemory> blocks;
   DenseMap<Value, Operand> operands;

@@ -45,10 +45,10 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // CUDA-TILE-DAG:     %[[BLOCKS:.*]] = arith.constant 4 : i32
 // OPTIONS-DAG:       %[[BLOCKS:.*]] = arith.constant 2 : index
 // CPU-TILE:          kv.tile.prepare {{.*}} -> vector<4x64xi16>, vector<4x2xf32>, vector<4x2xf32>
-// Pages are on their way before the query is read. What four heads leave of eight columns serves a second query.
+// What four heads leave of eight columns serves a second query. Pages are on their way before it is in registers.
+// CUDA-TILE:         kv.tile.load_query {{.*}} queries %{{.*}} heads 4 stride 512 : memref<?xf16> -> vector<8x64xf32>
 // CUDA-TILE:         %[[RING:.*]] = kv.tile.ring stages 4 bytes 3072
 // CUDA-TILE:         kv.tile.fetch {{.*}} to %[[RING]]
-// CUDA-TILE:         kv.tile.load_query {{.*}} queries %{{.*}} heads 4 stride 512 : memref<?xf16> -> vector<8x64xf32>
 // CUDA-TILE:         kv.tile.prepare {{.*}} for i3 factor {{.*}} -> vector<8x64xf16>, vector<8x2xf32>, vector<8x1xf32>
 // OPTIONS:           kv.tile.prepare {{.*}} -> vector<4x64xf32>, vector<4x2xf32>{{$}}
 // CPU-TILE:          scf.for %[[BLOCK:.*]] = {{.*}} {

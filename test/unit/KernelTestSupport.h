@@ -53,7 +53,8 @@ struct StepResult {
 Compiler &getCompiler();
 ThreadPool &getPool();
 
-/// With $KVCC_TEST_CUDA_TARGET set, what tests ask of `cuda-host` runs on that target, a GPU, and the rest does not run.
+/// With $KVCC_TEST_CUDA_TARGET set, what tests ask of `cuda-host` runs on that target, a GPU, and the rest does not
+/// run.
 bool runsHere(const Problem &problem);
 llvm::Expected<std::unique_ptr<Program>> loadProgram(const Problem &problem);
 llvm::Expected<StepResult> runStep(const Program &program, const Problem &problem, const Tensors &tensors);

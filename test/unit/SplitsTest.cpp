@@ -31,28 +31,28 @@ struct Measured {
   double microseconds;
 };
 constexpr Measured kMeasured[] = {
-    {kInnerqBase, 1, 1024, 4, 9.6},      {kKvcc3, 1, 1024, 4, 10.7},       {kKivi2, 1, 1024, 4, 9.3},
-    {kInnerqBase, 1, 4096, 16, 11.1},    {kInnerqBase, 1, 4096, 8, 10.9},  {kKvcc3, 1, 4096, 16, 11.0},
-    {kFp16, 1, 4096, 7, 14.0},           {kFp16, 1, 4096, 5, 15.3},        {kInnerqBase, 1, 32768, 16, 20.3},
-    {kKvcc3, 1, 32768, 22, 22.4},        {kKivi2, 1, 32768, 19, 22.1},     {kKivi2, 1, 32768, 16, 19.3},
-    {kFp8, 1, 32768, 7, 40.8},           {kFp8, 1, 32768, 33, 35.1},       {kFp16, 1, 32768, 6, 61.9},
-    {kFp16, 1, 32768, 22, 55.7},         {kInnerqBase, 8, 1024, 1, 12.1},  {kFp16, 8, 1024, 1, 17.3},
-    {kInnerqBase, 8, 4096, 2, 21.0},     {kInnerqBase, 8, 4096, 4, 21.8},  {kKivi2, 8, 4096, 2, 19.7},
-    {kKivi2, 8, 4096, 4, 18.9},          {kFp8, 8, 4096, 1, 36.1},         {kFp16, 8, 4096, 1, 54.8},
-    {kInnerqBase, 8, 32768, 2, 102.9},   {kInnerqBase, 8, 32768, 5, 115.1}, {kKivi2, 8, 32768, 3, 96.9},
-    {kFp8, 8, 32768, 1, 239.6},          {kFp8, 8, 32768, 5, 215.9},       {kFp16, 8, 32768, 1, 379.0},
-    {kFp16, 8, 32768, 3, 372.0},         {kInnerqBase, 32, 1024, 1, 21.4}, {kInnerqBase, 32, 4096, 1, 55.0},
-    {kKvcc3, 32, 4096, 1, 48.0},         {kKivi2, 32, 4096, 1, 48.0},      {kFp8, 32, 4096, 1, 104.6},
-    {kInnerqBase, 32, 32768, 1, 359.3},  {kInnerqBase, 32, 32768, 2, 435.6}, {kKvcc3, 32, 32768, 1, 286.8},
-    {kKvcc3, 32, 32768, 2, 324.2},       {kKivi2, 32, 32768, 1, 310.1},    {kKivi2, 32, 32768, 2, 389.3},
-    {kFp8, 32, 32768, 1, 770.5},         {kFp8, 32, 32768, 2, 805.7},      {kFp16, 32, 32768, 1, 1395.6},
+    {kInnerqBase, 1, 1024, 4, 9.6},     {kKvcc3, 1, 1024, 4, 10.7},         {kKivi2, 1, 1024, 4, 9.3},
+    {kInnerqBase, 1, 4096, 16, 11.1},   {kInnerqBase, 1, 4096, 8, 10.9},    {kKvcc3, 1, 4096, 16, 11.0},
+    {kFp16, 1, 4096, 7, 14.0},          {kFp16, 1, 4096, 5, 15.3},          {kInnerqBase, 1, 32768, 16, 20.3},
+    {kKvcc3, 1, 32768, 22, 22.4},       {kKivi2, 1, 32768, 19, 22.1},       {kKivi2, 1, 32768, 16, 19.3},
+    {kFp8, 1, 32768, 7, 40.8},          {kFp8, 1, 32768, 33, 35.1},         {kFp16, 1, 32768, 6, 61.9},
+    {kFp16, 1, 32768, 22, 55.7},        {kInnerqBase, 8, 1024, 1, 12.1},    {kFp16, 8, 1024, 1, 17.3},
+    {kInnerqBase, 8, 4096, 2, 21.0},    {kInnerqBase, 8, 4096, 4, 21.8},    {kKivi2, 8, 4096, 2, 19.7},
+    {kKivi2, 8, 4096, 4, 18.9},         {kFp8, 8, 4096, 1, 36.1},           {kFp16, 8, 4096, 1, 54.8},
+    {kInnerqBase, 8, 32768, 2, 102.9},  {kInnerqBase, 8, 32768, 5, 115.1},  {kKivi2, 8, 32768, 3, 96.9},
+    {kFp8, 8, 32768, 1, 239.6},         {kFp8, 8, 32768, 5, 215.9},         {kFp16, 8, 32768, 1, 379.0},
+    {kFp16, 8, 32768, 3, 372.0},        {kInnerqBase, 32, 1024, 1, 21.4},   {kInnerqBase, 32, 4096, 1, 55.0},
+    {kKvcc3, 32, 4096, 1, 48.0},        {kKivi2, 32, 4096, 1, 48.0},        {kFp8, 32, 4096, 1, 104.6},
+    {kInnerqBase, 32, 32768, 1, 359.3}, {kInnerqBase, 32, 32768, 2, 435.6}, {kKvcc3, 32, 32768, 1, 286.8},
+    {kKvcc3, 32, 32768, 2, 324.2},      {kKivi2, 32, 32768, 1, 310.1},      {kKivi2, 32, 32768, 2, 389.3},
+    {kFp8, 32, 32768, 1, 770.5},        {kFp8, 32, 32768, 2, 805.7},        {kFp16, 32, 32768, 1, 1395.6},
 };
 
 TEST(SplitsTest, EstimatesWhatWasMeasured) {
   constexpr double kLaunch = 2.5; // microseconds
   for (const Measured &m : kMeasured) {
-    double estimate = kLaunch + 1e6 * estimateSplitSeconds(getH100(m.kernel), makeStep(m.kernel, m.batch, m.tokens),
-                                                           m.splits);
+    double estimate =
+        kLaunch + 1e6 * estimateSplitSeconds(getH100(m.kernel), makeStep(m.kernel, m.batch, m.tokens), m.splits);
     EXPECT_NEAR(estimate / m.microseconds, 1, 0.2)
         << m.kernel.name << " batch " << m.batch << ", " << m.tokens << " tokens, " << m.splits << " splits";
   }

@@ -40,9 +40,11 @@ __device__ __forceinline__ void stream_issue(kv_smem_ptr to, const char *from, k
 #if STREAM_KIND == 3
   if (lane == 0) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(STREAM_BYTES) : "memory");
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(to),
-                 "l"(from), "r"(STREAM_BYTES), "r"(barrier), "l"(policy)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+            "r"(to),
+        "l"(from), "r"(STREAM_BYTES), "r"(barrier), "l"(policy)
+        : "memory");
   }
 #else
 #pragma unroll
@@ -104,10 +106,11 @@ extern "C" __global__ void micro_stream(const char *data, const int *table, kv_u
       kv_cp_async_commit();
   for (; at < count; at += step, next += step) {
 #if STREAM_KIND == 3
-    asm volatile("{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT;\n}" ::"r"(
-                     barriers + 8 * stage),
-                 "r"(phase)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT;\n}" ::"r"(
+            barriers + 8 * stage),
+        "r"(phase)
+        : "memory");
 #else
     kv_cp_async_wait_group<STREAM_STAGES - 2>();
 #endif

@@ -108,7 +108,8 @@ KV_DEVICE bool kv_any(bool v) { return __any_sync(~0u, v); }
 
 // Whether this CTA is the last of `count` that arrive at a counter, which is zero again then. All threads call it, and
 // what the threads of the others stored before is seen after it: behind the barriers, fences of one thread publish what
-// all of its CTA have stored, and show what those of the others have (as in grid synchronization of cooperative groups).
+// all of its CTA have stored, and show what those of the others have (as in grid synchronization of cooperative
+// groups).
 KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count) {
   __shared__ bool last;
   __syncthreads();
