@@ -18,8 +18,9 @@ namespace {
 /// Of a GPU's theoretical bandwidth, what a kernel that only reads gets: copy benchmarks of vendors and users stand
 /// between 0.88 and 0.93.
 constexpr double kGpuBandwidthShare = 0.9;
-/// A launch is about 3 us. A pool's worker that sleeps is woken by a futex.
-constexpr double kGpuFixedSeconds = 3e-6, kCpuFixedSeconds = 5e-6;
+/// A launch, and what a kernel waits for before and after its loop: measured on an H100, as passes/README.md says. A
+/// pool's worker that sleeps is woken by a futex.
+constexpr double kGpuFixedSeconds = 7e-6, kCpuFixedSeconds = 5e-6;
 /// Instructions of a warp that the integer units of a multiprocessor start per cycle: 64 lanes do logic, shifts,
 /// comparisons and conversions in pairs (CUDA C++ Programming Guide 13, "Arithmetic Instructions").
 constexpr double kLogicPerCycle = 2;

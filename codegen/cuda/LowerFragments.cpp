@@ -296,6 +296,9 @@ private:
   }
 
   LogicalResult lower(TileRingOp op) {
+    constexpr size_t kMostPending = 8; // elements of a thread that registers have room for beside copies
+    if (own.size() > kMostPending)
+      shareTiles(op);
     Value first = b.mulIndex(b.warp, warpBytes);
     Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
     rings[op.getMemory()] = b.addBytes(pointer, b.toI32(first));

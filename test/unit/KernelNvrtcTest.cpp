@@ -57,8 +57,8 @@ protected:
     EXPECT_FALSE(kernel->cubin.empty());
     ASSERT_NE(kernel->log.find("spill stores"), std::string::npos) << kernel->log;
     // A few registers that are needed before and after the loop may wait in memory; tools/dev bench sass looks into it.
-    // ptxas 13.0 makes less of the registers of sm_120 than of others.
-    EXPECT_LE(countSpills(kernel->log), architecture == 120 ? 2 * bytes : bytes) << kernel->log;
+    // ptxas 13.0 makes less of the registers of sm_75 and sm_120 than of others.
+    EXPECT_LE(countSpills(kernel->log), architecture == 75 || architecture == 120 ? 2 * bytes : bytes) << kernel->log;
   }
 
   static constexpr int64_t kFewBytes = 72;
