@@ -45,10 +45,6 @@ int64_t kvcc::getQueryTiles(CacheType cache) {
   QuantAttr key = cache.getKey();
   return key.getDiag() || key.getTransform<HadamardAttr>() ? 2 : 1;
 }
-/// Of these, for tensor cores.
-static int64_t getQueryBytes(CacheType cache, int64_t rows) {
-  return kvcc::getQueryTiles(cache) * rows * cache.getHeadDim() * int64_t(sizeof(float));
-}
 
 namespace {
 /// How blocks come to the warps of a multiprocessor.
@@ -57,15 +53,20 @@ struct Pipeline {
 };
 } // namespace
 
+/// Dynamic shared memory of a block of threads.
+static int64_t getBlockBytes(CacheType cache, int64_t rows, int64_t warps, int64_t ring) {
+  return warps * kvcc::getWarpBytes(ring, rows, cache.getHeadDim()) +
+         kvcc::getQueryTiles(cache) * rows * cache.getHeadDim() * int64_t(sizeof(float));
+}
+
 /// Two stages at least, and as many as let three blocks of threads of four warps share a multiprocessor; of two blocks
 /// each where they fit, since what a stage costs is then paid for both. Numbers as they are go to registers at once.
 static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, int64_t blocksPerPage,
                                int64_t wantedWarps) {
   if (!cache.getKey().isQuantized() && !cache.getValue().isQuantized())
     return {wantedWarps ? wantedWarps : 4, 0, 1};
-  // The GPU takes 1 KiB of a block of threads, and what the kernel has besides its ring is small.
-  constexpr int64_t kMaxStages = 4;
-  const int64_t kReserved = 1536 + getQueryBytes(cache, rows);
+  // The GPU takes 1 KiB of a block of threads; its static memory is a flag, and what a row lacks of its logits.
+  const int64_t kReserved = 1024 + 16 + rows * int64_t(sizeof(float)), kMaxStages = 4;
   const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
   int64_t shared = gpu ? gpu->sharedBytes : 100 << 10, bytes = CacheLayout::getBlockBytes(cache);
   struct Choice {
@@ -75,9 +76,14 @@ static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, in
   for (Choice choice : {Choice{4, 2, 3}, {4, 1, 3}, {4, 1, 2}, {2, 1, 4}, {2, 1, 2}, {1, 1, 2}}) {
     if (blocksPerPage % choice.blocks || (wantedWarps && wantedWarps != choice.warps))
       continue;
-    int64_t stages = (shared / choice.resident - kReserved) / (choice.warps * choice.blocks * bytes);
-    chosen = {choice.warps, std::clamp<int64_t>(stages, 2, kMaxStages), choice.blocks};
-    if (stages >= 2)
+    auto fits = [&](int64_t stages) {
+      int64_t ring = stages * choice.blocks * bytes;
+      return choice.resident * (getBlockBytes(cache, rows, choice.warps, ring) + kReserved) <= shared;
+    };
+    chosen = {choice.warps, 2, choice.blocks};
+    while (chosen.stages < kMaxStages && fits(chosen.stages + 1))
+      ++chosen.stages;
+    if (fits(chosen.stages))
       break;
   }
   if (wantedWarps)
@@ -101,7 +107,7 @@ int64_t kvcc::getUnitExponent(Type element) {
 
 int64_t kvcc::getMergePitch(int64_t headDim) {
   // Rows are so much longer than outputs, maximum and sum that lanes of a warp write to different banks.
-  constexpr int64_t kPad = 4;
+  constexpr int64_t kPad = 6;
   return headDim + 2 + kPad;
 }
 
@@ -114,7 +120,7 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
     return 0;
   int64_t ring = schedule.getStages() * schedule.getBlocks() * CacheLayout(cache, schedule).page.bytes;
   int64_t rows = schedule.getHeads() * schedule.getQueries();
-  return schedule.getWarps() * getWarpBytes(ring, rows, cache.getHeadDim()) + getQueryBytes(cache, rows);
+  return getBlockBytes(cache, rows, schedule.getWarps(), ring);
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,

@@ -194,7 +194,7 @@ private:
   }
 
   /// Blocks that a warp takes at a time.
-  int64_t getUnit() { return schedule.getBlocks(); }
+  int64_t getUnit() { return schedule.getStages() ? schedule.getBlocks() : 1; }
   /// Adds what was skipped, if anything can be.
   Value plus(Value block, Value skipped) { return skipped ? ix.add(block, skipped) : block; }
 

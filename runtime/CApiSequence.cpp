@@ -241,6 +241,9 @@ Error attend(const kvcc_program *handle, int32_t layer, const kvcc_attend_args *
       return error;
     if (args.workspace_bytes < bytes)
       return expected("a workspace of at least " + Twine(bytes) + " bytes", Twine(args.workspace_bytes));
+    if (reinterpret_cast<uintptr_t>(args.workspace) % kWorkspaceAlignment)
+      return expected("a workspace at a multiple of " + Twine(kWorkspaceAlignment) + " bytes",
+                      "0x" + Twine::utohexstr(reinterpret_cast<uintptr_t>(args.workspace)));
   }
   AttendCall call;
   call.query = args.query;

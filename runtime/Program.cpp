@@ -83,15 +83,15 @@ int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens,
   int64_t inWindows = std::min(step.blocks, layout.sinkBlocks + layout.recentBlocks);
   step.bytes = double(items) * double((step.blocks - inWindows) * layout.page.bytes + inWindows * layout.window.bytes);
   step.warps = plan.schedule.getWarps();
-  step.unit = plan.schedule.getBlocks();
   step.staged = plan.schedule.getStages() > 0;
+  step.unit = step.staged ? plan.schedule.getBlocks() : 1;
   return kvcc::chooseSplits(*gpu, step, most);
 }
 
 int64_t Program::getSplits(int64_t splitBlocks, int64_t maxTokens) const {
   // As the kernel counts: whole stages, and of pages, sinks and recent tokens a block each that is not full.
-  int64_t share = alignTo(splitBlocks, plan.schedule.getBlocks());
-  int64_t blocks = divideCeil(maxTokens, kv::kBlockTokens) + plan.schedule.getBlocks() + 2;
+  int64_t unit = plan.schedule.getStages() ? plan.schedule.getBlocks() : 1, share = alignTo(splitBlocks, unit);
+  int64_t blocks = divideCeil(maxTokens, kv::kBlockTokens) + unit + 2;
   return divideCeil(blocks, share);
 }
 

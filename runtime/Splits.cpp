@@ -38,12 +38,18 @@ double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int6
 }
 
 int64_t kvcc::chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most) {
-  int64_t best = 1;
+  int64_t best = 1, stages = std::max<int64_t>(divideCeil(step.blocks, step.unit), 1);
   double least = estimateSplitSeconds(gpu, step, 1);
-  for (int64_t splits = 2; splits <= most; ++splits)
+  // Of numbers that leave a split as many stages, the least: the others have more to merge.
+  for (int64_t splits = 1; splits <= most;) {
     if (double seconds = estimateSplitSeconds(gpu, step, splits); seconds < least) {
       least = seconds;
       best = splits;
     }
+    int64_t each = divideCeil(stages, splits);
+    if (each == 1)
+      break;
+    splits = divideCeil(stages, each - 1);
+  }
   return best;
 }

@@ -284,7 +284,7 @@ typedef struct kvcc_attend_args {
   const void *query;  /* [batch, queries, q_heads, head_dim] of the layer's dtype, after RoPE, not scaled */
   void *out;          /* [batch, queries, q_heads, head_dim] of out_dtype */
   float *lse;         /* [batch, queries, q_heads]: natural logarithm of the sum of exp of the logits */
-  void *workspace;    /* may be NULL if kvcc_workspace_bytes says 0 */
+  void *workspace;    /* at a multiple of 16 bytes; may be NULL if kvcc_workspace_bytes says 0 */
   size_t workspace_bytes;
   int64_t queries;    /* 1 to 16, 0 is 1: of the last tokens; query i sees all but the last queries - 1 - i tokens */
   const float *sinks; /* [q_heads]: the logits that join the softmax, of a layer with sink_logits; not read otherwise */

@@ -442,10 +442,12 @@ func.func @rotate(%q: memref<?xf32>, %at: index) {
 // CHECK-SAME:    %{{[^:]*}}: memref<?xf32>, %[[BYTES:[^:]*]]: memref<?xi8>, %[[AT:[^:]*]]: index, %[[MEANS_AT:[^:]*]]: index, %[[FACTORS_AT:[^:]*]]: index)
 // CHECK-DAG:     %[[SUM_AT:.*]] = arith.constant 32 : index
 // CHECK-DAG:     %[[MAX_AT:.*]] = arith.constant 48 : index
+// CHECK-DAG:     %[[SCALE:.*]] = arith.constant 2.500000e-01 : f32
 // CHECK-DAG:     %[[STATE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x64xf32>
 // CHECK:         %[[VECTOR:.*]] = memref.view %[[BYTES]][%[[AT]]][] : memref<?xi8> to memref<32xf32>
 // CHECK:         vector.load %[[VECTOR]]
-// CHECK:         %[[MISSING:.*]] = vector.reduction <add>
+// CHECK:         %[[SUM:.*]] = vector.reduction <add>
+// CHECK:         %[[MISSING:.*]] = arith.mulf %[[SUM]], %[[SCALE]]
 // CHECK:         memref.store %[[MISSING]], %[[AMOUNTS:.*]][%{{.*}}] : memref<1x1xf32>
 // CHECK:         %[[AMOUNT:.*]] = memref.load %[[AMOUNTS]]
 // CHECK:         %[[OLD:.*]] = memref.load %[[STATE]][%{{.*}}, %[[MAX_AT]]]
@@ -467,7 +469,7 @@ func.func @rotate(%q: memref<?xf32>, %at: index) {
 func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %means_at: index, %factors_at: index) {
   %state = kv.tile.init_state : !kv.state<1x32>
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
-  %missing = kv.tile.dot_channels %query, %bytes[%at] : vector<1x32xf32>, memref<?xi8> -> vector<1x1xf32>
+  %missing = kv.tile.dot_channels %query, %bytes[%at] scale 2.500000e-01 : vector<1x32xf32>, memref<?xi8> -> vector<1x1xf32>
   kv.tile.shift_state %state, %missing : !kv.state<1x32>, vector<1x1xf32>
   kv.tile.restore %state size 16 means %bytes[%means_at] factors %bytes[%factors_at]
     : !kv.state<1x32> means memref<?xi8> factors memref<?xi8>

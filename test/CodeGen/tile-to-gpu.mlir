@@ -307,9 +307,11 @@ func.func @rotate(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attribute
 // CHECK-SAME:    %{{[^:]*}}: memref<?xf32>, %[[BYTES:[^:]*]]: memref<?xi8>, %[[MEANS_AT:[^:]*]]: index, %[[FACTORS_AT:[^:]*]]: index)
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
 // CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK-DAG:     %[[SCALE:.*]] = arith.constant 2.500000e-01 : f32
 // CHECK-DAG:     %[[STATE:.*]] = memref.alloca() : memref<1x3xf32, #gpu.address_space<private>>
 // CHECK:         gpu.shuffle xor
-// CHECK:         memref.store %{{.*}}, %[[AMOUNTS:.*]][%{{.*}}] : memref<1x1xf32, #gpu.address_space<workgroup>>
+// CHECK:         %[[SCALED:.*]] = arith.mulf %{{.*}}, %[[SCALE]]
+// CHECK:         memref.store %[[SCALED]], %[[AMOUNTS:.*]][%{{.*}}] : memref<1x1xf32, #gpu.address_space<workgroup>>
 // CHECK:         gpu.barrier
 // CHECK:         %[[AMOUNT:.*]] = memref.load %[[AMOUNTS]]
 // CHECK:         %[[OLD:.*]] = memref.load %[[STATE]][%{{.*}}, %[[C2]]]
@@ -329,7 +331,7 @@ func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %means_at: index, %f
     attributes {kv.item_args = 1 : i64} {
   %state = kv.tile.init_state : !kv.state<1x32>
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
-  %missing = kv.tile.dot_channels %query, %bytes[%at] : vector<1x32xf32>, memref<?xi8> -> vector<1x1xf32>
+  %missing = kv.tile.dot_channels %query, %bytes[%at] scale 2.500000e-01 : vector<1x32xf32>, memref<?xi8> -> vector<1x1xf32>
   kv.tile.shift_state %state, %missing : !kv.state<1x32>, vector<1x1xf32>
   kv.tile.restore %state size 16 means %bytes[%means_at] factors %bytes[%factors_at]
     : !kv.state<1x32> means memref<?xi8> factors memref<?xi8>
@@ -368,8 +370,10 @@ func.func @mask(%memory: memref<?xf32>, %valid: index, %at: index) attributes {k
 // Parts: a lane for four outputs, which reads many parts at a time.
 // CHECK:         scf.for {{.*}} = %[[LANE]]
 // CHECK:           scf.for
-// CHECK-COUNT-16:    memref.load %[[LSES]]
-// CHECK-NOT:       memref.load %[[LSES]]
+// CHECK-COUNT-4:     memref.load %[[OUTS]]
+// CHECK-COUNT-15:    memref.load %[[LSES]]
+// CHECK-COUNT-4:     memref.load %[[OUTS]]
+// CHECK-NOT:       memref.load
 // CHECK:           scf.yield
 // CHECK-COUNT-4:   memref.store %{{.*}}, %[[OUT]]
 func.func @results(%outs: memref<?xf32>, %lses: memref<?xf32>, %out: memref<?xf32>, %lse: memref<?xf32>,

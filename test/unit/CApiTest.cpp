@@ -288,6 +288,7 @@ TEST_F(CApiTest, RefusesWrongSteps) {
       {[](CApiTest &t) { t.step.table_stride = 1; }, "a table of at least 15 pages for 2000 tokens, but got 1"},
       {[](CApiTest &t) { t.step.memory.pages = t.pages.data() + 4; }, "multiple of 64"},
       {[](CApiTest &t) { t.step.workspace_bytes = 8; }, "a workspace of at least"},
+      {[](CApiTest &t) { t.step.workspace = t.workspace.data() + 4; }, "a workspace at a multiple of 16 bytes"},
   };
   for (const Case &c : cases) {
     kvcc_attend_args kept = step;

@@ -5,6 +5,8 @@
 
 #include "gtest/gtest.h"
 
+#include <random>
+
 using namespace kvcc;
 using namespace kvcc::test;
 
@@ -68,7 +70,7 @@ TEST(FragmentsTest, TwoTilesOfHeadsShareAPass) {
 }
 
 TEST(FragmentsTest, AnyNumberOfStages) {
-  for (int64_t stages : {1, 2, 5}) {
+  for (int64_t stages : {0, 1, 2, 5}) {
     Problem problem;
     problem.target = "cuda-host";
     problem.stages = stages;
@@ -77,6 +79,22 @@ TEST(FragmentsTest, AnyNumberOfStages) {
     ASSERT_TRUE(bool(program)) << toString(program.takeError());
     EXPECT_EQ((*program)->getPlan().schedule.getStages(), stages);
     expectAgrees(problem, makeRandomTensors(problem), 5e-3);
+  }
+}
+
+TEST(FragmentsTest, ManyPartsAreMerged) {
+  // More than are read at a time; later ones weigh more, and some are empty.
+  Problem problem;
+  problem.target = "cuda-host";
+  problem.lens = {3000, 64, 0};
+  problem.splits = 40;
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  Fill plain = [&](int64_t, int64_t, int64_t, int64_t) { return normal(random); };
+  Fill keys = [&](int64_t, int64_t, int64_t token, int64_t) { return normal(random) * (token > 2200 ? 3.0f : 1.0f); };
+  for (const char *scheme : {"innerq-small", "fp16"}) {
+    problem.scheme = scheme;
+    expectAgrees(problem, makeTensors(problem, plain, keys, plain), 5e-3);
   }
 }
 

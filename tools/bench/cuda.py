@@ -476,7 +476,7 @@ def main():
     l2, free, limit = 1 << 20, 1 << 30, 2
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
-        l2, free, limit = getattr(properties, "L2_cache_size", 50 << 20), torch.cuda.mem_get_info()[0], 64
+        l2, free, limit = getattr(properties, "L2_cache_size", 50 << 20), torch.cuda.mem_get_info()[0], 512
     rate = copy_rate(device, 1 << 22 if options.dry_run else 2 << 30)
     rows = []
     for shape in options.shape:
@@ -514,7 +514,7 @@ def main():
                     torch.cuda.empty_cache()
                 if options.record is not None:  # after each case: a run may be ended
                     stem = record(options.record, rows, f"{machine(device)}; a copy moves {rate / 1e9:.0f} GB/s.")
-    if options.record is not None:
+    if options.record is not None and rows:
         print(f"recorded {stem}.md, .csv and, where Matplotlib is installed, .svg")
 
 
@@ -536,8 +536,8 @@ def record(suffix, rows, head):
 
 
 def plot(rows, path):
-    """A row of panels for each shape: a step's time against the context, or the batch where there is one context; and
-    the part of a copy's rate that is reached against bits, at the most tokens."""
+    """Two panels for each shape: a step's time against the tokens of all sequences, and the part of a copy's rate that is
+    reached against bits, at the most tokens."""
     from matplotlib import colormaps, pyplot
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
     figure, axes = pyplot.subplots(len(shapes), 2, figsize=(15, 6 * len(shapes)), squeeze=False, layout="constrained")
@@ -548,9 +548,11 @@ def plot(rows, path):
                         "linewidth": 2 if name.startswith("kvcc") else 1} for i, name in enumerate(names)}
         tokens = lambda row: int(row["batch"]) * int(row["ctx"])
         for name in names:
-            points = sorted((tokens(row), float(row["us"])) for row in lines if row["subject"] == name)
-            times.loglog(*zip(*points), label=name, **style[name])
-        times.set_xlabel("tokens of all sequences")
+            for batch in sorted({int(row["batch"]) for row in lines}):
+                points = sorted((tokens(row), float(row["us"])) for row in lines
+                                if row["subject"] == name and int(row["batch"]) == batch)
+                times.loglog(*zip(*points), **style[name]) if points else None
+        times.set_xlabel("tokens of all sequences; a line for each batch")
         times.set_ylabel("one layer's decode step, us")
         times.set_title(shape)
         most = max(map(tokens, lines))

@@ -28,7 +28,8 @@ extern "C" __global__ void micro_mma_rate(const kv_u32x4 *a, const kv_u32x2 *b, 
 }
 
 // What a warp reads at a time, where its parts lie (in the order of `table`), and how it comes:
-//   0 loads to registers   1 cp.async   2 cp.async, evicted first from the L2   3 cp.async.bulk
+//   0 loads to registers   1 cp.async   2 cp.async, evicted first from the L2   3 cp.async.bulk, likewise
+//   4 cp.async.bulk
 #ifndef STREAM_KIND
 #define STREAM_KIND 1
 #define STREAM_BYTES 2048
@@ -37,7 +38,7 @@ extern "C" __global__ void micro_mma_rate(const kv_u32x4 *a, const kv_u32x2 *b, 
 
 __device__ __forceinline__ void stream_issue(kv_smem_ptr to, const char *from, kv_smem_ptr barrier, int lane,
                                              kv_u64 policy) {
-#if STREAM_KIND == 3
+#if STREAM_KIND >= 3
   if (lane == 0) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(STREAM_BYTES) : "memory");
     asm volatile(
@@ -88,9 +89,13 @@ extern "C" __global__ void micro_stream(const char *data, const int *table, kv_u
   kv_smem_ptr ring = shared + warp * kRing, barriers = shared + warps * kRing + warp * 8 * STREAM_STAGES;
   kv_u64 policy = 0;
 #if STREAM_KIND >= 2
+#if STREAM_KIND == 4
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+#else
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
 #endif
-#if STREAM_KIND == 3
+#endif
+#if STREAM_KIND >= 3
   if (lane == 0)
     for (int s = 0; s < STREAM_STAGES; ++s)
       asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + 8 * s) : "memory");
@@ -105,7 +110,7 @@ extern "C" __global__ void micro_stream(const char *data, const int *table, kv_u
     else
       kv_cp_async_commit();
   for (; at < count; at += step, next += step) {
-#if STREAM_KIND == 3
+#if STREAM_KIND >= 3
     asm volatile(
         "{\n.reg .pred p;\nWAIT:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT;\n}" ::"r"(
             barriers + 8 * stage),

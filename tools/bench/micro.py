@@ -22,7 +22,7 @@ import numpy as np
 import innerq_peer
 
 HERE = Path(__file__).resolve().parent
-KINDS = ["loads", "cp.async", "cp.async evict_first", "cp.async.bulk evict_first"]
+KINDS = ["loads", "cp.async", "cp.async evict_first", "cp.async.bulk evict_first", "cp.async.bulk"]
 WARPS = 4
 
 
@@ -105,7 +105,9 @@ def products(torch, arch, say):
 
 
 def streams(torch, arch, say):
-    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    properties = torch.cuda.get_device_properties(0)
+    multiprocessors = properties.multi_processor_count
+    has_bulk = torch.cuda.get_device_capability() >= (9, 0)
     total = 2 << 30
     data = torch.randint(-(2**31), 2**31 - 1, (total // 4,), dtype=torch.int32, device="cuda")
     target = torch.empty_like(data)
@@ -113,12 +115,12 @@ def streams(torch, arch, say):
     say("copy", f"{2 * total / ms / 1e6:.0f}", "GB/s read and written")
     del target
     for kind, nbytes, stages, blocks, order in itertools.chain(
-            itertools.product([1, 2, 3], [1024, 3072], [2, 3, 4, 6], [1, 2, 3], ["random"]),
+            itertools.product([1, 2, 3, 4], [1024, 3072], [2, 3, 4, 6], [1, 2, 3], ["random"]),
             itertools.product([1, 3], [3072], [4], [3], ["in order"]),
             itertools.product([0], [1024], [1, 2, 4], [4, 8], ["random"])):
         # A multiprocessor holds as many blocks as are launched.
         shared = WARPS * stages * (nbytes + 8) if kind else 0
-        if blocks * (shared + 1024) > 227 << 10:
+        if blocks * (shared + 1024) > properties.shared_memory_per_multiprocessor or (kind >= 3 and not has_bulk):
             continue
         count = total // nbytes
         table = torch.randperm(count, device="cuda").int() if order == "random" else torch.arange(
