@@ -53,9 +53,9 @@ struct AppendCall : LaunchOptions {
 
 /// Splits of a work item count themselves in the first bytes of the workspace, whatever the shape: calls of several
 /// programs may share it.
-/// Parts are loaded 16 bytes at a time.
-constexpr uintptr_t kWorkspaceAlignment = 16;
 constexpr int64_t kMaxSplitItems = 4096, kCounterBytes = kMaxSplitItems * int64_t(sizeof(int32_t));
+/// Of the workspace: parts are loaded 16 bytes at a time.
+constexpr uintptr_t kWorkspaceAlignment = 16;
 
 /// An argument of a kernel: a pointer or an index.
 struct KernelArg {

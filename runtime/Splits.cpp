@@ -6,6 +6,7 @@
 #include "llvm/Support/MathExtras.h"
 
 #include <algorithm>
+#include <limits>
 
 using namespace llvm;
 
@@ -39,7 +40,7 @@ double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int6
 
 int64_t kvcc::chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most) {
   int64_t best = 1, stages = std::max<int64_t>(divideCeil(step.blocks, step.unit), 1);
-  double least = estimateSplitSeconds(gpu, step, 1);
+  double least = std::numeric_limits<double>::infinity();
   // Of numbers that leave a split as many stages, the least: the others have more to merge.
   for (int64_t splits = 1; splits <= most;) {
     if (double seconds = estimateSplitSeconds(gpu, step, splits); seconds < least) {

@@ -235,7 +235,7 @@ private:
     int64_t pairs = shape[1] / 2;
     Value count = b.mulIndex(getRows(shape[0]), pairs);
     for (int64_t half = 1; half < size; half *= 2) {
-      Value factor = b.f32(getFactor(half, size));
+      Value factor = b.f32(2 * half == size ? getNorm(size) : 1.0f); // in the last stage
       b.loop(b.thread, count, getThreads(), false, [&](Value i) {
         Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
         Value block = arith::DivUIOp::create(b, pair, b.index(half));
@@ -249,10 +249,8 @@ private:
     }
     return success();
   }
-  /// What the stage of a transform whose pairs are `half` apart multiplies with: the last one normalizes.
-  static float getFactor(int64_t half, int64_t size) {
-    return 2 * half == size ? float(1 / std::sqrt(double(size))) : 1.0f;
-  }
+  /// What makes a Hadamard matrix of ones orthonormal.
+  static float getNorm(int64_t size) { return float(1 / std::sqrt(double(size))); }
 
   LogicalResult lower(TileDotChannelsOp op) {
     shareTiles(op);
@@ -268,8 +266,7 @@ private:
       Value sum = b.f32(0);
       for (auto [i, factor] : enumerate(factors))
         sum = b.fma(loadTile(op.getTile(), head, b.addIndex(lane, int64_t(i) * kWarp)), factor, sum);
-      for (int32_t mask = kWarp / 2; mask; mask /= 2)
-        sum = b.add(sum, b.shuffleXor(sum, mask));
+      sum = b.reduce(sum, [&](Value x, Value y) { return b.add(x, y); });
       if (op.getScale())
         sum = b.mul(sum, b.f32(op.getScale()->convertToFloat()));
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
@@ -1183,7 +1180,7 @@ private:
           }
         }
         for (auto [i, output] : enumerate(outputs))
-          store(b.mul(output, b.f32(float(1 / std::sqrt(double(size))))), state.outputs, place(int64_t(i)));
+          store(b.mul(output, b.f32(getNorm(size))), state.outputs, place(int64_t(i)));
       }
   }
 

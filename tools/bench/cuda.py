@@ -192,6 +192,16 @@ def check_peers(names, library, context, target, device):
         fail(f"{failures} checks of peers failed")
 
 
+def elapsed(launch):
+    """Seconds of the GPU."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    launch()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
 class Subject:
     """Steps over copies of a cache; `launches` are functions of a stream, one for each copy."""
 
@@ -218,12 +228,7 @@ class Subject:
                 launch(None)
             self.times.append((time.perf_counter() - start) / self.count)
             return
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        self.graph.replay()
-        end.record()
-        end.synchronize()
-        self.times.append(begin.elapsed_time(end) / 1e3 / self.count)
+        self.times.append(elapsed(self.graph.replay) / self.count)
 
     @property
     def seconds(self):
@@ -416,16 +421,8 @@ def copy_rate(device, nbytes):
         start = time.perf_counter()
         target.copy_(source)
         return 2 * nbytes / (time.perf_counter() - start)
-    times = []
     # Not in a graph, where it would be another kind of copy, and slower.
-    for _ in range(9):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        target.copy_(source)
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3)
-    return 2 * nbytes / statistics.median(times)
+    return 2 * nbytes / statistics.median(elapsed(lambda: target.copy_(source)) for _ in range(9))
 
 
 def machine(device):
@@ -551,7 +548,8 @@ def plot(rows, path):
             for batch in sorted({int(row["batch"]) for row in lines}):
                 points = sorted((tokens(row), float(row["us"])) for row in lines
                                 if row["subject"] == name and int(row["batch"]) == batch)
-                times.loglog(*zip(*points), **style[name]) if points else None
+                if points:
+                    times.loglog(*zip(*points), **style[name])
         times.set_xlabel("tokens of all sequences; a line for each batch")
         times.set_ylabel("one layer's decode step, us")
         times.set_title(shape)

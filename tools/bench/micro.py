@@ -70,31 +70,30 @@ def products(torch, arch, say):
     module = Module(source(), arch)
     random = np.random.default_rng(1)
     warps = 4096
-    # A: rows gid and gid + 8 of channels 2 tig.. and 8 + 2 tig..; see device.cuh.
     codes = random.integers(0, 1024, (warps, 16, 16), dtype=np.uint16)  # subnormal: code * 2^-24
     right = np.ldexp(1 + random.random((warps, 16, 8)), 13).astype(np.float16)
     right *= random.choice(np.array([-1, 1], np.float16), right.shape)
     lane = np.arange(32)
     gid, tig = lane // 4, lane % 4
-    a = np.stack([codes[:, gid + 8 * (w % 2), 8 * (w // 2) + 2 * tig + e] for w in range(4) for e in range(2)], -1)
-    b = np.stack([right.view(np.uint16)[:, 8 * w + 2 * tig + e, gid] for w in range(2) for e in range(2)], -1)
-    exact = np.einsum("wij,wjk->wik", codes.astype(np.float64) * 2.0**-24, right.astype(np.float64))
-    wanted = np.stack([exact[:, gid + 8 * (i // 2), 2 * tig + i % 2] for i in range(4)], -1)
+    # Fragments, see device.cuh. A: rows gid and gid + 8 of channels 2 tig.. and 8 + 2 tig..
+    left_of = lambda x: np.stack([x[:, gid + 8 * (w % 2), 8 * (w // 2) + 2 * tig + e] for w in range(4) for e in range(2)], -1)
+    sums_of = lambda x: np.stack([x[:, gid + 8 * (i // 2), 2 * tig + i % 2] for i in range(4)], -1)
+    product = lambda x, y: sums_of(np.einsum("wij,wjk->wik", x.astype(np.float64) * 2.0**-24, y.astype(np.float64)))
     place = lambda x: torch.from_numpy(np.ascontiguousarray(x).view(np.int32)).cuda()
+    operand = place(np.stack([right.view(np.uint16)[:, 8 * w + 2 * tig + e, gid] for w in range(2) for e in range(2)], -1))
     out = torch.zeros((warps, 32, 4), dtype=torch.float32, device="cuda")
-    left, operand = place(a), place(b)
-    module.function("micro_mma")(warps, 32, left, operand, out)
-    got = out.cpu().numpy().astype(np.float64)
-    size = np.einsum("wij,wjk->wik", codes.astype(np.float64) * 2.0**-24, np.abs(right.astype(np.float64)))
-    size = np.stack([size[:, gid + 8 * (i // 2), 2 * tig + i % 2] for i in range(4)], -1)
-    say("subnormal halves: largest error", f"{np.max(np.abs(got - wanted) / size):.1e}", "of the sum of magnitudes")
+    multiply = module.function("micro_mma")
+
+    def measured(x):
+        multiply(warps, 32, place(left_of(x)), operand, out)
+        return out.cpu().numpy().astype(np.float64)
+
+    error = np.abs(measured(codes) - product(codes, right)) / product(codes, np.abs(right))
+    say("subnormal halves: largest error", f"{np.max(error):.1e}", "of the sum of magnitudes")
     small = (codes & 7).astype(np.uint16)
-    a3 = np.stack([small[:, gid + 8 * (w % 2), 8 * (w // 2) + 2 * tig + e] for w in range(4) for e in range(2)], -1)
-    exact = np.einsum("wij,wjk->wik", small.astype(np.float64) * 2.0**-24, right.astype(np.float64))
-    wanted = np.stack([exact[:, gid + 8 * (i // 2), 2 * tig + i % 2] for i in range(4)], -1)
-    module.function("micro_mma")(warps, 32, place(a3), operand, out)
-    say("codes of 3 bits: products that differ from the exact ones",
-        str(int((out.cpu().numpy().astype(np.float64) != wanted).sum())), f"of {wanted.size}")
+    differ = int((measured(small) != product(small, right)).sum())
+    say("codes of 3 bits: products that differ from the exact ones", str(differ), f"of {error.size}")
+    a, left = left_of(codes), place(left_of(codes))
     normal = place((a & 0x3FF) | 0x3C00)
     blocks = torch.cuda.get_device_properties(0).multi_processor_count * 4
     sums = torch.zeros(blocks * 128 * 4, device="cuda")
