@@ -506,7 +506,8 @@ LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
 
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads, int64_t page,
                                    Compute compute, PackingAttr, PackingAttr, PackingAttr, int64_t accumulators,
-                                   int64_t pageBytes, int64_t warps, int64_t stages, int64_t blocks, int64_t queries) {
+                                   int64_t pageBytes, int64_t warps, int64_t stages, int64_t blocks, int64_t queries,
+                                   int64_t ahead) {
   // schedule_c1
   if (heads < 1 || heads > 16)
     return emitError() << "expected heads from 1 to 16, but got " << heads;
@@ -532,5 +533,8 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (queries < 1 || queries > kMaxQueries || (queries > 1 && compute != Compute::F16))
     return emitError() << "expected queries from 1 to " << kMaxQueries << ", and 1 unless compute is f16, but got "
                        << queries;
+  // schedule_c7
+  if (ahead < 0 || ahead > 16)
+    return emitError() << "expected ahead from 0 to 16, but got " << ahead;
   return success();
 }

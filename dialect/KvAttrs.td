@@ -256,7 +256,8 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     target's level says; `page_bytes`: bytes of a page, 0 for as many as it needs, so that layers that are stored
     differently may share a pool; `warps`: warps that share a work item, each with blocks of its own; `stages`: parts of
     pages, of `blocks` blocks each, that a warp has in memory of its own or on their way there, 0 for none; `queries`:
-    queries of a sequence that share a work item, so that a pass over the codes serves all of them.
+    queries of a sequence that share a work item, so that a pass over the codes serves all of them; `ahead`: by how many
+    blocks memory is asked for before it is needed, 0 where nothing is.
 
     Constraints:
     - (C1) heads is 1 to 16;
@@ -264,7 +265,8 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     - (C3) accumulators is 0 to 32;
     - (C4) page_bytes is 0 or a positive multiple of 64;
     - (C5) warps is 1 to 32, stages 0 to 16, blocks a power of two from 1 to 8 that divides a page;
-    - (C6) queries is 1 to 16, and 1 unless compute is f16.
+    - (C6) queries is 1 to 16, and 1 unless compute is f16;
+    - (C7) ahead is 0 to 16.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,
@@ -272,10 +274,11 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
                         DefaultValuedParameter<"int64_t", "0">:$page_bytes,
                         DefaultValuedParameter<"int64_t", "1">:$warps, DefaultValuedParameter<"int64_t", "0">:$stages,
                         DefaultValuedParameter<"int64_t", "1">:$blocks,
-                        DefaultValuedParameter<"int64_t", "1">:$queries);
+                        DefaultValuedParameter<"int64_t", "1">:$queries,
+                        DefaultValuedParameter<"int64_t", "0">:$ahead);
   let assemblyFormat = [{
     `<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators, $page_bytes, $warps,
-               $stages, $blocks, $queries) `>`
+               $stages, $blocks, $queries, $ahead) `>`
   }];
   let genVerifyDecl = 1;
 }

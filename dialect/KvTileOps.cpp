@@ -206,6 +206,15 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
   return success();
 }
 
+/// score_c8, accumulate_c8
+template <typename Op> static LogicalResult verifyAhead(Op op) {
+  if (bool(op.getAhead()) != bool(op.getAheadOffset()) || bool(op.getAhead()) != bool(op.getAheadBytes()))
+    return op.emitOpError("expected memory ahead with an offset and bytes, or none of them");
+  if (op.getAheadBytes() && int64_t(*op.getAheadBytes()) <= 0)
+    return op.emitOpError("expected bytes ahead above 0, but got ") << int64_t(*op.getAheadBytes());
+  return success();
+}
+
 LogicalResult TileScoreOp::verify() {
   auto query = cast<VectorType>(getQuery().getType());
   BlockType keys = getKeys().getType();
@@ -215,6 +224,8 @@ LogicalResult TileScoreOp::verify() {
       result.getDimSize(1) != kBlockTokens)
     return emitOpError("expected query HxD, keys 32xD and a result Hx32, but got ")
            << query << ", " << keys << " and " << getResult().getType();
+  if (failed(verifyAhead(*this)))
+    return failure();
   return verifyProduct(*this,
                        {getQuery(), keys, getScales(), getZeros(), getQuerySums(), getQueryScales(), getOffsets(),
                         getPlacement(), getHybrid()},
@@ -306,6 +317,8 @@ LogicalResult TileAccumulateOp::verify() {
       values.getChannels() != state.getHeadDim())
     return emitOpError("expected weights Hx32 and values 32xD for ")
            << state << ", but got " << weights << " and " << values;
+  if (failed(verifyAhead(*this)))
+    return failure();
   return verifyProduct(*this,
                        {getWeights(), values, getScales(), getZeros(), getWeightSums(), getWeightScales(), getOffsets(),
                         getPlacement(), getHybrid()},

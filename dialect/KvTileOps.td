@@ -165,18 +165,23 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
     - (C6) the rows of the query are heads, with `operand` (tokens of scales * heads); query_sums and
       query_scales are rows x channels of scales, or x 1 with `operand`;
     - (C7) zeros have the type of scales, f16 or bf16, `hybrid` needs zeros, neither goes with `operand`, and
-      only there are offsets (rows of the query x 1).
+      only there are offsets (rows of the query x 1);
+    - (C8) `ahead`, its offset and its bytes, which are positive, come together: memory that is needed soon, for targets
+      that can ask for it while they multiply. It changes nothing.
   }];
   let arguments = (ins Kv_Tile:$query, Kv_BlockType:$keys, Optional<Kv_BlockType>:$scales,
                        Optional<Kv_BlockType>:$zeros,
                        Optional<Kv_F32Tile>:$query_sums, Optional<Kv_F32Tile>:$query_scales,
-                       Optional<Kv_F32Tile>:$offsets, Kv_PlacementAttr:$placement, UnitAttr:$hybrid);
+                       Optional<Kv_F32Tile>:$offsets, Kv_PlacementAttr:$placement, UnitAttr:$hybrid,
+                       Optional<Kv_Bytes>:$ahead, Optional<Index>:$ahead_offset, OptionalAttr<I64Attr>:$ahead_bytes);
   let results = (outs Kv_F32Tile:$result);
   let assemblyFormat = [{
     $query `,` $keys (`scales` $scales^)? (`zeros` $zeros^)? (`hybrid` $hybrid^)? (`sums` $query_sums^)?
-    (`query_scales` $query_scales^)? (`offsets` $offsets^)? `placement` $placement attr-dict `:` type($query)
+    (`query_scales` $query_scales^)? (`offsets` $offsets^)? `placement` $placement
+    (`ahead` $ahead^ `[` $ahead_offset `]` `bytes` $ahead_bytes)? attr-dict `:` type($query)
     `,` type($keys) (`,` `scales` type($scales)^)? (`zeros` type($zeros)^)? (`,` `sums` type($query_sums)^)?
-    (`query_scales` type($query_scales)^)? (`offsets` type($offsets)^)? `->` type($result)
+    (`query_scales` type($query_scales)^)? (`offsets` type($offsets)^)? (`ahead` type($ahead)^)?
+    `->` type($result)
   }];
   let hasVerifier = 1;
 }
@@ -272,18 +277,20 @@ def Kv_TileAccumulateOp
     - (C6) the rows of the weights are heads, with `operand` (channels of scales * heads); weight_sums and
       weight_scales are rows x tokens of scales, or x 1 with `operand`;
     - (C7) zeros have the type of scales, f16 or bf16, `hybrid` needs zeros, neither goes with `operand`, and
-      only there are offsets (rows of the weights x 1).
+      only there are offsets (rows of the weights x 1);
+    - (C8) `ahead` is as in kv.tile.score.
   }];
   let arguments = (ins Kv_StateType:$state, Kv_Tile:$weights, Kv_BlockType:$values,
                        Optional<Kv_BlockType>:$scales, Optional<Kv_BlockType>:$zeros,
                        Optional<Kv_F32Tile>:$weight_sums, Optional<Kv_F32Tile>:$weight_scales,
-                       Optional<Kv_F32Tile>:$offsets, Kv_PlacementAttr:$placement, UnitAttr:$hybrid);
+                       Optional<Kv_F32Tile>:$offsets, Kv_PlacementAttr:$placement, UnitAttr:$hybrid,
+                       Optional<Kv_Bytes>:$ahead, Optional<Index>:$ahead_offset, OptionalAttr<I64Attr>:$ahead_bytes);
   let assemblyFormat = [{
     $state `,` $weights `,` $values (`scales` $scales^)? (`zeros` $zeros^)? (`hybrid` $hybrid^)?
     (`sums` $weight_sums^)? (`weight_scales` $weight_scales^)? (`offsets` $offsets^)? `placement` $placement
-    attr-dict `:` type($state) `,` type($weights) `,` type($values) (`,` `scales` type($scales)^)?
+    (`ahead` $ahead^ `[` $ahead_offset `]` `bytes` $ahead_bytes)? attr-dict `:` type($state) `,` type($weights) `,` type($values) (`,` `scales` type($scales)^)?
     (`zeros` type($zeros)^)? (`,` `sums` type($weight_sums)^)? (`weight_scales` type($weight_scales)^)?
-    (`offsets` type($offsets)^)?
+    (`offsets` type($offsets)^)? (`ahead` type($ahead)^)?
   }];
   let hasVerifier = 1;
 }

@@ -67,6 +67,7 @@ struct ScheduleOptions {
   bool tuned = true;              ///< of a host: take what `kvcc tune` has found, where the user says nothing else
   int64_t queries = 0;            ///< of a step, that share a pass on tensor cores where they fit; any number is right
   bool oneQuery = false;          ///< of a pass, whatever `queries` says
+  int64_t ahead = -1;             ///< blocks, -1: chooses
 };
 
 /// The schedule that kv-plan-schedule would write for `queryHeads` heads over a cache, or null after an error.

@@ -139,7 +139,7 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
     %0:2 = kv.attend %q, %c {scale = 0.125} : ...
     // becomes
     %0:2 = kv.attend %q, %c {scale = 0.125, schedule = #kv.schedule<heads = 4, page = 128,
-        compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>>} : ...
+        compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 1>} : ...
     ```
   }];
   let options = [
@@ -153,7 +153,8 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
     Option<"stages", "stages", "int64_t", "-1", "blocks that a warp has on their way; -1 lets the pass choose">,
     Option<"page_bytes", "page-bytes", "int64_t", "0", "bytes of a page; 0: as many as it needs">,
     Option<"queries", "queries", "int64_t", "0",
-           "queries of a step, which share a pass on tensor cores where they fit; 0: those that cost nothing">];
+           "queries of a step, which share a pass on tensor cores where they fit; 0: those that cost nothing">,
+    Option<"ahead", "ahead", "int64_t", "-1", "blocks that a CPU asks for early; -1 lets the pass choose">];
 }
 
 def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {

@@ -24,6 +24,7 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
   schedule.queries = options.queries;
   schedule.warps = options.warps;
   schedule.stages = options.stages;
+  schedule.ahead = options.ahead;
   manager.addPass(createPlanSchedulePass(schedule));
   if (level == Level::Plan)
     return;

@@ -193,9 +193,11 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
     if (options.stages >= 0)
       pipeline.stages = options.stages;
   }
+  // A block takes a CPU longer than its memory takes to answer. GPUs have their rings, and many threads to switch to.
+  int64_t ahead = options.ahead >= 0 ? options.ahead : cpu ? 1 : 0;
   auto schedule =
       ScheduleAttr::getChecked(emitError, context, heads, page, *compute, codes, codes, floats, options.accumulators,
-                               options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks, queries);
+                               options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks, queries, ahead);
   if (!schedule || !options.pageBytes)
     return schedule;
   if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {
@@ -236,6 +238,7 @@ struct PlanSchedulePass : kvcc::impl::PlanSchedulePassBase<PlanSchedulePass> {
     options.accumulators = accumulators;
     options.warps = warps;
     options.stages = stages;
+    options.ahead = ahead;
     options.pageBytes = page_bytes;
     options.queries = queries;
     WalkResult result = getOperation().walk([&](AttendOp attend) {

@@ -296,12 +296,14 @@ private:
       folded = fold(weights, values);
       group = kBlockTokens;
     }
+    Ahead next = getAhead(Role::Value);
     auto accumulateAs = [&](Type integer) {
       Prepared small{folded.tile, {}, {}, {}};
       if (quant.isQuantized())
         small = prepare(folded.tile, group, integer);
       TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values), small.sums,
-                               small.scales, folded.offsets, attend.getValueScalesAttr(), isHybrid(values));
+                               small.scales, folded.offsets, attend.getValueScalesAttr(), isHybrid(values), next.memory,
+                               next.offset, next.bytes);
     };
     Type integer = getInteger(Role::Value, values.placement);
     if (!quant.isQuantized() || schedule.getCompute() == Compute::F32 || integer.isInteger(16))
@@ -336,7 +338,28 @@ private:
     bool sums = values.quant.isQuantized() && needsSums(values.quant, values.placement);
     TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values),
                              sums ? small.sums : Value(), Value(), small.offsets, attend.getValueScalesAttr(),
-                             isHybrid(values));
+                             isHybrid(values), Value(), Value(), IntegerAttr());
+  }
+
+  /// What is asked for early, as operands of a product: the bytes `from` to `to` of a block at `at`.
+  struct Ahead {
+    Value memory, offset;
+    IntegerAttr bytes;
+  };
+  Ahead getAhead(Value memory, Value at, int64_t from, int64_t to) {
+    return {memory, ix.add(at, from), b.getI64IntegerAttr(to - from)};
+  }
+  /// Of a side of the block of pages that is asked for.
+  Ahead getAhead(Role role) {
+    if (!schedule.getAhead())
+      return {};
+    int64_t values = layout.page.value.data;
+    return role == Role::Key ? getAhead(args[Pages], ahead, 0, values)
+                             : getAhead(args[Pages], ahead, values, layout.page.bytes);
+  }
+  /// The block that is asked for with `block`, of those before `end`.
+  Value getAheadOf(Value block, Value end) {
+    return ix.min(ix.add(block, schedule.getAhead()), ix.sub(end, ix.constant(1)));
   }
 
   UnitAttr isHybrid(const Side &side) { return side.quant.getMap() == Map::Hybrid ? b.getUnitAttr() : UnitAttr(); }
@@ -385,7 +408,11 @@ private:
     if (schedule.getStages())
       buildStagedLoop([&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
     else
-      loop(start, end, [&](Value block) { buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared); });
+      loop(start, end, [&](Value block) {
+        if (schedule.getAhead())
+          ahead = getBlockAt(getAheadOf(block, end));
+        buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared);
+      });
     if (halves && kvcc::getUnitExponent(cache.getValue().getElement()))
       TileScaleStateOp::create(
           b, state, b.getF32FloatAttr(float(std::exp2(kvcc::getUnitExponent(cache.getValue().getElement())))));
@@ -511,9 +538,10 @@ private:
     }
     if (halves && !(key.isQuantized() && needsSums(key, keys.placement)))
       small.sums = {};
-    Value logits =
-        TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys), small.sums,
-                            small.scales, small.offsets, attend.getKeyScalesAttr(), isHybrid(keys));
+    Ahead next = getAhead(Role::Key);
+    Value logits = TileScoreOp::create(b, tileType(kBlockTokens), small.values, keys.data, keys.scales, getZeros(keys),
+                                       small.sums, small.scales, small.offsets, attend.getKeyScalesAttr(),
+                                       isHybrid(keys), next.memory, next.offset, next.bytes);
     logits = softcap(foldNorms(logits, keys), missing);
     // Blocks end early only where nothing is recent: tokens are quantized one by one, or later than the query's.
     bool endsEarly = !cache.getWindow().getRecent();
@@ -558,25 +586,37 @@ private:
       query = prepared.values;
       queryScales = prepared.scales;
     }
-    loop(ix.add(ix.monus(first, pageEnd), warp), ix.monus(last, pageEnd), [&](Value block) {
-      Value isSink = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, block, sinkBlocks);
-      Value sink = plus(block, firstSink), recent = plus(ix.sub(block, sinkBlocks), firstRecent);
-      Value ring = ix.rem(ix.add(pageBlocks, recent), std::max<int64_t>(layout.recentBlocks, 1));
-      Value sinkAt = ix.add(ix.mul(sink, layout.window.bytes), layout.sinkOffset);
+    auto isSink = [&](Value block) { return compare(arith::CmpIPredicate::slt, block, sinkBlocks); };
+    auto getRecent = [&](Value block) { return plus(ix.sub(block, sinkBlocks), firstRecent); };
+    auto getSink = [&](Value block) { return plus(block, firstSink); };
+    auto getAt = [&](Value block) {
+      Value isOfSink = isSink(block),
+            ring = ix.rem(ix.add(pageBlocks, getRecent(block)), std::max<int64_t>(layout.recentBlocks, 1));
+      Value sinkAt = ix.add(ix.mul(getSink(block), layout.window.bytes), layout.sinkOffset);
       Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
-      Value at = ix.add(slot, ix.select(isSink, sinkAt, recentAt));
-      Value recentStart = ix.add(sinkTokens, quantizedTokens);
-      Value first = ix.select(isSink, ix.mul(sink, kBlockTokens), ix.add(recentStart, ix.mul(recent, kBlockTokens)));
-      Value valid = ix.select(isSink, sinkTokens, ix.add(recentStart, recentTokens));
+      return ix.add(slot, ix.select(isOfSink, sinkAt, recentAt));
+    };
+    Value start = ix.add(ix.monus(first, pageEnd), warp), end = ix.monus(last, pageEnd);
+    loop(start, end, [&](Value block) {
+      Value at = getAt(block), recentStart = ix.add(sinkTokens, quantizedTokens);
+      Value first = ix.select(isSink(block), ix.mul(getSink(block), kBlockTokens),
+                              ix.add(recentStart, ix.mul(getRecent(block), kBlockTokens)));
+      Value valid = ix.select(isSink(block), sinkTokens, ix.add(recentStart, recentTokens));
+      Ahead nextKeys, nextValues;
+      if (schedule.getAhead()) {
+        Value next = getAt(getAheadOf(block, end));
+        nextKeys = getAhead(args[Slots], next, 0, layout.window.value.data);
+        nextValues = getAhead(args[Slots], next, layout.window.value.data, layout.window.bytes);
+      }
       Value keys = loadBlock(blocks.key.window, args[Slots], ix.add(at, layout.window.key.data));
       Value logits = TileScoreOp::create(b, tileType(kBlockTokens), query, keys, Value(), Value(), Value(), queryScales,
-                                         Value(), none, UnitAttr());
+                                         Value(), none, UnitAttr(), nextKeys.memory, nextKeys.offset, nextKeys.bytes);
       logits = softcap(logits, Value());
       logits = mask(logits, first, valid);
       Value weights = softmaxStep(logits, cache.getDtype());
       Value values = loadBlock(blocks.value.window, args[Slots], ix.add(at, layout.window.value.data));
-      TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none,
-                               UnitAttr());
+      TileAccumulateOp::create(b, state, weights, values, Value(), Value(), Value(), Value(), Value(), none, UnitAttr(),
+                               nextValues.memory, nextValues.offset, nextValues.bytes);
     });
   }
 
@@ -616,6 +656,7 @@ private:
   Value firstQuery, count, laterQueries;
   Value tokens, quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
   Value pageEnd; ///< blocks of pages that the query reaches
+  Value ahead;   ///< where the block of pages begins that is asked for early
   /// Where blocks of pages come to, counted from the first and to the last of this warp.
   struct {
     Value memory, first, last, table, pages;

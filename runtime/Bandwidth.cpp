@@ -4,6 +4,7 @@
 
 #include "llvm/Support/MemoryBuffer.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -21,9 +22,11 @@ size_t kvcc::getLastLevelCacheBytes() {
   return bytes > 0 ? size_t(bytes) : size_t(32) << 20;
 }
 
-ReadBandwidth::ReadBandwidth() : buffer(std::max<size_t>(8 * getLastLevelCacheBytes(), 256 << 20)) {
-  std::memset(buffer.data(), 1, buffer.size());
+size_t kvcc::getColdBytes() {
+  return std::clamp<size_t>(2 * getLastLevelCacheBytes(), size_t(256) << 20, size_t(1) << 30);
 }
+
+ReadBandwidth::ReadBandwidth() : buffer(getColdBytes()) { std::memset(buffer.data(), 1, buffer.size()); }
 
 double ReadBandwidth::measure(ThreadPool &pool, unsigned threads) {
   constexpr size_t kChunk = 1 << 20;

@@ -11,6 +11,9 @@ namespace kvcc {
 
 /// Bytes of the last-level cache, 32 MiB if the system does not say.
 size_t getLastLevelCacheBytes();
+/// Bytes that push everything else out of the caches when they are read. At most 1 GiB: of the hundreds of megabytes
+/// that large servers report, a process gets a share.
+size_t getColdBytes();
 
 class ReadBandwidth {
 public:

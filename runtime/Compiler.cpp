@@ -93,7 +93,7 @@ static CacheKey getTunedKey(const Plan &plan) {
 
 void Compiler::storeTuned(const Plan &plan, const ScheduleOptions &options) {
   std::lock_guard lock(mutex);
-  json::Object schedule{{"heads", options.heads}, {"accumulators", options.accumulators}};
+  json::Object schedule{{"heads", options.heads}, {"accumulators", options.accumulators}, {"ahead", options.ahead}};
   std::string text = formatv("{0}", json::Value(std::move(schedule)));
   cache.publish(getTunedKey(plan), text, plan.scheme + " " + plan.target.name + " tuned schedule");
 }
@@ -101,7 +101,7 @@ void Compiler::storeTuned(const Plan &plan, const ScheduleOptions &options) {
 Expected<Plan> Compiler::planTuned(const AttentionShape &shape, StringRef dtype, const Scheme &scheme,
                                    const Target &target, const ScheduleOptions &options) {
   auto plan = makePlan(*context, shape, dtype, scheme, target, options);
-  if (!plan || !target.isHost || !options.tuned || options.heads || options.accumulators)
+  if (!plan || !target.isHost || !options.tuned || options.heads || options.accumulators || options.ahead >= 0)
     return plan;
   auto bytes = cache.lookup(getTunedKey(*plan));
   if (!bytes)
@@ -116,14 +116,15 @@ Expected<Plan> Compiler::planTuned(const AttentionShape &shape, StringRef dtype,
   ScheduleOptions tuned = options;
   tuned.heads = schedule->getInteger("heads").value_or(0);
   tuned.accumulators = schedule->getInteger("accumulators").value_or(0);
-  if (!tuned.heads && !tuned.accumulators)
+  tuned.ahead = schedule->getInteger("ahead").value_or(-1);
+  if (!tuned.heads && !tuned.accumulators && tuned.ahead < 0)
     return plan;
   auto better = makePlan(*context, shape, dtype, scheme, target, tuned);
   if (!better) {
     consumeError(better.takeError());
     return plan;
   }
-  better->remarks.push_back("kv-plan-schedule: heads and accumulators are what kvcc tune found on this machine");
+  better->remarks.push_back("kv-plan-schedule: heads, accumulators and ahead are what kvcc tune found on this machine");
   return better;
 }
 

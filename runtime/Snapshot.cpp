@@ -33,7 +33,7 @@ template <typename T> static std::string printed(T value) {
 
 SnapshotHeader SnapshotHeader::of(kv::CacheType cache, kv::ScheduleAttr schedule, const kv::CacheLayout &layout,
                                   int64_t tokens) {
-  // Heads, arithmetic and accumulators leave no mark in a cache.
+  // Heads, arithmetic, accumulators and what is asked for early leave no mark in a cache.
   std::string layoutOnly = "#kv.schedule<heads = 1, page = " + std::to_string(schedule.getPage()) +
                            ", compute = f32, key = " + printed(schedule.getKey()) +
                            ", value = " + printed(schedule.getValue()) + ", floats = " + printed(schedule.getFloats()) +

@@ -57,6 +57,8 @@ struct Product {
   int64_t freeGroup;                            // free indices that share rows of a folded operand, else 0
   bool hybrid, smallIsSigned;
   Type scaleType;
+  Value ahead;        // memory that is needed soon, or null
+  int64_t aheadBytes; // of it
 
   bool isE4m3() const { return isa<Float8E4M3FNType>(block.getElement()); }
   bool isE2m1() const { return isa<Float4E2M1FNType>(block.getElement()); }
@@ -65,6 +67,27 @@ struct Product {
 /// Where a vector of free indices stands: in which packing tile, from which index in it on.
 struct FreeVector {
   Value tile, within;
+};
+
+/// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units.
+class Prefetcher {
+public:
+  Prefetcher(ProductBuilder &b, const Product &p, int64_t steps)
+      : b(b), memory(p.ahead), lines(p.ahead ? int64_t(llvm::divideCeil(p.aheadBytes, steps * kLine)) : 0) {}
+
+  /// In part `part` of `parts` of a step.
+  void ask(Value step, int64_t part, int64_t parts) {
+    for (int64_t line = part * lines / parts; line < (part + 1) * lines / parts; ++line) {
+      Value at = b.addIndex(b.mulIndex(step, lines * kLine), b.index(line * kLine));
+      memref::PrefetchOp::create(b, memory, at, /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
+    }
+  }
+
+private:
+  static constexpr int64_t kLine = 64;
+  ProductBuilder &b;
+  Value memory;
+  int64_t lines; // of a step
 };
 
 /// A product's vectors of free indices that are computed together: a small operand that has been loaded multiplies
@@ -93,6 +116,11 @@ public:
             b.addIndex(first.within, b.index(vector * width % kLanes))};
   }
   Value getFreeIndex(FreeVector at) const { return b.addIndex(b.mulIndex(at.tile, kLanes), at.within); }
+  /// The units of a block, and which of them begins at a vector.
+  int64_t getCount(int64_t freeExtent) const { return freeExtent / (vectors * width); }
+  Value getNumber(FreeVector first) const {
+    return arith::DivUIOp::create(b, getFreeIndex(first), b.index(vectors * width));
+  }
 
 private:
   ProductBuilder &b;
@@ -107,13 +135,14 @@ public:
       : b(b), p(p), unit(unit), first(first), bits(p.block.getElement().getIntOrFloatBitWidth()),
         smallBits(cast<MemRefType>(p.small.getType()).getElementType().getIntOrFloatBitWidth()),
         // Byte products take codes of up to 7 bits as signed or unsigned as they are, of 8 bits after subtracting 128.
-        biased(smallBits == 8 && bits == 8 && !b.hasNarrowSums() && b.wantsSignedCodes(p.smallIsSigned)) {
+        biased(smallBits == 8 && bits == 8 && !b.hasNarrowSums() && b.wantsSignedCodes(p.smallIsSigned)),
+        tiles(p.block.getReduceExtent() / kReduceTile), ahead(b, p, unit.getCount(p.block.getFreeExtent()) * tiles),
+        firstStep(b.mulIndex(unit.getNumber(first), tiles)) {
     if (p.freeGroup)
       firstRow = b.mulIndex(arith::DivUIOp::create(b, unit.getFreeIndex(first), b.index(p.freeGroup)), p.heads);
   }
 
   SmallVector<Value> run() {
-    int64_t tiles = p.block.getReduceExtent() / kReduceTile;
     SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, b.getWidth()));
     if (p.group <= kReduceTile)
       return loop(tiles, zeros, [&](Value tile, ValueRange sums) {
@@ -170,7 +199,8 @@ private:
       multiplyNarrow(word, tile, from, to, sums);
       return sums;
     }
-    for (int64_t code = from; code < to; ++code)
+    for (int64_t code = from; code < to; ++code) {
+      ahead.ask(b.addIndex(firstStep, tile), code, kLaneCodes);
       for (unsigned part = 0; part < smallBits / 8; ++part) {
         SmallVector<Value> codes;
         for (int64_t v = 0; v < unit.getVectors(); ++v)
@@ -185,6 +215,7 @@ private:
           }
         }
       }
+    }
     return sums;
   }
 
@@ -199,6 +230,8 @@ private:
       for (int64_t start = from; start < to; start += room) {
         SmallVector<Value> narrow(sums.size());
         for (int64_t code = start; code < std::min(start + room, to); ++code) {
+          if (digit == 0)
+            ahead.ask(b.addIndex(firstStep, tile), code, kLaneCodes);
           SmallVector<Value> codes;
           for (int64_t v = 0; v < unit.getVectors(); ++v) {
             Value all = decode([&](unsigned k) { return word(v, k); }, unsigned(code), 0);
@@ -310,16 +343,23 @@ private:
   Value firstRow;
   unsigned bits, smallBits;
   bool biased;
+  int64_t tiles; // of the reduction
+  Prefetcher ahead;
+  Value firstStep; // of the unit
 };
 
 /// The same for numbers, which lie as [free tile][reduction index][16].
 SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first) {
   int64_t width = b.getWidth(), extent = p.block.getReduceExtent();
   constexpr int64_t kUnrolled = 4;
+  int64_t steps = extent / kUnrolled;
+  Prefetcher ahead(b, p, unit.getCount(p.block.getFreeExtent()) * steps);
+  Value firstStep = b.mulIndex(unit.getNumber(first), steps);
   SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, width));
-  return b.loop(0, extent / kUnrolled, zeros, [&](Value i, ValueRange before) {
+  return b.loop(0, steps, zeros, [&](Value i, ValueRange before) {
     SmallVector<Value> sums(before);
     for (int64_t r = 0; r < kUnrolled; ++r) {
+      ahead.ask(b.addIndex(firstStep, i), r, kUnrolled);
       Value index = b.addIndex(b.mulIndex(i, kUnrolled), b.index(r));
       SmallVector<Value> numbers;
       for (int64_t v = 0; v < unit.getVectors(); ++v) {
@@ -374,8 +414,8 @@ bool isSigned(Value tile) { return !cast<VectorType>(tile.getType()).getElementT
 
 /// The product of an operation, whose small operand, sums and scales have names of their own.
 template <typename Op, typename Adaptor>
-Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small, Value sums, Value smallScales,
-                    int64_t heads, bool smallIsSigned) {
+Product makeProduct(ProductBuilder &b, Op op, Adaptor in, BlockType block, Value data, Value small, Value sums,
+                    Value smallScales, int64_t heads, bool smallIsSigned) {
   Product product{block,
                   data,
                   in.getScales(),
@@ -389,9 +429,14 @@ Product makeProduct(Op op, Adaptor in, BlockType block, Value data, Value small,
                   0,
                   op.getHybrid(),
                   smallIsSigned,
-                  {}};
+                  {},
+                  {},
+                  int64_t(op.getAheadBytes().value_or(0))};
   if (op.getScales())
     product.scaleType = op.getScales().getType().getElement();
+  if (op.getAhead())
+    product.ahead = memref::ViewOp::create(b, MemRefType::get({product.aheadBytes}, b.getI8Type()), in.getAhead(),
+                                           in.getAheadOffset(), ValueRange());
   if (op.getPlacement() == Placement::Operand)
     product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
   else if (op.getScales())
@@ -409,7 +454,7 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
       return failure();
     ProductBuilder b(op, rewriter, level);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
-    Product product = makeProduct(op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(),
+    Product product = makeProduct(b, op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(),
                                   shape[0], isSigned(op.getQuery()));
     Value result = b.scratch(shape, b.getF32Type());
     forEachFreeVector(b, product, [&](Value first, ValueRange sums) {
@@ -432,7 +477,7 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
       return failure();
     ProductBuilder b(op, rewriter, level);
     int64_t heads = op.getState().getType().getHeads();
-    Product product = makeProduct(op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(),
+    Product product = makeProduct(b, op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(),
                                   in.getWeightScales(), heads, isSigned(op.getWeights()));
     forEachFreeVector(b, product, [&](Value first, ValueRange sums) {
       for (int64_t h = 0; h < heads; ++h) {

@@ -123,6 +123,32 @@ func.func @score_int8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   return
 }
 
+// What is needed soon is asked for while codes, or numbers, are multiplied: all lines of it, a few at a time.
+// CHECK-LABEL: func.func @score_ahead(
+// CHECK-SAME:    %{{[^:]*}}: memref<?xf32>, %[[BYTES:[^:]*]]: memref<?xi8>, %{{[^:]*}}: index, %[[NEXT_AT:[^:]*]]: index)
+// CHECK:         %[[NEXT:.*]] = memref.view %[[BYTES]][%[[NEXT_AT]]][] : memref<?xi8> to memref<448xi8>
+// CHECK:         vector.load %{{.*}} : memref<384xi8>
+// CHECK:         memref.prefetch %[[NEXT]][%{{.*}}], read, locality<3>, data : memref<448xi8>
+// CHECK:         %[[NUMBERS:.*]] = memref.view %[[BYTES]][%[[NEXT_AT]]][] : memref<?xi8> to memref<4096xi8>
+// CHECK:         memref.prefetch %[[NUMBERS]][%{{.*}}], read, locality<3>, data : memref<4096xi8>
+// CHECK:         vector.load %{{.*}} : memref<1024xf32>
+func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %next: index) {
+  %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
+  %small:3 = kv.tile.prepare %query group 32
+    : vector<1x32xf32> -> vector<1x32xi8>, vector<1x1xf32>, vector<1x1xf32>
+  %keys = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>
+  %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x1xf16, packing = <16x1>>
+  kv.tile.score %small#0, %keys scales %scales sums %small#1 query_scales %small#2 placement <result>
+      ahead %bytes[%next] bytes 448
+    : vector<1x32xi8>, !kv.block<key, 32x32xi3, packing = <16x32, lanes = 64>>,
+      scales !kv.block<key, 32x1xf16, packing = <16x1>>, sums vector<1x1xf32>
+      query_scales vector<1x1xf32> ahead memref<?xi8> -> vector<1x32xf32>
+  %numbers = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x32xf32, packing = <16x1>>
+  kv.tile.score %query, %numbers placement <none> ahead %bytes[%next] bytes 4096
+    : vector<1x32xf32>, !kv.block<key, 32x32xf32, packing = <16x1>> ahead memref<?xi8> -> vector<1x32xf32>
+  return
+}
+
 // A query in words multiplies codes in words: those of every second lane, then those of the others, for which the same
 // word is shifted by a byte more. Fours of the query stand in that order, 0 2 1 3.
 // CHECK-LABEL: func.func @score_int16(

@@ -423,6 +423,12 @@ func.func private @schedule_c6_compute() attributes {
 
 // -----
 
+func.func private @schedule_c7() attributes {
+  // expected-error @below {{expected ahead from 0 to 16, but got 17}}
+  x = #kv.schedule<heads = 1, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>, ahead = 17>}
+
+// -----
+
 func.func private @schedule_compute() attributes {
   // expected-error @below {{expected f32, int16, int8 or f16, but got int4}}
   a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}

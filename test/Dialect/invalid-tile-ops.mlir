@@ -301,7 +301,7 @@ func.func @score_c1_columns(%query: vector<2x64xf32>, %keys: !keys) {
 func.func @score_c2_scales(%query: vector<2x64xf32>, %keys: !keys, %sums: vector<2x2xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got '!kv.block<key, 32x64xi4, packing = <16x4>>' with placement accumulator}}
   "kv.tile.score"(%query, %keys, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<accumulator>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 0, 0, 0, 0>, placement = #kv.placement<accumulator>}>
     : (vector<2x64xf32>, !keys, vector<2x2xf32>) -> vector<2x32xf32>
   return
 }
@@ -346,7 +346,7 @@ func.func @score_c2_numbers_with_scales(%query: vector<2x64xf32>, %keys: !keys, 
 func.func @score_c2_numbers_with_sums(%query: vector<2x64xf32>, %keys: !keys, %sums: vector<2x2xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got }}
   "kv.tile.score"(%query, %keys, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1, 0, 0, 0, 0>, placement = #kv.placement<none>}>
     : (vector<2x64xf32>, !keys, vector<2x2xf32>) -> vector<2x32xf32>
   return
 }
@@ -391,7 +391,7 @@ func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
 func.func @score_c4_numbers(%query: vector<2x64xi8>, %keys: !keys, %query_scales: vector<2x1xf32>) {
   // expected-error @below {{expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got 'vector<2x64xi8>' and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.score"(%query, %keys, %query_scales)
-    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 1, 0, 0, 0>, placement = #kv.placement<none>}>
     : (vector<2x64xi8>, !keys, vector<2x1xf32>) -> vector<2x32xf32>
   return
 }
@@ -611,7 +611,7 @@ func.func @score_c7_folded_zeros(%query: vector<2x64xf32>, %keys: !keys, %scales
 func.func @score_c7_numbers(%query: vector<2x64xf32>, %keys: !keys, %zeros: !zeros) {
   // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
   "kv.tile.score"(%query, %keys, %zeros)
-    <{operandSegmentSizes = array<i32: 1, 1, 0, 1, 0, 0, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 1, 0, 0, 0, 0, 0>, placement = #kv.placement<none>}>
     : (vector<2x64xf32>, !keys, !zeros) -> vector<2x32xf32>
   return
 }
@@ -635,6 +635,27 @@ func.func @score_c7_offsets_placement(%query: vector<2x64xf32>, %keys: !keys, %s
   // expected-error @below {{expected offsets of 2x1, with placement operand only, but got 'vector<2x1xf32>'}}
   kv.tile.score %query, %keys scales %scales sums %sums offsets %offsets placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> offsets vector<2x1xf32> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xf16, packing = <16x1>>
+func.func @score_c8_bytes(%query: vector<2x64xf32>, %keys: !keys, %pages: memref<?xi8>, %at: index) {
+  // expected-error @below {{expected bytes ahead above 0, but got 0}}
+  kv.tile.score %query, %keys placement <none> ahead %pages[%at] bytes 0
+    : vector<2x64xf32>, !keys ahead memref<?xi8> -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xf16, packing = <16x1>>
+func.func @score_c8_incomplete(%query: vector<2x64xf32>, %keys: !keys, %pages: memref<?xi8>) {
+  // expected-error @below {{expected memory ahead with an offset and bytes, or none of them}}
+  "kv.tile.score"(%query, %keys, %pages)
+    <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
+    : (vector<2x64xf32>, !keys, memref<?xi8>) -> vector<2x32xf32>
   return
 }
 
@@ -812,7 +833,7 @@ func.func @accumulate_c2_scales(%state: !kv.state<2x64>, %weights: vector<2x32xf
                                 %values: !values, %sums: vector<2x1xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got '!kv.block<value, 32x64xi4, packing = <16x4>>' with placement accumulator}}
   "kv.tile.accumulate"(%state, %weights, %values, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<accumulator>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1, 0, 0, 0, 0>, placement = #kv.placement<accumulator>}>
     : (!kv.state<2x64>, vector<2x32xf32>, !values, vector<2x1xf32>) -> ()
   return
 }
@@ -860,7 +881,7 @@ func.func @accumulate_c2_numbers_with_sums(%state: !kv.state<2x64>, %weights: ve
                                            %values: !values, %sums: vector<2x1xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got }}
   "kv.tile.accumulate"(%state, %weights, %values, %sums)
-    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1, 0, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 1, 0, 0, 0, 0>, placement = #kv.placement<none>}>
     : (!kv.state<2x64>, vector<2x32xf32>, !values, vector<2x1xf32>) -> ()
   return
 }
@@ -907,7 +928,7 @@ func.func @accumulate_c4_numbers(%state: !kv.state<2x64>, %weights: vector<2x32x
                                  %weight_scales: vector<2x1xf32>) {
   // expected-error @below {{expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got 'vector<2x32xi8>' and '!kv.block<value, 32x64xf16, packing = <16x1>>'}}
   "kv.tile.accumulate"(%state, %weights, %values, %weight_scales)
-    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0, 1, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0, 0, 1, 0, 0, 0>, placement = #kv.placement<none>}>
     : (!kv.state<2x64>, vector<2x32xi8>, !values, vector<2x1xf32>) -> ()
   return
 }
@@ -1103,7 +1124,7 @@ func.func @accumulate_c7_folded_zeros(%state: !kv.state<2x64>, %weights: vector<
 func.func @accumulate_c7_numbers(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values, %zeros: !zeros) {
   // expected-error @below {{expected zeros of f16 or bf16 and the type of scales, and hybrid only with zeros, not with operand}}
   "kv.tile.accumulate"(%state, %weights, %values, %zeros)
-    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 0, 0, 0>, placement = #kv.placement<none>}>
+    <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 0, 0, 0, 0, 0>, placement = #kv.placement<none>}>
     : (!kv.state<2x64>, vector<2x32xf32>, !values, !zeros) -> ()
   return
 }
@@ -1127,6 +1148,17 @@ func.func @accumulate_c7_offsets_placement(%state: !kv.state<2x64>, %weights: ve
   // expected-error @below {{expected offsets of 2x1, with placement operand only, but got 'vector<2x1xf32>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums offsets %offsets placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32> offsets vector<2x1xf32>
+  return
+}
+
+// -----
+
+!values = !kv.block<value, 32x64xf16, packing = <16x1>>
+func.func @accumulate_c8_bytes(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
+                               %pages: memref<?xi8>, %at: index) {
+  // expected-error @below {{expected bytes ahead above 0, but got -64}}
+  kv.tile.accumulate %state, %weights, %values placement <none> ahead %pages[%at] bytes -64
+    : !kv.state<2x64>, vector<2x32xf32>, !values ahead memref<?xi8>
   return
 }
 

@@ -91,13 +91,13 @@ func.func private @packing() attributes {packings = [
 
 // CHECK-LABEL: func.func private @schedule
 // CHECK-SAME:    #kv.schedule<heads = 1, page = 32, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>, floats = <32x1>>,
-// CHECK-SAME:    #kv.schedule<heads = 16, page = 4096, compute = int8, key = <16x4>, value = <16x32, lanes = 64>, floats = <16x1>>,
+// CHECK-SAME:    #kv.schedule<heads = 16, page = 4096, compute = int8, key = <16x4>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>,
 // CHECK-SAME:    #kv.schedule<heads = 4, page = 65536, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 32>]
 func.func private @schedule() attributes {schedules = [
   #kv.schedule<heads = 1, page = 32, compute = f32, key = <32x32, lanes = 32>, value = <32x32, lanes = 32>,
                floats = <32x1>>,
   #kv.schedule<heads = 16, page = 4096, compute = int8, key = #kv.packing<16x4>, value = <16x32, lanes = 64>,
-               floats = <16x1>, accumulators = 0>,
+               floats = <16x1>, accumulators = 0, ahead = 2>,
   // Keys in another order than they print.
   #kv.schedule<accumulators = 32, heads = 4, page = 65536, compute = int16, floats = <16x1>,
                value = <16x32, lanes = 64>, key = <16x32, lanes = 64>>]}
@@ -250,26 +250,28 @@ func.func @query(%q: memref<?xf16>, %bytes: memref<?xi8>, %at: index) {
 // CHECK-SAME:    %[[Q:[^:]*]]: vector<2x64xi16>, %[[QS:[^:]*]]: vector<2x2xf32>, %[[W:[^:]*]]: vector<2x32xui8>, %[[WS:[^:]*]]: vector<2x1xf32>)
 // CHECK:         %[[K:.*]] = kv.tile.load %[[B]][%[[AT]]] : memref<?xi8> -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
 // CHECK:         %[[KS:.*]] = kv.tile.load {{.*}} -> <key, 32x2xf16, packing = <16x1>>
-// CHECK:         kv.tile.score %[[Q]], %[[K]] scales %[[KS]] sums %[[QS]] query_scales %[[QS]] placement <accumulator>
-// CHECK-SAME:      : vector<2x64xi16>, <key, 32x64xi3, packing = <16x32, lanes = 64>>, scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
+// CHECK:         kv.tile.score %[[Q]], %[[K]] scales %[[KS]] sums %[[QS]] query_scales %[[QS]] placement <accumulator> ahead %[[B]][%[[AT]]] bytes 1792
+// CHECK-SAME:      : vector<2x64xi16>, <key, 32x64xi3, packing = <16x32, lanes = 64>>, scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32> query_scales vector<2x2xf32> ahead memref<?xi8> -> vector<2x32xf32>
 // CHECK:         %[[V:.*]] = kv.tile.load {{.*}} -> <value, 32x64xi2, packing = <16x32, lanes = 64>>
 // CHECK:         %[[VS:.*]] = kv.tile.load {{.*}} -> <value, 1x64xf16, packing = <16x1>>
-// CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] scales %[[VS]] sums %[[WS]] weight_scales %[[WS]] placement <result>
-// CHECK-SAME:      : <2x64>, vector<2x32xui8>, <value, 32x64xi2, packing = <16x32, lanes = 64>>, scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32>
+// CHECK:         kv.tile.accumulate %[[STATE]], %[[W]], %[[V]] scales %[[VS]] sums %[[WS]] weight_scales %[[WS]] placement <result> ahead %[[B]][%[[AT]]] bytes 1280
+// CHECK-SAME:      : <2x64>, vector<2x32xui8>, <value, 32x64xi2, packing = <16x32, lanes = 64>>, scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32> weight_scales vector<2x1xf32> ahead memref<?xi8>
 func.func @codes(%bytes: memref<?xi8>, %at: index, %state: !kv.state<2x64>, %q: vector<2x64xi16>,
                  %qs: vector<2x2xf32>, %w: vector<2x32xui8>, %ws: vector<2x1xf32>) {
   %k = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>
   %ks = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x2xf16, packing = <16x1>>
   %0 = kv.tile.score %q, %k scales %ks sums %qs query_scales %qs placement <accumulator>
+      ahead %bytes[%at] bytes 1792
     : vector<2x64xi16>, !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>,
       scales !kv.block<key, 32x2xf16, packing = <16x1>>, sums vector<2x2xf32>
-      query_scales vector<2x2xf32> -> vector<2x32xf32>
+      query_scales vector<2x2xf32> ahead memref<?xi8> -> vector<2x32xf32>
   %v = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>
   %vs = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<value, 1x64xf16, packing = <16x1>>
   kv.tile.accumulate %state, %w, %v scales %vs sums %ws weight_scales %ws placement <result>
+      ahead %bytes[%at] bytes 1280
     : !kv.state<2x64>, vector<2x32xui8>, !kv.block<value, 32x64xi2, packing = <16x32, lanes = 64>>,
       scales !kv.block<value, 1x64xf16, packing = <16x1>>, sums vector<2x1xf32>
-      weight_scales vector<2x1xf32>
+      weight_scales vector<2x1xf32> ahead memref<?xi8>
   return
 }
 

@@ -237,20 +237,38 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
 }
 
-// Arithmetic in bytes rounds the query to bytes too, with a sign; a dominated block still takes words.
+// Arithmetic in bytes rounds the query to bytes too, with a sign; a dominated block still takes words. The next block of
+// the loop is asked for, or the last one again: its keys and their scales beside the keys, the rest beside the values.
 // CHECK-LABEL: func.func @bytes(
+// CHECK-SAME:    %{{[^:]*}}: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %{{[^:]*}}: memref<?xi32>, %[[SLOTS:[^:]*]]: memref<?xi8>,
+// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C4:.*]] = arith.constant 4 : index
+// CHECK-DAG:     %[[VALUES:.*]] = arith.constant 896 : index
 // CHECK:         kv.tile.prepare {{.*}} group 32 : vector<2x64xf32> -> vector<2x64xi8>, vector<2x2xf32>, vector<2x2xf32>
-// CHECK:         scf.for
-// CHECK:           kv.tile.score {{.*}} : vector<2x64xi8>, <key, 32x64xi3,
+// CHECK:         scf.for %[[I:.*]] = %{{.*}} to %[[END:.*]] step
+// CHECK:           %[[NEXT:.*]] = arith.addi %[[I]], %[[C1]]
+// CHECK:           %[[LAST:.*]] = arith.subi %[[END]], %[[C1]]
+// CHECK:           %[[THERE:.*]] = arith.minsi %[[NEXT]], %[[LAST]]
+// CHECK:           %[[OF_PAGE:.*]] = arith.divui %[[THERE]], %[[C4]]
+// CHECK:           arith.remui %[[THERE]], %[[C4]]
+// CHECK:           arith.addi
+// CHECK:           %[[AHEAD:.*]] = arith.addi
+// CHECK:           memref.load
+// CHECK:           kv.tile.score {{.*}} ahead %[[PAGES]][%[[AHEAD]]] bytes 896 : vector<2x64xi8>, <key, 32x64xi3,
+// CHECK:           %[[VALUES_AHEAD:.*]] = arith.addi %[[AHEAD]], %[[VALUES]]
 // CHECK:           scf.if
-// CHECK:             kv.tile.accumulate {{.*}} : <2x64>, vector<2x32xi16>, <value, 32x64xi2,
+// CHECK:             kv.tile.accumulate {{.*}} ahead %[[PAGES]][%[[VALUES_AHEAD]]] bytes 640 : <2x64>, vector<2x32xi16>, <value, 32x64xi2,
 // CHECK:           } else {
-// CHECK:             kv.tile.accumulate {{.*}} : <2x64>, vector<2x32xui8>, <value, 32x64xi2,
+// CHECK:             kv.tile.accumulate {{.*}} ahead %[[PAGES]][%[[VALUES_AHEAD]]] bytes 640 : <2x64>, vector<2x32xui8>, <value, 32x64xi2,
+// So are windows.
+// CHECK:         scf.for
+// CHECK:           kv.tile.score {{.*}} ahead %[[SLOTS]][%{{.*}}] bytes 4096 : vector<2x64xf32>, <key, 32x64xf16,
+// CHECK:           kv.tile.accumulate {{.*}} ahead %[[SLOTS]][%{{.*}}] bytes 4096 : <2x64>, vector<2x32xf32>, <value, 32x64xf16,
 func.func @bytes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
       schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x32, lanes = 64>,
-                              value = <16x32, lanes = 64>, floats = <16x1>>}
+                              value = <16x32, lanes = 64>, floats = <16x1>, ahead = 1>}
     : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
 }

@@ -47,7 +47,7 @@ TEST_F(TunedScheduleTest, IsTakenByThisMachineAlone) {
     EXPECT_EQ(tuned.schedule.getHeads(), 2);
     EXPECT_EQ(tuned.schedule.getAccumulators(), 8);
     EXPECT_EQ(tuned.remarks.back(),
-              "kv-plan-schedule: heads and accumulators are what kvcc tune found on this machine");
+              "kv-plan-schedule: heads, accumulators and ahead are what kvcc tune found on this machine");
     restart();
   }
   // A named level, another format or arithmetic, a user's choice: as if nothing had been tuned.

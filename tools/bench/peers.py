@@ -26,10 +26,11 @@ class Unavailable(Exception):
 
 
 def copies_for(nbytes):
-    """Enough copies of a cache that it is read from memory: 256 MB and eight times the last-level cache."""
+    """Enough copies of a cache that it is read from memory: twice the last-level cache, between 256 MB and 1 GB, as
+    getColdBytes of runtime/Bandwidth.h has it."""
     cache = max((os.sysconf(n) for n in ("SC_LEVEL3_CACHE_SIZE", "SC_LEVEL4_CACHE_SIZE") if n in os.sysconf_names),
                 default=0)
-    return max(2, max(256 << 20, 8 * cache) // nbytes + 1)
+    return max(2, min(max(256 << 20, 2 * cache), 1 << 30) // nbytes + 1)
 
 
 class Subject:

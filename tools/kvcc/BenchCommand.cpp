@@ -155,6 +155,8 @@ Expected<std::vector<Row>> measure(Compiler &compiler, const ModelLayer &layer, 
         rates.push_back(rate);
       for (auto [subject, samples] : zip(subjects, times)) {
         auto time = subject->step(unsigned(threads));
+        if (warm && time) // once more, after what the others and the measurement of the bandwidth left in the caches
+          time = subject->step(unsigned(threads));
         if (!time)
           return time.takeError();
         if (round >= 2)

@@ -149,8 +149,7 @@ Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm) 
     if (Error error =
             cache->prefill(b, {tensors.keyBytes.data(), stride}, {tensors.valueBytes.data(), stride}, tokens, pool))
       return error;
-  size_t wanted = std::max<size_t>(8 * getLastLevelCacheBytes(), 256 << 20);
-  size_t count = warm ? 1 : std::max<size_t>(2, wanted / size_t(cache->getBytes()) + 1);
+  size_t count = warm ? 1 : std::max<size_t>(2, getColdBytes() / size_t(cache->getBytes()) + 1);
   copies.push_back(std::move(cache));
   while (copies.size() < count)
     copies.push_back(copies[0]->clone());

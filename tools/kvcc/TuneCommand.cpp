@@ -46,12 +46,15 @@ struct Candidate {
   }
 };
 
-/// Every number of query heads that share a pass, with units of 1, 2 and 4 vectors; but not `chosen`, which the passes
-/// make of `options`.
+/// Every number of query heads that share a pass, with units of 1, 2 and 4 vectors, and the choice of the passes with
+/// other distances of what is asked for early; but not `chosen`, which the passes make of `options`.
 std::vector<ScheduleOptions> getAlternatives(const Plan &chosen, const ScheduleOptions &options) {
   const CpuLevel *level = findCpuLevel(chosen.target.arch);
   std::vector<ScheduleOptions> schedules;
   int64_t group = chosen.shape.qHeads / chosen.shape.kvHeads;
+  for (int64_t ahead : {0, 1, 2, 4})
+    if (ahead != chosen.schedule.getAhead())
+      schedules.emplace_back(options).ahead = ahead;
   for (int64_t heads = 1; heads <= std::min<int64_t>(group, 16); ++heads)
     for (int64_t vectors : {1, 2, 4}) {
       bool isChosen = heads == chosen.schedule.getHeads() && vectors == level->getUnitVectors(heads);
@@ -160,11 +163,11 @@ Error tool::runTune() {
     if (!candidate.isOut && candidate.getRatio(candidates[0]) < best->getRatio(candidates[0]))
       best = &candidate;
   double bestRatio = best->getRatio(candidates[0]);
-  outs() << "heads  accumulators  median us  of the best\n";
+  outs() << "heads  accumulators  ahead  median us  of the best\n";
   for (const Candidate &candidate : candidates) {
     kv::ScheduleAttr schedule = candidate.program->getPlan().schedule;
-    outs() << format("%5d  %12d  %9.1f  %11.2f%s\n", int(schedule.getHeads()), int(schedule.getAccumulators()),
-                     candidate.getMedian(), candidate.getRatio(candidates[0]) / bestRatio,
+    outs() << format("%5d  %12d  %5d  %9.1f  %11.2f%s\n", int(schedule.getHeads()), int(schedule.getAccumulators()),
+                     int(schedule.getAhead()), candidate.getMedian(), candidate.getRatio(candidates[0]) / bestRatio,
                      &candidate == &candidates[0] ? "  chosen by the passes"
                      : candidate.isOut            ? "  given up early"
                                                   : "");
