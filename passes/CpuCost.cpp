@@ -9,8 +9,10 @@ using namespace kvcc::kv;
 
 namespace {
 
-/// What a prepared row costs beside its vectors: reductions of 16 lanes, a division.
-constexpr double kPrepareRow = 24, kPrepareVector = 8, kFoldVector = 5;
+constexpr double kPrepareVector = 8, kFoldVector = 4;
+/// What a row of `rows` costs beside its vectors: two reductions of 16 lanes, a division. Rows are reduced together, as
+/// many as are a power of two that divides them all.
+double countPrepareRow(double rows) { return int64_t(rows) % 4 ? 24 : 12; }
 /// Addresses and the loop over blocks; masks.
 constexpr double kBlock = 50, kMask = 4;
 
@@ -96,13 +98,14 @@ private:
     // Small operands: a query is prepared once per step, weights for each block, what is folded likewise.
     if (folds) {
       double rows = heads * free / double(isKey ? quant.getGroupTokens() : quant.getGroupChannels());
-      count += rows * (reduced / 16 * wide * (kFoldVector + (quant.hasZeros() ? 3 : 0) + kPrepareVector) + kPrepareRow);
+      count += rows * (reduced / 16 * wide * (kFoldVector + (quant.hasZeros() ? 3 : 0) + kPrepareVector) +
+                       countPrepareRow(rows));
     } else if (!isKey) {
       double rows = heads * tokens / double(quant.getGroupTokens());
-      count += heads * 2 * wide * kPrepareVector + rows * kPrepareRow;
+      count += heads * 2 * wide * kPrepareVector + rows * countPrepareRow(rows);
     }
     if (!isKey && productBits == 8) // a token may dominate
-      count += heads * 16;
+      count += heads * (int64_t(heads) % 4 ? 16 : 8);
     return count;
   }
 

@@ -170,23 +170,48 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
       values = b.scratch(shape, type.getElementType());
       scales = b.scratch({shape[0], groups}, b.getF32Type());
     }
-    b.loop(0, shape[0], 1, [&](Value head) {
-      b.loop(0, groups, 1, [&](Value g) {
-        Value first = b.mulIndex(g, group);
-        SmallVector<Value> vectors;
-        for (int64_t i = 0; i < group; i += kLanes)
-          vectors.push_back(b.loadF32(in.getTile(), {head, b.addIndex(first, b.index(i))}));
-        Value scale = rounded ? round(b, op, vectors, values, head, first) : Value();
-        Value sum = vectors[0];
-        for (Value vector : ArrayRef(vectors).drop_front())
-          sum = b.add(sum, vector);
-        sum = b.reduceAdd(sum);
-        if (rounded) {
-          memref::StoreOp::create(b, scale, scales, ValueRange{head, g});
-          sum = b.mul(sum, scale);
+    // Groups of all rows are alike, and some of them are reduced together.
+    int64_t count = shape[0] * groups, batch = CpuBuilder::getBatch(count);
+    Rounding rounding(op, b);
+    Value numbers = b.reshape(in.getTile(), {count, group}), allSums = b.reshape(sums, {count});
+    Value factors = rounded ? b.scratch({batch}, b.getF32Type()) : Value();
+    Type sumType = b.getF32Type();
+    if (rounded)
+      sumType = b.getI32Type();
+    Value partial = b.scratch({batch, kLanes}, sumType);
+    auto load = [&](Value row, int64_t i) { return b.loadF32(numbers, {row, b.index(i)}); };
+    b.loop(0, count, batch, [&](Value first) {
+      Value stepOf;
+      if (rounded) {
+        SmallVector<Value> largest = SmallVector<Value>(size_t(batch));
+        for (auto [g, vector] : llvm::enumerate(largest))
+          for (int64_t i = 0; i < group; i += kLanes) {
+            Value magnitude = rounding.getMagnitude(load(b.addIndex(first, b.index(int64_t(g))), i));
+            vector = vector ? b.max(vector, magnitude) : magnitude;
+          }
+        Value max = b.reduceEach(largest, [&](Value x, Value y) { return b.max(x, y); });
+        b.store(rounding.getFactor(max, batch), factors, b.index(0));
+        stepOf = b.mul(max, b.f32Splat(1.0f / rounding.steps, batch));
+        b.store(stepOf, b.reshape(scales, {count}), first);
+      }
+      b.loop(0, batch, 1, [&](Value g) {
+        Value row = b.addIndex(first, g), sum, factor = rounded ? b.loadSplat(factors, g) : Value();
+        for (int64_t i = 0; i < group; i += kLanes) {
+          Value part = load(row, i);
+          if (rounded)
+            part = rounding.store(part, factor, b.reshape(values, {count, group}), {row, b.index(i)});
+          sum = sum ? b.add(sum, part) : part;
         }
-        memref::StoreOp::create(b, sum, sums, ValueRange{head, g});
+        b.store(sum, partial, {g, b.index(0)});
       });
+      SmallVector<Value> parts;
+      for (int64_t g = 0; g < batch; ++g)
+        parts.push_back(
+            vector::LoadOp::create(b, VectorType::get({kLanes}, sumType), partial, ValueRange{b.index(g), b.index(0)}));
+      Value sum = b.reduceEach(parts, [&](Value x, Value y) { return b.add(x, y); });
+      if (rounded)
+        sum = b.mul(rounding.toFloat(sum, group, batch), stepOf);
+      b.store(sum, allSums, first);
     });
     SmallVector<Value> results{values, sums};
     if (rounded)
@@ -195,39 +220,50 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     return success();
   }
 
-  /// Rounds a group, stores it, replaces the vectors by the rounded numbers and returns their scale. Words are stored
-  /// in fours as 0 2 1 3: in the order in which ProductBuilder::extractCodes gives the codes that they multiply.
-  static Value round(CpuBuilder &b, TilePrepareOp op, SmallVector<Value> &vectors, Value values, Value head,
-                     Value first) {
-    Type element = cast<VectorType>(op.getValues().getType()).getElementType();
-    bool isUnsigned = element.isUnsignedInteger(), isWord = element.isInteger(16);
-    float steps = isUnsigned ? 255.0f : isWord ? 32639.0f : 127.0f;
-    Value largest;
-    for (Value vector : vectors) {
-      Value magnitude = isUnsigned ? vector : math::AbsFOp::create(b, vector).getResult();
-      largest = largest ? b.max(largest, magnitude) : magnitude;
+private:
+  /// How numbers become integers. A number plus 1.5 * 2^23 is rounded, half to even, and its integer is in the low bits
+  /// of the sum.
+  struct Rounding {
+    Rounding(TilePrepareOp op, CpuBuilder &b)
+        : b(b), element(cast<VectorType>(op.getValues().getType()).getElementType()),
+          isUnsigned(element.isUnsignedInteger()), isWord(element.isInteger(16)), steps(isUnsigned ? 255.0f
+                                                                                        : isWord   ? 32639.0f
+                                                                                                   : 127.0f) {}
+
+    Value getMagnitude(Value vector) { return isUnsigned ? vector : math::AbsFOp::create(b, vector).getResult(); }
+    /// A group of zeros has the factor 0, not 255 / 0.
+    Value getFactor(Value max, int64_t lanes) {
+      Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OLT, max, b.f32Splat(1e-30f, lanes));
+      return arith::SelectOp::create(b, isZero, b.f32Splat(0.0f, lanes),
+                                     arith::DivFOp::create(b, b.f32Splat(steps, lanes), max));
     }
-    Value max = b.reduceMax(largest);
-    // A group of zeros has the factor 0, not 255 / 0.
-    Value isZero = arith::CmpFOp::create(b, arith::CmpFPredicate::OLT, max, b.f32(1e-30f));
-    Value factor = arith::SelectOp::create(b, isZero, b.f32(0.0f), arith::DivFOp::create(b, b.f32(steps), max));
-    Value splat = b.splat(factor), shifter = b.f32Splat(12582912.0f); // 1.5 * 2^23 rounds half to even
-    for (auto [i, vector] : llvm::enumerate(vectors)) {
-      Value scaled = arith::MulFOp::create(b, vector, splat);
-      Value rounded = arith::SubFOp::create(b, arith::AddFOp::create(b, scaled, shifter), shifter);
-      Value integers = arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getIntegerType(isWord ? 16 : 8)),
-                                               arith::FPToSIOp::create(b, b.i32Vector(), rounded));
+    /// Stores a vector times `factor`, and returns what toFloat takes the sum of. Words are stored in fours as 0 2 1 3:
+    /// in the order in which ProductBuilder::extractCodes gives the codes that they multiply.
+    Value store(Value vector, Value factor, Value memory, ValueRange at) {
+      Value shifted = b.fma(vector, factor, b.f32Splat(kShifter));
+      Value bits = arith::BitcastOp::create(b, b.i32Vector(), shifted);
+      Value integers = arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getIntegerType(isWord ? 16 : 8)), bits);
       if (isWord) {
         SmallVector<int64_t> order;
         for (int64_t lane = 0; lane < kLanes; ++lane)
           order.push_back(lane / 4 * 4 + (lane % 4 == 1 ? 2 : lane % 4 == 2 ? 1 : lane % 4));
         integers = vector::ShuffleOp::create(b, integers, integers, order);
       }
-      b.store(integers, values, {head, b.addIndex(first, b.index(int64_t(i) * kLanes))});
-      vector = rounded;
+      b.store(integers, memory, at);
+      return bits;
     }
-    return b.mul(max, b.f32(1.0f / steps));
-  }
+    /// The sums of the integers of `count` numbers, given those of what `store` returned.
+    Value toFloat(Value sums, int64_t count, int64_t lanes) {
+      auto above = int32_t(uint32_t(count) * llvm::bit_cast<uint32_t>(kShifter));
+      return arith::SIToFPOp::create(b, b.f32Vector(lanes), arith::SubIOp::create(b, sums, b.i32Splat(above, lanes)));
+    }
+
+    static constexpr float kShifter = 12582912.0f;
+    CpuBuilder &b;
+    Type element;
+    bool isUnsigned, isWord;
+    float steps;
+  };
 };
 
 struct LoadPattern : OpConversionPattern<TileLoadOp> {
@@ -358,18 +394,24 @@ struct IsDominatedPattern : OpConversionPattern<TileIsDominatedOp> {
     CpuBuilder b(op.getLoc(), rewriter);
     StateColumns columns(op.getState().getType());
     auto shape = shapeOf(op.getWeights());
-    Value share = b.f32(op.getShare().convertToFloat()), result;
-    for (int64_t head = 0; head < shape[0]; ++head) {
-      Value row = b.index(head), largest;
-      for (int64_t column = 0; column < shape[1]; column += kLanes) {
-        Value weights = b.loadF32(in.getWeights(), {row, b.index(column)});
-        largest = largest ? b.max(largest, weights) : weights;
+    int64_t batch = CpuBuilder::getBatch(shape[0]);
+    Value share = b.f32Splat(op.getShare().convertToFloat(), batch), result;
+    for (int64_t first = 0; first < shape[0]; first += batch) {
+      SmallVector<Value> largest = SmallVector<Value>(size_t(batch)), sums;
+      for (auto [i, vector] : llvm::enumerate(largest)) {
+        Value row = b.index(first + int64_t(i));
+        for (int64_t column = 0; column < shape[1]; column += kLanes) {
+          Value weights = b.loadF32(in.getWeights(), {row, b.index(column)});
+          vector = vector ? b.max(vector, weights) : weights;
+        }
+        sums.push_back(b.loadF32(in.getState(), {row, b.index(columns.sum)}));
       }
-      Value sum = b.reduceAdd(b.loadF32(in.getState(), {row, b.index(columns.sum)}));
-      Value over = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, b.reduceMax(largest), b.mul(sum, share));
+      Value limit = b.mul(b.reduceEach(sums, [&](Value x, Value y) { return b.add(x, y); }), share);
+      Value max = b.reduceEach(largest, [&](Value x, Value y) { return b.max(x, y); });
+      Value over = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, max, limit);
       result = result ? arith::OrIOp::create(b, result, over).getResult() : over;
     }
-    rewriter.replaceOp(op, result);
+    rewriter.replaceOp(op, vector::ReductionOp::create(b, vector::CombiningKind::OR, result));
     return success();
   }
 };

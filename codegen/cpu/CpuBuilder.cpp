@@ -68,7 +68,9 @@ SmallVector<Value> CpuBuilder::loop(int64_t from, int64_t to, ValueRange initial
   auto op = scf::ForOp::create(*this, index(from), index(to), index(1), initial);
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(op.getBody());
-  scf::YieldOp::create(*this, body(op.getInductionVar(), op.getRegionIterArgs()));
+  SmallVector<Value> next = body(op.getInductionVar(), op.getRegionIterArgs());
+  if (!next.empty()) // a loop that carries nothing has its terminator
+    scf::YieldOp::create(*this, next);
   return SmallVector<Value>(op.getResults());
 }
 
@@ -120,6 +122,41 @@ Value CpuBuilder::reduceAdd(Value vector) {
 }
 Value CpuBuilder::reduceMax(Value vector) {
   return vector::ReductionOp::create(*this, vector::CombiningKind::MAXNUMF, vector, arith::FastMathFlags::nnan);
+}
+
+Value CpuBuilder::reduceEach(ArrayRef<Value> vectors, function_ref<Value(Value, Value)> combine) {
+  SmallVector<Value> left(vectors);
+  // Pairs of vectors become one. Then it has the rows of both, one beside the other, for half as many lanes of each.
+  // Lanes stay within their 128 bits as long as these hold a row's: such shuffles are the cheap ones.
+  for (int64_t rows = 1; left.size() > 1; rows *= 2) {
+    int64_t span = rows < 4 ? 4 : kLanes, half = span / 2;
+    SmallVector<int64_t> lower, upper;
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      int64_t inSpan = lane % span, row = inSpan % (2 * rows);
+      lower.push_back(lane - inSpan + inSpan / (2 * rows) * rows + row % rows + (row < rows ? 0 : kLanes));
+      upper.push_back(lower.back() + half);
+    }
+    SmallVector<Value> next;
+    for (size_t i = 0; i < left.size(); i += 2)
+      next.push_back(combine(vector::ShuffleOp::create(*this, left[i], left[i + 1], lower),
+                             vector::ShuffleOp::create(*this, left[i], left[i + 1], upper)));
+    left = next;
+  }
+  Value result = left[0];
+  for (int64_t lanes = kLanes / 2; lanes >= int64_t(vectors.size()); lanes /= 2) {
+    auto part = [&](int64_t from) {
+      return vector::ExtractStridedSliceOp::create(*this, result, ArrayRef<int64_t>{from}, ArrayRef<int64_t>{lanes},
+                                                   ArrayRef<int64_t>{1});
+    };
+    result = combine(part(0), part(lanes));
+  }
+  return result;
+}
+
+Value CpuBuilder::reshape(Value memory, ArrayRef<int64_t> shape) {
+  auto type = MemRefType::get(shape, cast<MemRefType>(memory.getType()).getElementType());
+  auto [strides, offset] = type.getStridesAndOffset();
+  return memref::ReinterpretCastOp::create(*this, type, memory, offset, shape, strides);
 }
 
 Value CpuBuilder::exp2(Value x) {

@@ -67,6 +67,14 @@ public:
   void storeF32(mlir::Value vector, mlir::Value memory, mlir::ValueRange at);
   mlir::Value reduceAdd(mlir::Value vector);
   mlir::Value reduceMax(mlir::Value vector);
+  /// Reduces each of 1, 2, 4, 8 or 16 vectors of kLanes to a lane of the result, all of them together: one after the
+  /// other takes as many steps for each as this takes for all. Lanes are combined in any order.
+  mlir::Value reduceEach(llvm::ArrayRef<mlir::Value> vectors,
+                         llvm::function_ref<mlir::Value(mlir::Value, mlir::Value)> combine);
+  /// How many of `rows` rows reduceEach takes at a time, so that none are left over.
+  static int64_t getBatch(int64_t rows) { return std::min(kLanes, rows & -rows); }
+  /// The same memory, which is contiguous, with other extents.
+  mlir::Value reshape(mlir::Value memory, llvm::ArrayRef<int64_t> shape);
 
   /// 2^x, relative error about 2e-7; 0 below 2^-126 and for -inf.
   mlir::Value exp2(mlir::Value vector);

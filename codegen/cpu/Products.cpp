@@ -24,20 +24,26 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
     if (op.getOffsets())
       offsets = b.scratch({freeGroups * heads, 1}, b.getF32Type());
     b.loop(0, freeGroups, 1, [&](Value f) {
-      for (int64_t h = 0; h < heads; ++h) {
-        Value row = b.addIndex(b.mulIndex(f, heads), b.index(h));
-        SmallVector<Value> sum = b.loop(0, columns / kLanes, b.f32Splat(0.0f), [&](Value i, ValueRange sums) {
-          Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
-          Value numbers = b.loadF32(in.getTile(), {b.index(h), column});
-          Value folded = b.mul(numbers, b.loadF32(in.getScales(), at, op.getScales().getType().getElement()));
-          b.store(folded, result, {row, column});
-          if (!offsets)
-            return SmallVector<Value>(sums);
-          Value moved = b.fma(folded, b.f32Splat(float(op.getMiddle())), sums[0]);
-          return SmallVector<Value>{b.fma(numbers, b.loadF32(in.getZeros(), at), moved)};
-        });
-        if (offsets)
-          memref::StoreOp::create(b, b.reduceAdd(sum[0]), offsets, ValueRange{row, b.index(0)});
+      Value firstRow = b.mulIndex(f, heads);
+      SmallVector<Value> none(size_t(offsets ? heads : 0), b.f32Splat(0.0f));
+      SmallVector<Value> all = b.loop(0, columns / kLanes, none, [&](Value i, ValueRange before) {
+        SmallVector<Value> sums(before);
+        Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
+        Value scale = b.loadF32(in.getScales(), at, op.getScales().getType().getElement());
+        Value zero = offsets ? b.loadF32(in.getZeros(), at) : Value();
+        for (int64_t h = 0; h < heads; ++h) {
+          Value numbers = b.loadF32(in.getTile(), {b.index(h), column}), folded = b.mul(numbers, scale);
+          b.store(folded, result, {b.addIndex(firstRow, b.index(h)), column});
+          if (offsets)
+            sums[size_t(h)] = b.fma(numbers, zero, b.fma(folded, b.f32Splat(float(op.getMiddle())), sums[size_t(h)]));
+        }
+        return sums;
+      });
+      int64_t batch = CpuBuilder::getBatch(heads);
+      for (int64_t h = 0; h < int64_t(all.size()); h += batch) {
+        Value sums =
+            b.reduceEach(ArrayRef(all).slice(size_t(h), size_t(batch)), [&](Value x, Value y) { return b.add(x, y); });
+        b.store(sums, b.reshape(offsets, {freeGroups * heads}), b.addIndex(firstRow, b.index(h)));
       }
     });
     SmallVector<Value> results{result};

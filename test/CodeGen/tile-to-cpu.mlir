@@ -58,7 +58,7 @@ func.func @query(%q: memref<?xf16>, %bytes: memref<?xi8>, %at: index) {
 // NEON-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
 // MADD-DAG:      %[[ONES:.*]] = arith.constant dense<1> : vector<[[$WORDS]]xi16>
 // CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant dense<-4.000000e+00> : vector<[[$W]]xf32>
-// CHECK-DAG:     %[[STEPS:.*]] = arith.constant 1.270000e+02 : f32
+// CHECK-DAG:     %[[STEPS:.*]] = arith.constant dense<1.270000e+02> : vector<1xf32>
 // CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x32xi8>
 // CHECK:         math.absf
 // CHECK:         arith.divf %[[STEPS]],
@@ -156,7 +156,7 @@ func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %nex
 // CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
 // CHECK-DAG:     %[[MASK:.*]] = arith.constant dense<7> : vector<[[$WORDS]]xi16>
 // CHECK-DAG:     %[[BY_8:.*]] = arith.constant dense<8> : vector<[[$WORDS]]xi16>
-// CHECK-DAG:     %[[STEPS:.*]] = arith.constant 3.263900e+04 : f32
+// CHECK-DAG:     %[[STEPS:.*]] = arith.constant dense<3.263900e+04> : vector<1xf32>
 // PLAIN-WORDS-DAG: %[[BY_16:.*]] = arith.constant dense<16> : vector<[[$W]]xi32>
 // VNNI-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
 // CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x32xi16>
@@ -275,7 +275,7 @@ func.func @score_numbers(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index)
 // NEON-DAG:      %[[ZERO_CODE:.*]] = arith.constant dense<-1.280000e+02> : vector<[[$W]]xf32>
 // VNNI-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
 // NEON-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
-// CHECK-DAG:     %[[STEPS:.*]] = arith.constant 2.550000e+02 : f32
+// CHECK-DAG:     %[[STEPS:.*]] = arith.constant dense<2.550000e+02> : vector<1xf32>
 // CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x32xi8>
 // CHECK-DAG:     %[[STATE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x64xf32>
 // CHECK-NOT:     math.absf
@@ -335,10 +335,14 @@ func.func @accumulate_int8(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) 
 // CHECK:         %[[SCALES:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<64xf16>
 // CHECK:         scf.for
 // CHECK:           vector.load %[[SCALES]]{{.*}} : memref<64xf16>, vector<16xf16>
-// CHECK:           vector.store %[[NUMBERS:.*]], %[[FOLDED]]
-// CHECK:           arith.mulf %[[NUMBERS]], %[[MIDDLE]]
-// CHECK:           vector.reduction <add>
-// CHECK:           memref.store %{{.*}}, %[[OFFSETS:[a-z_0-9]+]][%{{.*}}] : memref<4x1xf32>
+// Both heads take the same scales.
+// CHECK:           vector.store %[[NUMBERS_0:.*]], %[[FOLDED]]
+// CHECK:           arith.mulf %[[NUMBERS_0]], %[[MIDDLE]]
+// CHECK-NOT:       vector.load %[[SCALES]]
+// CHECK:           vector.store %[[NUMBERS_1:.*]], %[[FOLDED]]
+// CHECK:           arith.mulf %[[NUMBERS_1]], %[[MIDDLE]]
+// CHECK:         %[[FLAT:.*]] = memref.reinterpret_cast %[[OFFSETS:[a-z_0-9]+]] to offset: [0], sizes: [4], strides: [1] : memref<4x1xf32> to memref<4xf32>
+// CHECK:         vector.store %{{.*}}, %[[FLAT]][%{{.*}}] : memref<4xf32>, vector<2xf32>
 // CHECK:         scf.for
 // CHECK:           %[[GROUP:.*]] = arith.divui %{{.*}}, %[[C16]]
 // CHECK:           arith.muli %[[GROUP]], %{{.*}} : index
@@ -529,16 +533,24 @@ func.func @softmax(%memory: memref<?xf32>, %at: index, %valid: index) {
 
 // A token dominates if the largest weight of any head is over a share of the sum of that head's weights.
 // CHECK-LABEL: func.func @is_dominated(
-// CHECK-DAG:     %[[SHARE:.*]] = arith.constant 1.250000e-01 : f32
+// Heads are reduced together: pairs of vectors become one with the lanes of both, which then is halved until each head
+// has one lane.
+// CHECK-DAG:     %[[SHARE:.*]] = arith.constant dense<1.250000e-01> : vector<2xf32>
 // CHECK-DAG:     %[[SUM_AT:.*]] = arith.constant 32 : index
 // CHECK-DAG:     %[[STATE:.*]] = memref.alloca() {alignment = 64 : i64} : memref<2x64xf32>
-// CHECK:         %[[SUMS:.*]] = vector.load %[[STATE]][%{{.*}}, %[[SUM_AT]]] : memref<2x64xf32>, vector<16xf32>
-// CHECK:         %[[SUM:.*]] = vector.reduction <add>, %[[SUMS]]
-// CHECK:         %[[LARGEST:.*]] = vector.reduction <maxnumf>
+// CHECK:         %[[SUMS_0:.*]] = vector.load %[[STATE]][%{{.*}}, %[[SUM_AT]]] : memref<2x64xf32>, vector<16xf32>
+// CHECK:         %[[SUMS_1:.*]] = vector.load %[[STATE]][%{{.*}}, %[[SUM_AT]]] : memref<2x64xf32>, vector<16xf32>
+// CHECK:         %[[LOWER:.*]] = vector.shuffle %[[SUMS_0]], %[[SUMS_1]] [0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29]
+// CHECK-NEXT:    %[[UPPER:.*]] = vector.shuffle %[[SUMS_0]], %[[SUMS_1]] [2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31]
+// CHECK-NEXT:    %[[BOTH:.*]] = arith.addf %[[LOWER]], %[[UPPER]]
+// CHECK-NEXT:    %[[FIRST:.*]] = vector.extract_strided_slice %[[BOTH]] {offsets = [0], sizes = [8], strides = [1]}
+// CHECK-NEXT:    %[[SECOND:.*]] = vector.extract_strided_slice %[[BOTH]] {offsets = [8], sizes = [8], strides = [1]}
+// CHECK-NEXT:    arith.addf %[[FIRST]], %[[SECOND]]
+// CHECK:         %[[SUM:.*]] = arith.addf %{{.*}} : vector<2xf32>
 // CHECK:         %[[LIMIT:.*]] = arith.mulf %[[SUM]], %[[SHARE]]
-// CHECK:         %[[FIRST:.*]] = arith.cmpf ogt, %[[LARGEST]], %[[LIMIT]]
-// CHECK:         %[[SECOND:.*]] = arith.cmpf ogt, %{{.*}} : f32
-// CHECK:         %[[RESULT:.*]] = arith.ori %[[FIRST]], %[[SECOND]] : i1
+// CHECK:         %[[LARGEST:.*]] = arith.select %{{.*}} : vector<2xi1>, vector<2xf32>
+// CHECK:         %[[OVER:.*]] = arith.cmpf ogt, %[[LARGEST]], %[[LIMIT]]
+// CHECK:         %[[RESULT:.*]] = vector.reduction <or>, %[[OVER]]
 // CHECK:         return %[[RESULT]] : i1
 func.func @is_dominated(%memory: memref<?xf32>, %at: index) -> i1 {
   %state = kv.tile.init_state : !kv.state<2x32>
