@@ -4,6 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
+#ifdef __linux__
+#include <pthread.h>
+#include <sched.h>
+#endif
 
 using namespace kvcc;
 
@@ -48,7 +52,9 @@ void ThreadPool::work(unsigned worker) {
       while ((current = ticket.load(std::memory_order_acquire)) == seen && std::chrono::steady_clock::now() < end)
         relax();
       if (current == seen) {
+        sleepers.fetch_add(1, std::memory_order_relaxed);
         ticket.wait(seen, std::memory_order_acquire);
+        sleepers.fetch_sub(1, std::memory_order_relaxed);
         continue;
       }
     }
@@ -68,6 +74,33 @@ void ThreadPool::work(unsigned worker) {
   }
 }
 
+void ThreadPool::addWorkers(unsigned count) {
+#ifdef __linux__
+  if (workers.empty() && sched_getaffinity(0, sizeof(affinity), &affinity) != 0)
+    CPU_ZERO(&affinity); // more processors than this type knows
+  avoided = -1;
+#endif
+  while (workers.size() < count)
+    workers.emplace_back([this, worker = unsigned(workers.size())] { work(worker); });
+}
+
+/// A caller that has slept itself finds its workers queued behind it, on its own processor: Linux likes to wake threads
+/// beside who wakes them, and the job is over before it moves them. Called by the holder of `busy`.
+void ThreadPool::keepOffCaller() {
+#ifdef __linux__
+  int here = sched_getcpu();
+  if (here < 0 || here == avoided || sleepers.load(std::memory_order_relaxed) == 0)
+    return;
+  avoided = here;
+  cpu_set_t others = affinity;
+  CPU_CLR(size_t(here), &others);
+  if (CPU_COUNT(&others) == 0)
+    return;
+  for (std::thread &worker : workers)
+    pthread_setaffinity_np(worker.native_handle(), sizeof(others), &others);
+#endif
+}
+
 void ThreadPool::run(int64_t items, unsigned threads, llvm::function_ref<void(int64_t)> body) {
   unsigned wanted = unsigned(std::min<int64_t>(threads ? std::min(threads, threadCount) : threadCount, items));
   if (parallelFor && wanted > 1) {
@@ -83,8 +116,9 @@ void ThreadPool::run(int64_t items, unsigned threads, llvm::function_ref<void(in
     return;
   }
   unsigned helpers = wanted - 1;
-  while (workers.size() < helpers)
-    workers.emplace_back([this, worker = unsigned(workers.size())] { work(worker); });
+  if (workers.size() < helpers)
+    addWorkers(helpers);
+  keepOffCaller();
   job = &body;
   jobItems = items;
   next.store(0, std::memory_order_relaxed);

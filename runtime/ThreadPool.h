@@ -11,10 +11,14 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 namespace kvcc {
 
-/// Workers spin for a moment after a job, then sleep. A job takes the items in order, one at a time, so that
+/// Workers spin for a moment after a job, then sleep; those that sleep are woken elsewhere than on the caller's processor,
+/// but within the affinity that they began with. A job takes the items in order, one at a time, so that
 /// uneven items end together. Several callers at once are fine: while the workers are busy with one
 /// caller's job, another caller's runs on its own thread alone.
 class ThreadPool {
@@ -39,11 +43,18 @@ public:
 private:
   void work(unsigned worker);
   void takeItems();
+  void addWorkers(unsigned count); // to have `count` of them
+  void keepOffCaller();
 
   const unsigned threadCount;
   ParallelFor parallelFor = nullptr;
   void *user = nullptr;
   std::vector<std::thread> workers;
+  std::atomic<unsigned> sleepers{0};
+#ifdef __linux__
+  cpu_set_t affinity; // of workers, before they keep off a processor
+  int avoided = -1;
+#endif
   std::mutex busy; // held by the caller whose job it is
 
   // The job. A worker reads it only while it is counted in `state`, and the caller changes it only while nobody

@@ -29,6 +29,29 @@ TEST(ThreadPoolTest, WakesAfterSleeping) {
   }
 }
 
+// Linux wakes a worker beside a caller that has slept too, where it would wait until the job is over.
+TEST(ThreadPoolTest, WorkersThatSleptShareTheWork) {
+  if (std::thread::hardware_concurrency() < 2)
+    GTEST_SKIP() << "one processor";
+  ThreadPool pool(2);
+  int shared = 0;
+  constexpr int kRounds = 20;
+  for (int round = 0; round < kRounds; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<int> others{0};
+    auto caller = std::this_thread::get_id();
+    pool.run(20, 0, [&](int64_t) {
+      others += std::this_thread::get_id() != caller;
+      auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
+      while (std::chrono::steady_clock::now() < end) {
+      }
+    });
+    shared += others > 0;
+  }
+  // Machines are shared: a processor may be away for a round or two.
+  EXPECT_GE(shared, kRounds / 2);
+}
+
 TEST(ThreadPoolTest, RunsOnTheThreadsOfTheHost) {
   int calls = 0;
   auto backwards = [](void *user, int64_t items, void (*body)(void *, int64_t), void *data) {
