@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Decode attention on the CPU: kvcc's schemes beside its peers, interleaved in one process and one run.
 
-Every subject gets enough copies of its cache that memory has to be read (twice the last-level cache, between 256 MB and
-1 GB). A round measures the machine's read bandwidth and then every subject once, so that noise of the
+Every subject gets enough copies of its cache that memory has to be read: 256 MB, and what measures the bandwidth in
+between evicts all of them. A round measures the machine's read bandwidth and then every subject once, so that noise of the
 machine meets all of them alike; all run on the same number of threads. The relative error is that of the output
 against exact attention over the tensors before they were quantized. peers.py says how each peer is driven.
 """
@@ -117,7 +117,7 @@ class Bandwidth:
     def __init__(self, threads):
         import torch
         torch.set_num_threads(threads)
-        self.data = torch.ones(copies_for(1) // 8, dtype=torch.int64)
+        self.data = torch.ones(cold_bytes() // 8, dtype=torch.int64)
 
     def step(self):
         self.data[:1 << 20].sum()  # its threads are awake then, as those of the subjects
@@ -159,6 +159,15 @@ def prepare(make, name, tensors, where):
         return None
 
 
+def settle():
+    """Waits until the threads of the subject before are asleep: some spin for a while when its step is done."""
+    for _ in range(100):
+        before = time.process_time()
+        time.sleep(0.005)
+        if time.process_time() - before < 0.0005:
+            return
+
+
 def measure(makers, layer, ctx, rounds, where):
     """Medians and minima of the subjects that can be had, with the bandwidth measured beside them."""
     tensors = Tensors(layer, ctx)
@@ -168,11 +177,10 @@ def measure(makers, layer, ctx, rounds, where):
     bandwidth, rates, times = Bandwidth(where["threads"]), [], [[] for _ in subjects]
     for turn in range(rounds):
         rates.append(bandwidth.step())
-        # In another order each time: threads of a peer may spin for a while when its step is done, and whoever comes
-        # next pays for it.
+        # In another order each time: whoever comes next pays for what the one before has left, if anything.
         for subject, samples in random.Random(turn).sample(list(zip(subjects, times)), len(subjects)):
             if turn % subject.interval == 0:
-                time.sleep(0.02)
+                settle()
                 samples.append(subject.step())
     rate = statistics.median(rates)
     reference = next((statistics.median(t) for s, t in zip(subjects, times) if s.name == REFERENCE), None)
@@ -212,10 +220,12 @@ def run(options, peers):
 
 
 def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
+    """The model, which virtual machines may hide, and what says more of it: the widest instructions it has."""
+    facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    flags = facts.get("flags", "").split()
+    extensions = [name for name in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_fp16", "amx_int8") if name in flags]
+    return " ".join([facts.get("model name", platform.processor()), *extensions])
 
 
 def versions(peers):
@@ -230,8 +240,8 @@ def table(rows, peers):
     return text + "".join("| " + " | ".join(str(x) for x in line.values()) + " |\n" for line in rows)
 
 
-def record(rows, text):
-    stem = ROOT / f"tools/bench/results/cpu-{datetime.date.today()}"
+def record(name, rows, text):
+    stem = ROOT / f"tools/bench/results/cpu-{datetime.date.today()}{name and '-' + name}"
     stem.with_suffix(".md").write_text(text)
     with open(stem.with_suffix(".csv"), "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
@@ -289,7 +299,8 @@ def arguments():
                         help="all, none, or names: torch, onnxruntime, openvino, llama.cpp, anchor, or with a format "
                              "such as llama.cpp-q4_0")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--record", action="store_true", help="write tools/bench/results/cpu-DATE.{csv,md,svg}")
+    parser.add_argument("--record", nargs="?", const="", metavar="NAME",
+                        help="write tools/bench/results/cpu-DATE.{csv,md,svg}, or cpu-DATE-NAME and so on")
     return parser.parse_args()
 
 
@@ -307,8 +318,8 @@ def main():
         sys.exit("cpu.py: nothing was measured")
     text = table(rows, peers)
     print(text)
-    if options.record:
-        record(rows, text)
+    if options.record is not None:
+        record(options.record, rows, text)
 
 
 if __name__ == "__main__":
@@ -316,5 +327,5 @@ if __name__ == "__main__":
     import numpy as np
 
     from kvcc import Kvcc, Library, Program
-    from peers import PEERS, Unavailable, copies_for, select
+    from peers import PEERS, Unavailable, cold_bytes, select
     main()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """kvcc through its C interface (runtime/kvcc.h), as something that cpu.py times."""
 import ctypes
+import mmap
 import os
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 from peers import Subject, Unavailable
 
 BUILD = Path(os.environ.get("KVCC_BUILD_DIR", Path(__file__).resolve().parents[2] / "build"))
+
+
+HUGE_PAGE = 2 << 20
 
 
 class Memory(ctypes.Structure):
@@ -70,8 +74,12 @@ class Library:
 
 
 def aligned(nbytes):
-    raw = np.zeros(nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    """Zeros, in huge pages where there are any, as numpy and PyTorch have their large arrays."""
+    memory = mmap.mmap(-1, nbytes + HUGE_PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    raw = np.frombuffer(memory, np.uint8)
+    start = -raw.ctypes.data % HUGE_PAGE
     return raw[start:start + nbytes]
 
 

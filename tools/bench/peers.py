@@ -25,12 +25,16 @@ class Unavailable(Exception):
     """Why a subject cannot be measured here."""
 
 
-def copies_for(nbytes):
-    """Enough copies of a cache that it is read from memory: twice the last-level cache, between 256 MB and 1 GB, as
-    getColdBytes of runtime/Bandwidth.h has it."""
+def cold_bytes():
+    """What pushes all else out of the caches when it is read, as getColdBytes of runtime/Bandwidth.h has it."""
     cache = max((os.sysconf(n) for n in ("SC_LEVEL3_CACHE_SIZE", "SC_LEVEL4_CACHE_SIZE") if n in os.sysconf_names),
                 default=0)
-    return max(2, min(max(256 << 20, 2 * cache), 1 << 30) // nbytes + 1)
+    return min(max(256 << 20, 2 * cache), 1 << 30)
+
+
+def copies_for(nbytes):
+    """Enough copies of a cache that it is read from memory: 256 MB. Besides, the bandwidth is measured in each round."""
+    return max(2, (256 << 20) // nbytes + 1)
 
 
 class Subject:
