@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Decode attention on the CPU: kvcc's schemes beside its peers, interleaved in one process and one run.
 
-Every subject gets enough copies of its cache that memory has to be read: 256 MB, and what measures the bandwidth in
-between evicts all of them. A round measures the machine's read bandwidth and then every subject once, so that noise of the
+Caches are cold: what measures the bandwidth, once in each round, reads as much memory as evicts all of them. A round measures the machine's read bandwidth and then every subject once, so that noise of the
 machine meets all of them alike; all run on the same number of threads. The relative error is that of the output
 against exact attention over the tensors before they were quantized. peers.py says how each peer is driven.
 """
@@ -151,7 +150,7 @@ def prepare(make, name, tensors, where):
         if subject.memory() > free_memory() / 2:
             raise Unavailable(f"its copies take {subject.memory() / 1e9:.1f} GB, more than half of the free memory")
         subject.load(tensors)
-        subject.step()
+        subject.visit_copies()
         return subject
     except Exception as error:  # a peer that fails must not take the run along
         at = ", ".join(f"{key} {value}" for key, value in where.items())

@@ -75,7 +75,7 @@ class Library:
 
 def aligned(nbytes):
     """Zeros, in huge pages where there are any, as numpy and PyTorch have their large arrays."""
-    memory = mmap.mmap(-1, nbytes + HUGE_PAGE)
+    memory = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     raw = np.frombuffer(memory, np.uint8)

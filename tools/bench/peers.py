@@ -32,11 +32,6 @@ def cold_bytes():
     return min(max(256 << 20, 2 * cache), 1 << 30)
 
 
-def copies_for(nbytes):
-    """Enough copies of a cache that it is read from memory: 256 MB. Besides, the bandwidth is measured in each round."""
-    return max(2, (256 << 20) // nbytes + 1)
-
-
 class Subject:
     """Something that is timed. `layer` has q_heads, kv_heads, head_dim and scale."""
     key = module = pip = None  # the name of a peer, its Python module and the packages that have it
@@ -64,7 +59,11 @@ class Subject:
         return 2 * self.layer.kv_heads * self.ctx * self.layer.head_dim
 
     def copies(self):
-        return copies_for(self.bytes)
+        """One for the step that wakes threads and one for the step that is timed. Memory that is read in between, where
+        the bandwidth is measured, evicts both. More copies would be visited too seldom: hosts of virtual machines take
+        the mappings of memory back that has not been read for some seconds, and the next step over it takes twice as long.
+        """
+        return 2
 
     def memory(self):
         """What load will allocate."""
@@ -72,6 +71,10 @@ class Subject:
 
     def load(self, tensors):
         self.turns = itertools.cycle(self.make_copies(tensors))
+
+    def visit_copies(self):
+        """A step over each copy: the first reading of memory that has been written is slow on virtual machines."""
+        self.step()
 
     def make_copies(self, tensors):
         """A list of what `run` takes, one for each copy of the cache."""
@@ -297,7 +300,7 @@ class OpenVino(Subject):
         k, v = (self.repeated(x).astype(np.float32) for x in (tensors.k, tensors.v))
         self.q, self.beam = self.repeated(q), np.arange(self.batch, dtype=np.int32)
         self.last = self.inputs(k, v, self.ctx - 1, self.ctx)
-        self.evict = np.ones(copies_for(1) // 8) if self.kind == "u4" else None
+        self.evict = np.ones(cold_bytes() // 8) if self.kind == "u4" else None
         fill = self.infer_state if self.kind == "u4" else self.set_state
         requests = []
         for _ in range(self.copies()):
@@ -460,6 +463,9 @@ class Anchor(Subject):
 
     def load(self, tensors):
         pass
+
+    def visit_copies(self):
+        self.step()
 
     def step(self):
         text = subprocess.run(self.command, check=True, capture_output=True, text=True).stdout
