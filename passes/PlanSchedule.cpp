@@ -193,8 +193,8 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
     if (options.stages >= 0)
       pipeline.stages = options.stages;
   }
-  // A block takes a CPU longer than its memory takes to answer. GPUs have their rings, and many threads to switch to.
-  int64_t ahead = options.ahead >= 0 ? options.ahead : cpu ? 1 : 0;
+  // Two blocks take a CPU longer than memory takes to answer. GPUs have their rings, and many threads to switch to.
+  int64_t ahead = options.ahead >= 0 ? options.ahead : cpu ? 2 : 0;
   auto schedule =
       ScheduleAttr::getChecked(emitError, context, heads, page, *compute, codes, codes, floats, options.accumulators,
                                options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks, queries, ahead);

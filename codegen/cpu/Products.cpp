@@ -75,7 +75,8 @@ struct FreeVector {
   Value tile, within;
 };
 
-/// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units.
+/// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units. They
+/// come to the second-level cache: lines on their way to the first one keep its few fill buffers from what is needed now.
 class Prefetcher {
 public:
   Prefetcher(ProductBuilder &b, const Product &p, int64_t steps)
@@ -85,7 +86,7 @@ public:
   void ask(Value step, int64_t part, int64_t parts) {
     for (int64_t line = part * lines / parts; line < (part + 1) * lines / parts; ++line) {
       Value at = b.addIndex(b.mulIndex(step, lines * kLine), b.index(line * kLine));
-      memref::PrefetchOp::create(b, memory, at, /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
+      memref::PrefetchOp::create(b, memory, at, /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
     }
   }
 

@@ -128,9 +128,9 @@ func.func @score_int8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 // CHECK-SAME:    %{{[^:]*}}: memref<?xf32>, %[[BYTES:[^:]*]]: memref<?xi8>, %{{[^:]*}}: index, %[[NEXT_AT:[^:]*]]: index)
 // CHECK:         %[[NEXT:.*]] = memref.view %[[BYTES]][%[[NEXT_AT]]][] : memref<?xi8> to memref<448xi8>
 // CHECK:         vector.load %{{.*}} : memref<384xi8>
-// CHECK:         memref.prefetch %[[NEXT]][%{{.*}}], read, locality<3>, data : memref<448xi8>
+// CHECK:         memref.prefetch %[[NEXT]][%{{.*}}], read, locality<2>, data : memref<448xi8>
 // CHECK:         %[[NUMBERS:.*]] = memref.view %[[BYTES]][%[[NEXT_AT]]][] : memref<?xi8> to memref<4096xi8>
-// CHECK:         memref.prefetch %[[NUMBERS]][%{{.*}}], read, locality<3>, data : memref<4096xi8>
+// CHECK:         memref.prefetch %[[NUMBERS]][%{{.*}}], read, locality<2>, data : memref<4096xi8>
 // CHECK:         vector.load %{{.*}} : memref<1024xf32>
 func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %next: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>

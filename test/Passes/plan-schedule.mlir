@@ -1,8 +1,8 @@
 // What kv-plan-schedule decides: arithmetic and packings by target, query heads by group, options.
 // Without products of bytes nothing is rounded; all CPU levels share one order of codes.
-// GENERIC: compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 1>
-// WORDS: compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 1>
-// BYTES: compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 1>
+// GENERIC: compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
+// WORDS: compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
+// BYTES: compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // RUN: split-file %s %t
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule | FileCheck %t/cpu.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64 accumulators=12" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
@@ -39,9 +39,9 @@
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @group_4(
-  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 1>
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
   // OPTIONS-LABEL: func.func @group_4(
-  // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 12, ahead = 1>
+  // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 12, ahead = 2>
   // REMARK:        [[#@LINE+3]]:5: remark: [Passed] schedule | Category:kv-plan-schedule
   // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int16 products
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {

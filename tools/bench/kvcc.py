@@ -111,7 +111,11 @@ class Kvcc(Subject):
         super().__init__(program.layer, batch, ctx)
 
     def sequence_bytes(self):
-        return self.pages * self.layer.page_bytes + self.layer.slot_bytes
+        """What a step reads: blocks of quantized tokens, and windows in the model's type."""
+        layer = self.layer
+        quantized = max(self.ctx - layer.sink - layer.recent, 0) // layer.flush * layer.flush
+        return (quantized * layer.page_bytes // layer.page_tokens +
+                (self.ctx - quantized) * 2 * layer.kv_heads * layer.head_dim * 2)
 
     def make_copies(self, tensors):
         batch = self.batch
