@@ -17,8 +17,8 @@
 
 namespace kvcc {
 
-/// Workers spin for a moment after a job, then sleep; those that sleep are woken elsewhere than on the caller's processor,
-/// but within the affinity that they began with. A job takes the items in order, one at a time, so that
+/// Workers spin for a moment after a job, then sleep; those that sleep are woken elsewhere than on the caller's
+/// processor, but within the affinity that they began with. A job takes the items in order, one at a time, so that
 /// uneven items end together. Several callers at once are fine: while the workers are busy with one
 /// caller's job, another caller's runs on its own thread alone.
 class ThreadPool {

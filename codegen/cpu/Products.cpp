@@ -75,8 +75,9 @@ struct FreeVector {
   Value tile, within;
 };
 
-/// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units. They
-/// come to the second-level cache: lines on their way to the first one keep its few fill buffers from what is needed now.
+/// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units.
+/// They come to the second-level cache: lines on their way to the first one keep its few fill buffers from what is
+/// needed now.
 class Prefetcher {
 public:
   Prefetcher(ProductBuilder &b, const Product &p, int64_t steps)

@@ -33,7 +33,7 @@ public:
     kvcc_context_destroy(context);
   }
   kvcc_compile_options compileOptions() {
-    return {sizeof(kvcc_compile_options), smollm.c_str(), "innerq-small", "cpu", "f16", "f32", 0, 0, nullptr};
+    return {sizeof(kvcc_compile_options), smollm.c_str(), "innerq-small", "cpu", "f16", "f32", 0, 0, nullptr, 0};
   }
   void compile() {
     kvcc_compile_options options = compileOptions();
@@ -74,8 +74,8 @@ public:
     workspace = kvcc::AlignedBytes(workspaceBytes);
     out.resize(2 * 9 * 64);
     lse.resize(2 * 9);
-    step = {sizeof(step), memory,     table.data(), perSequence,      slots.data(),   lens.data(), 2,      tokens,
-            query.data(), out.data(), lse.data(),   workspace.data(), workspaceBytes, 0,           nullptr};
+    step = {sizeof(step), memory,     table.data(), perSequence,      slots.data(),   lens.data(), 2,       tokens,
+            query.data(), out.data(), lse.data(),   workspace.data(), workspaceBytes, 0,           nullptr, 0};
   }
   /// The prefill of both sequences with the same `tokens` tokens.
   kvcc_append_args appendArgs(int64_t tokens) {
@@ -566,8 +566,8 @@ TEST_F(CApiTest, SnapshotsComeBack) {
   workspace = kvcc::AlignedBytes(needed);
   int32_t length = 600, zero = 0;
   kvcc_attend_args attend = {
-      sizeof(attend), there.memory, numbers.data(), otherPages,       &zero,  &length, 1,      600,
-      query.data(),   out.data(),   lse.data(),     workspace.data(), needed, 1,       nullptr};
+      sizeof(attend), there.memory, numbers.data(), otherPages,       &zero,  &length, 1,       600,
+      query.data(),   out.data(),   lse.data(),     workspace.data(), needed, 1,       nullptr, 0};
   ASSERT_EQ(kvcc_attend(other, 0, &attend, nullptr), KVCC_OK) << kvcc_last_message();
   std::vector<double> exact(before.begin(), before.begin() + 9 * 64);
   EXPECT_LE(kvcc::relativeError(llvm::ArrayRef(out).take_front(9 * 64), exact), 2e-2);

@@ -157,8 +157,8 @@ public:
   }
   void compile(const char *scheme, kvcc_program *&to, Pools &itsPools, int64_t pages, int64_t slots) {
     const Config &config = GetParam();
-    kvcc_compile_options options = {sizeof(options),      folder.c_str(), scheme,      config.target,
-                                    config.dtype.c_str(), "auto",         config.page, 0};
+    kvcc_compile_options options = {sizeof(options), folder.c_str(), scheme, config.target, config.dtype.c_str(),
+                                    "auto",          config.page,    0,      nullptr,       0};
     ASSERT_EQ(kvcc_compile(context, &options, &to), KVCC_OK) << kvcc_last_message();
     kvcc_layer_info info = {};
     info.size = sizeof(info);
