@@ -50,7 +50,8 @@ ArrayRef<Served> getServed() {
           "k = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.center, "
           "#kv.hadamard<32>, #kv.token_norm<f16>]>; v = <i2, map = hybrid, group = 32x1, scale = f16, transforms = "
           "[#kv.center]>; window = <sink = 4, recent = 0, flush = 32>"}) {
-      kvcc_compile_options compile = {sizeof(compile), model.c_str(), scheme, "cpu", "f16", "auto", kPage, 0};
+      kvcc_compile_options compile = {sizeof(compile), model.c_str(), scheme, "cpu",   "f16",
+                                      "auto",          kPage,         0,      nullptr, 0};
       Served one;
       one.info.size = sizeof(one.info);
       if (kvcc_compile(context, &compile, &one.program) != KVCC_OK ||
@@ -173,8 +174,9 @@ void runSnapshot(StringRef bytes) {
     size_t needed = 0;
     fuzz::require(kvcc_workspace_bytes(served.program, 0, 1, length, &needed) == KVCC_OK, "there is a workspace");
     AlignedBytes workspace(needed);
-    kvcc_attend_args step = {sizeof(step), pools.memory, table.data(), kPages,           &slot,  &length, 1, length,
-                             query.data(), out.data(),   lse.data(),   workspace.data(), needed, 0};
+    kvcc_attend_args step = {
+        sizeof(step), pools.memory, table.data(), kPages,           &slot,  &length, 1,       length,
+        query.data(), out.data(),   lse.data(),   workspace.data(), needed, 0,       nullptr, 0};
     pools.keep();
     fuzz::require(kvcc_attend(served.program, 0, &step, nullptr) == KVCC_OK, "a restored sequence can be read");
     pools.expectUnchanged();
@@ -476,7 +478,9 @@ void attend(const Served &served, Pools &pools, Owner &owner, Decisions &decisio
                            lse.data(),
                            workspace.data(),
                            needed,
-                           a.queries};
+                           a.queries,
+                           nullptr,
+                           0};
   pools.keep();
   kvcc_status status = kvcc_attend(served.program, 0, &args, nullptr);
   pools.check(status);
