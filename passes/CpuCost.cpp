@@ -46,8 +46,10 @@ private:
 
   /// ProductBuilder::extractCodes for the codes of a vector of bytes: loads; a shift and a mask for each part; three
   /// more for codes that lie in two words.
-  static double countExtract(QuantAttr quant, unsigned productBits) {
+  double countExtract(QuantAttr quant, unsigned productBits) const {
     unsigned bits = quant.getBits();
+    if (productBits == 16 && level.splitsWords())
+      productBits = 8;
     double parts = productBits / 8, crossing = 0;
     for (unsigned code = 0; code < 8; ++code)
       crossing += code * bits % 8 + bits > 8;
@@ -67,11 +69,10 @@ private:
     bool isWord = productBits == 16;
     switch (level.product) {
     case ByteProduct::Mixed:
+    case ByteProduct::Matching:
       return parts;
     case ByteProduct::Pairs:
       return isWord ? 2 * parts : bits == 8 ? 4.5 : 2.25;
-    case ByteProduct::Matching:
-      return isWord ? 8 * parts : 1;
     case ByteProduct::None:
       return isWord ? 8 * parts : 24;
     }

@@ -18,12 +18,11 @@ int64_t CpuLevel::getUnitVectors(int64_t heads, int64_t accumulators) const {
 ArrayRef<CpuLevel> kvcc::getCpuLevels() {
   static constexpr StringLiteral kX86("x86_64-unknown-linux-gnu"), kArm("aarch64-unknown-linux-gnu"), kNone("");
   static const CpuLevel kLevels[] = {
-      {"avx512_vnni", kNone, ByteProduct::Mixed, 64, 16, kX86, "x86-64-v4", "+avx512vnni,+fast-dpwssd",
+      {"avx512_vnni", kNone, ByteProduct::Mixed, 64, 16, kX86, "x86-64-v4", "+avx512vnni",
        "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma"},
       {"avx512", "x86-64-v4", ByteProduct::Pairs, 64, 16, kX86, "x86-64-v4", kNone,
        "avx512f,avx512bw,avx512dq,avx512vl,f16c,fma"},
-      {"avx_vnni", kNone, ByteProduct::Mixed, 32, 8, kX86, "x86-64-v3", "+avxvnni,+fast-dpwssd",
-       "avx2,avxvnni,f16c,fma"},
+      {"avx_vnni", kNone, ByteProduct::Mixed, 32, 8, kX86, "x86-64-v3", "+avxvnni", "avx2,avxvnni,f16c,fma"},
       {"avx2", "x86-64-v3", ByteProduct::Pairs, 32, 8, kX86, "x86-64-v3", kNone, "avx2,f16c,fma"},
       {"neon_dotprod", kNone, ByteProduct::Matching, 16, 16, kArm, "generic", "+dotprod,+fullfp16", "neon,dotprod"},
       {"generic", kNone, ByteProduct::None, 16, 8, kNone, kNone, kNone, kNone},

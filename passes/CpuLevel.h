@@ -31,6 +31,8 @@ struct CpuLevel {
   llvm::StringLiteral required;
 
   bool hasByteProducts() const { return product != ByteProduct::None; }
+  /// Whether words are multiplied as two digits of a byte: see ProductBuilder.
+  bool splitsWords() const { return product == ByteProduct::Mixed || product == ByteProduct::Matching; }
   /// Vectors that a product computes together for `heads` query heads: a power of two, as many as `accumulators` hold
   /// sums of; 0 stands for two where registers allow it. More of them broadcast less, but their codes come from more
   /// places at once, which measured slower.

@@ -194,7 +194,7 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
       pipeline.stages = options.stages;
   }
   // Two blocks take a CPU longer than memory takes to answer. GPUs have their rings, and many threads to switch to.
-  int64_t ahead = options.ahead >= 0 ? options.ahead : cpu ? 2 : 0;
+  int64_t ahead = !cpu ? 0 : options.ahead >= 0 ? options.ahead : 2;
   auto schedule =
       ScheduleAttr::getChecked(emitError, context, heads, page, *compute, codes, codes, floats, options.accumulators,
                                options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks, queries, ahead);

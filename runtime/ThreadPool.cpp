@@ -12,7 +12,7 @@
 using namespace kvcc;
 
 static constexpr uint64_t kEnd = ~uint64_t(0), kWorkersMask = 0xffff;
-/// Longer than the gap between the layers of a decode step, shorter than anybody would notice.
+/// Longer than the gap between steps that follow each other at once, shorter than anybody would notice.
 static constexpr std::chrono::microseconds kSpin(50);
 
 static void relax() {
@@ -86,18 +86,19 @@ void ThreadPool::addWorkers(unsigned count) {
 
 /// A caller that has slept itself finds its workers queued behind it, on its own processor: Linux likes to wake threads
 /// beside who wakes them, and the job is over before it moves them. Called by the holder of `busy`.
-void ThreadPool::keepOffCaller() {
+void ThreadPool::keepOffCaller([[maybe_unused]] unsigned helpers) {
 #ifdef __linux__
   int here = sched_getcpu();
-  if (here < 0 || here == avoided || sleepers.load(std::memory_order_relaxed) == 0)
+  bool isNeeded = avoided >= 0 || sleepers.load(std::memory_order_relaxed) > 0;
+  if (here < 0 || here == avoided || !isNeeded)
     return;
   avoided = here;
   cpu_set_t others = affinity;
   CPU_CLR(size_t(here), &others);
   if (CPU_COUNT(&others) == 0)
     return;
-  for (std::thread &worker : workers)
-    pthread_setaffinity_np(worker.native_handle(), sizeof(others), &others);
+  for (unsigned i = 0; i < helpers; ++i)
+    pthread_setaffinity_np(workers[i].native_handle(), sizeof(others), &others);
 #endif
 }
 
@@ -118,7 +119,7 @@ void ThreadPool::run(int64_t items, unsigned threads, llvm::function_ref<void(in
   unsigned helpers = wanted - 1;
   if (workers.size() < helpers)
     addWorkers(helpers);
-  keepOffCaller();
+  keepOffCaller(helpers);
   job = &body;
   jobItems = items;
   next.store(0, std::memory_order_relaxed);

@@ -18,7 +18,7 @@
 namespace kvcc {
 
 /// Workers spin for a moment after a job, then sleep; those that sleep are woken elsewhere than on the caller's
-/// processor, but within the affinity that they began with. A job takes the items in order, one at a time, so that
+/// processor, but within the affinity of the first caller. A job takes the items in order, one at a time, so that
 /// uneven items end together. Several callers at once are fine: while the workers are busy with one
 /// caller's job, another caller's runs on its own thread alone.
 class ThreadPool {
@@ -44,7 +44,7 @@ private:
   void work(unsigned worker);
   void takeItems();
   void addWorkers(unsigned count); // to have `count` of them
-  void keepOffCaller();
+  void keepOffCaller(unsigned helpers);
 
   const unsigned threadCount;
   ParallelFor parallelFor = nullptr;

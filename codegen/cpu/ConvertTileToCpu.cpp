@@ -156,7 +156,8 @@ struct RestorePattern : OpConversionPattern<TileRestoreOp> {
 };
 
 struct PreparePattern : OpConversionPattern<TilePrepareOp> {
-  using OpConversionPattern::OpConversionPattern;
+  PreparePattern(const TypeConverter &converter, MLIRContext *context, const CpuLevel &level)
+      : OpConversionPattern(converter, context), level(level) {}
   LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     auto shape = shapeOf(op.getTile());
     int64_t group = op.getGroup(), groups = shape[1] / group;
@@ -172,34 +173,36 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     }
     // Groups of all rows are alike, and some of them are reduced together.
     int64_t count = shape[0] * groups, batch = CpuBuilder::getBatch(count);
-    Rounding rounding(op, b);
-    Value numbers = b.reshape(in.getTile(), {count, group}), allSums = b.reshape(sums, {count});
+    Rounding rounding(op, b, level);
+    Value numbers = b.reshape(in.getTile(), {count, group}), allSums = b.reshape(sums, {count}), allScales, integers;
+    if (rounded) {
+      allScales = b.reshape(scales, {count});
+      integers = b.reshape(values, {count, group});
+    }
     Value factors = rounded ? b.scratch({batch}, b.getF32Type()) : Value();
-    Type sumType = b.getF32Type();
-    if (rounded)
-      sumType = b.getI32Type();
+    Type sumType = rounded ? Type(b.getI32Type()) : Type(b.getF32Type());
     Value partial = b.scratch({batch, kLanes}, sumType);
     auto load = [&](Value row, int64_t i) { return b.loadF32(numbers, {row, b.index(i)}); };
     b.loop(0, count, batch, [&](Value first) {
       Value stepOf;
       if (rounded) {
-        SmallVector<Value> largest = SmallVector<Value>(size_t(batch));
+        auto largest = SmallVector<Value>(size_t(batch));
         for (auto [g, vector] : llvm::enumerate(largest))
           for (int64_t i = 0; i < group; i += kLanes) {
             Value magnitude = rounding.getMagnitude(load(b.addIndex(first, b.index(int64_t(g))), i));
             vector = vector ? b.max(vector, magnitude) : magnitude;
           }
-        Value max = b.reduceEach(largest, [&](Value x, Value y) { return b.max(x, y); });
+        Value max = b.maxEach(largest);
         b.store(rounding.getFactor(max, batch), factors, b.index(0));
         stepOf = b.mul(max, b.f32Splat(1.0f / rounding.steps, batch));
-        b.store(stepOf, b.reshape(scales, {count}), first);
+        b.store(stepOf, allScales, first);
       }
       b.loop(0, batch, 1, [&](Value g) {
         Value row = b.addIndex(first, g), sum, factor = rounded ? b.loadSplat(factors, g) : Value();
         for (int64_t i = 0; i < group; i += kLanes) {
           Value part = load(row, i);
           if (rounded)
-            part = rounding.store(part, factor, b.reshape(values, {count, group}), {row, b.index(i)});
+            part = rounding.store(part, factor, integers, {row, b.index(i)});
           sum = sum ? b.add(sum, part) : part;
         }
         b.store(sum, partial, {g, b.index(0)});
@@ -208,7 +211,7 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
       for (int64_t g = 0; g < batch; ++g)
         parts.push_back(
             vector::LoadOp::create(b, VectorType::get({kLanes}, sumType), partial, ValueRange{b.index(g), b.index(0)}));
-      Value sum = b.reduceEach(parts, [&](Value x, Value y) { return b.add(x, y); });
+      Value sum = b.addEach(parts);
       if (rounded)
         sum = b.mul(rounding.toFloat(sum, group, batch), stepOf);
       b.store(sum, allSums, first);
@@ -221,11 +224,13 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
   }
 
 private:
+  const CpuLevel &level;
+
   /// How numbers become integers. A number plus 1.5 * 2^23 is rounded, half to even, and its integer is in the low bits
   /// of the sum.
   struct Rounding {
-    Rounding(TilePrepareOp op, CpuBuilder &b)
-        : b(b), element(cast<VectorType>(op.getValues().getType()).getElementType()),
+    Rounding(TilePrepareOp op, CpuBuilder &b, const CpuLevel &level)
+        : b(b), level(level), element(cast<VectorType>(op.getValues().getType()).getElementType()),
           isUnsigned(element.isUnsignedInteger()), isWord(element.isInteger(16)), steps(isUnsigned ? 255.0f
                                                                                         : isWord   ? 32639.0f
                                                                                                    : 127.0f) {}
@@ -237,17 +242,32 @@ private:
       return arith::SelectOp::create(b, isZero, b.f32Splat(0.0f, lanes),
                                      arith::DivFOp::create(b, b.f32Splat(steps, lanes), max));
     }
-    /// Stores a vector times `factor`, and returns what toFloat takes the sum of. Words are stored in fours as 0 2 1 3:
-    /// in the order in which ProductBuilder::extractCodes gives the codes that they multiply.
+    /// Stores a vector times `factor`, and returns what toFloat takes the sum of. Words are stored in fours as 0 2 1 3,
+    /// in the order in which ProductBuilder::extractCodes gives the codes that they multiply, or as digits.
     Value store(Value vector, Value factor, Value memory, ValueRange at) {
       Value shifted = b.fma(vector, factor, b.f32Splat(kShifter));
       Value bits = arith::BitcastOp::create(b, b.i32Vector(), shifted);
-      Value integers = arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getIntegerType(isWord ? 16 : 8)), bits);
-      if (isWord) {
+      auto truncate = [&](Value numbers, unsigned width) -> Value {
+        return arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getIntegerType(width)), numbers);
+      };
+      Value integers;
+      if (!isWord) {
+        integers = truncate(bits, 8);
+      } else if (level.splitsWords()) {
+        // The low digit is the low byte, with its sign; what it lacks then goes into the high one.
+        Value rounded = b.add(bits, b.i32Splat(128));
+        Value low = truncate(bits, 8), high = truncate(arith::ShRUIOp::create(b, rounded, b.i32Splat(8)), 8);
+        SmallVector<int64_t> order;
+        for (int64_t byte = 0; byte < 2 * kLanes; ++byte)
+          order.push_back(byte / 8 * 4 + byte % 4 + byte / 4 % 2 * kLanes);
+        Value digits = vector::ShuffleOp::create(b, low, high, order);
+        integers = vector::BitCastOp::create(b, VectorType::get({kLanes}, b.getIntegerType(16)), digits);
+      } else {
         SmallVector<int64_t> order;
         for (int64_t lane = 0; lane < kLanes; ++lane)
           order.push_back(lane / 4 * 4 + (lane % 4 == 1 ? 2 : lane % 4 == 2 ? 1 : lane % 4));
-        integers = vector::ShuffleOp::create(b, integers, integers, order);
+        Value words = truncate(bits, 16);
+        integers = vector::ShuffleOp::create(b, words, words, order);
       }
       b.store(integers, memory, at);
       return bits;
@@ -260,6 +280,7 @@ private:
 
     static constexpr float kShifter = 12582912.0f;
     CpuBuilder &b;
+    const CpuLevel &level;
     Type element;
     bool isUnsigned, isWord;
     float steps;
@@ -397,7 +418,8 @@ struct IsDominatedPattern : OpConversionPattern<TileIsDominatedOp> {
     int64_t batch = CpuBuilder::getBatch(shape[0]);
     Value share = b.f32Splat(op.getShare().convertToFloat(), batch), result;
     for (int64_t first = 0; first < shape[0]; first += batch) {
-      SmallVector<Value> largest = SmallVector<Value>(size_t(batch)), sums;
+      SmallVector<Value> sums;
+      auto largest = SmallVector<Value>(size_t(batch));
       for (auto [i, vector] : llvm::enumerate(largest)) {
         Value row = b.index(first + int64_t(i));
         for (int64_t column = 0; column < shape[1]; column += kLanes) {
@@ -406,9 +428,8 @@ struct IsDominatedPattern : OpConversionPattern<TileIsDominatedOp> {
         }
         sums.push_back(b.loadF32(in.getState(), {row, b.index(columns.sum)}));
       }
-      Value limit = b.mul(b.reduceEach(sums, [&](Value x, Value y) { return b.add(x, y); }), share);
-      Value max = b.reduceEach(largest, [&](Value x, Value y) { return b.max(x, y); });
-      Value over = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, max, limit);
+      Value limit = b.mul(b.addEach(sums), share);
+      Value over = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, b.maxEach(largest), limit);
       result = result ? arith::OrIOp::create(b, result, over).getResult() : over;
     }
     rewriter.replaceOp(op, vector::ReductionOp::create(b, vector::CombiningKind::OR, result));
@@ -588,11 +609,11 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns
-        .add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-             RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
-             SoftmaxStepPattern, IsDominatedPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(
-            converter, &getContext());
+    patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
+                 RestorePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern, SoftmaxStepPattern,
+                 IsDominatedPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(converter,
+                                                                                                        &getContext());
+    patterns.add<PreparePattern>(converter, &getContext(), *level);
     populateProductPatterns(patterns, converter, *level);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

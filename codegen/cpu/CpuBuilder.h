@@ -71,6 +71,12 @@ public:
   /// other takes as many steps for each as this takes for all. Lanes are combined in any order.
   mlir::Value reduceEach(llvm::ArrayRef<mlir::Value> vectors,
                          llvm::function_ref<mlir::Value(mlir::Value, mlir::Value)> combine);
+  mlir::Value addEach(llvm::ArrayRef<mlir::Value> vectors) {
+    return reduceEach(vectors, [&](mlir::Value x, mlir::Value y) { return add(x, y); });
+  }
+  mlir::Value maxEach(llvm::ArrayRef<mlir::Value> vectors) {
+    return reduceEach(vectors, [&](mlir::Value x, mlir::Value y) { return max(x, y); });
+  }
   /// How many of `rows` rows reduceEach takes at a time, so that none are left over.
   static int64_t getBatch(int64_t rows) { return std::min(kLanes, rows & -rows); }
   /// The same memory, which is contiguous, with other extents.

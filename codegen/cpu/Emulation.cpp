@@ -22,7 +22,6 @@ struct Product {
 };
 constexpr Product kProducts[] = {
     {"llvm.x86.avx512.vpdpbusd.", 4, true, false, true, 8},
-    {"llvm.x86.avx512.vpdpwssd.", 2, true, true, true, 16},
     {"llvm.x86.avx512.pmaddubs.w.", 2, false, false, true, 8, /*saturates=*/true},
     {"llvm.x86.avx2.pmadd.ub.sw", 2, false, false, true, 8, /*saturates=*/true},
     {"llvm.x86.avx512.pmaddw.d.", 2, false, true, true, 16},

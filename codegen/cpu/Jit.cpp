@@ -42,9 +42,6 @@ Machine Machine::host() {
   for (auto &[name, on] : sys::getHostCPUFeatures())
     enabled.push_back((on ? "+" : "-") + name.str());
   llvm::sort(enabled);
-  // Sums are many and independent: one instruction beats two in spite of its latency.
-  if (Triple(sys::getProcessTriple()).isX86())
-    enabled.push_back("+fast-dpwssd");
   for (const std::string &feature : enabled)
     features.AddFeature(feature);
   return {sys::getProcessTriple(), sys::getHostCPUName().str(), features.getString()};

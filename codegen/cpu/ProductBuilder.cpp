@@ -116,27 +116,18 @@ Value ProductBuilder::widen(Value narrow, uint64_t factor) {
 }
 
 Value ProductBuilder::dotWords(Value sums, Value codes, Value small) {
-  switch (level.product) {
-  case ByteProduct::Mixed: {
-    bool wide = level.vectorBytes == 64;
-    return intrinsic(wide ? "llvm.x86.avx512.vpdpwssd.512" : "llvm.x86.avx512.vpdpwssd.256", vectorOf(32),
-                     {sums, codes, small});
-  }
-  case ByteProduct::Pairs:
+  assert(!splitsWords() && "words are digits");
+  if (level.product == ByteProduct::Pairs)
     return add(sums, multiplyAdd(codes, small));
-  case ByteProduct::Matching:
-  case ByteProduct::None:
-    for (unsigned e = 0; e < 2; ++e)
-      sums = add(sums, mul(widenPart(codes, 16, e, true), widenPart(small, 16, e, true)));
-    return sums;
-  }
-  llvm_unreachable("unknown product");
+  for (unsigned e = 0; e < 2; ++e)
+    sums = add(sums, mul(widenPart(codes, 16, e, true), widenPart(small, 16, e, true)));
+  return sums;
 }
 
-Value ProductBuilder::loadRepeated(Value memory, ValueRange at) {
+Value ProductBuilder::loadRepeated(Value memory, ValueRange at, unsigned bits) {
   auto element = cast<MemRefType>(memory.getType()).getElementType();
-  unsigned bits = element.getIntOrFloatBitWidth();
-  Value loaded = vector::LoadOp::create(*this, VectorType::get({32 / bits}, element), memory, at);
+  auto type = VectorType::get({32 / element.getIntOrFloatBitWidth()}, element);
+  Value loaded = vector::LoadOp::create(*this, type, memory, at);
   Value word = vector::BitCastOp::create(*this, VectorType::get({1}, getI32Type()), loaded);
   Value scalar = vector::ExtractOp::create(*this, word, ArrayRef<int64_t>{0});
   return bitcast(splat(scalar, getWidth()), bits);

@@ -35,6 +35,9 @@ public:
   /// f4E2M1FN codes, one per byte, as integers: twice the number, plus 12.
   mlir::Value decodeE2m1(mlir::Value codes);
 
+  /// Whether words multiply codes in bytes, as two digits. A number n is 256 * high + low, both from -128 to 127; four
+  /// of them stand as four low digits, then four high ones, and the products of both are added up apart.
+  bool splitsWords() const { return level.splitsWords(); }
   /// Whether dotBytes wants codes that are signed, for a small operand that is signed or not.
   bool wantsSignedCodes(bool smallIsSigned) const {
     return level.product == ByteProduct::Matching ? smallIsSigned : !smallIsSigned;
@@ -50,8 +53,8 @@ public:
   mlir::Value widen(mlir::Value narrow, uint64_t factor);
   /// sums[i] += codes[2i] * small[2i] + codes[2i+1] * small[2i+1], of 16 bits into 32.
   mlir::Value dotWords(mlir::Value sums, mlir::Value codes, mlir::Value small);
-  /// 32 bits of memory, which holds bytes or words, repeated in every element of 32 bits, as elements of the memory.
-  mlir::Value loadRepeated(mlir::Value memory, mlir::ValueRange at);
+  /// 32 bits of memory, which holds bytes or words, repeated in every element of 32 bits, as elements of `bits` bits.
+  mlir::Value loadRepeated(mlir::Value memory, mlir::ValueRange at, unsigned bits);
 
 private:
   mlir::Value bitcast(mlir::Value vector, unsigned bits);

@@ -41,8 +41,7 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
       });
       int64_t batch = CpuBuilder::getBatch(heads);
       for (int64_t h = 0; h < int64_t(all.size()); h += batch) {
-        Value sums =
-            b.reduceEach(ArrayRef(all).slice(size_t(h), size_t(batch)), [&](Value x, Value y) { return b.add(x, y); });
+        Value sums = b.addEach(ArrayRef(all).slice(size_t(h), size_t(batch)));
         b.store(sums, b.reshape(offsets, {freeGroups * heads}), b.addIndex(firstRow, b.index(h)));
       }
     });
@@ -66,6 +65,7 @@ struct Product {
   Value ahead;        // memory that is needed soon, or null
   int64_t aheadBytes; // of it
 
+  unsigned getSmallBits() const { return cast<MemRefType>(small.getType()).getElementType().getIntOrFloatBitWidth(); }
   bool isE4m3() const { return isa<Float8E4M3FNType>(block.getElement()); }
   bool isE2m1() const { return isa<Float4E2M1FNType>(block.getElement()); }
 };
@@ -75,9 +75,9 @@ struct FreeVector {
   Value tile, within;
 };
 
-/// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units.
-/// They come to the second-level cache: lines on their way to the first one keep its few fill buffers from what is
-/// needed now.
+/// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units, so
+/// that it may ask for some behind the last one. They come to the second-level cache: lines on their way to the first
+/// one keep its few fill buffers from what is needed now.
 class Prefetcher {
 public:
   Prefetcher(ProductBuilder &b, const Product &p, int64_t steps)
@@ -102,13 +102,17 @@ private:
 /// all of them, and their sums stay in registers.
 class Unit {
 public:
-  Unit(ProductBuilder &b, const Product &p) : b(b), width(b.getWidth()), vectors(b.getUnitVectors(p.heads)) {
+  Unit(ProductBuilder &b, const Product &p)
+      : b(b), width(b.getWidth()), digits(p.getSmallBits() == 16 && b.splitsWords() ? 2 : 1),
+        vectors(b.getUnitVectors(digits * p.heads)) {
     // Those of a unit share rows of a folded operand, and no unit is partial.
     while ((p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width % vectors)
       vectors /= 2;
   }
 
   int64_t getVectors() const { return vectors; }
+  /// Of a number of the small operand, each of which has a sum of its own.
+  int64_t getDigits() const { return digits; }
   /// Calls `body` with the first vector of every unit of a block.
   void forEach(int64_t freeExtent, function_ref<void(FreeVector)> body) const {
     int64_t extent = vectors * width, step = std::max<int64_t>(extent / kLanes, 1);
@@ -132,18 +136,18 @@ public:
 
 private:
   ProductBuilder &b;
-  int64_t width, vectors;
+  int64_t width, digits, vectors;
 };
 
-/// Lowers the products of a unit with one block of codes, for all heads. Sums are listed vector by vector, the heads of
-/// a vector together.
+/// Lowers the products of a unit with one block of codes, for all heads. Sums are listed digit by digit, those of one
+/// vector by vector, the heads of a vector together.
 class CodeProduct {
 public:
   CodeProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first)
       : b(b), p(p), unit(unit), first(first), bits(p.block.getElement().getIntOrFloatBitWidth()),
-        smallBits(cast<MemRefType>(p.small.getType()).getElementType().getIntOrFloatBitWidth()),
+        smallBits(p.getSmallBits()), digits(unit.getDigits()), codeBits(smallBits / unsigned(digits)),
         // Byte products take codes of up to 7 bits as signed or unsigned as they are, of 8 bits after subtracting 128.
-        biased(smallBits == 8 && bits == 8 && !b.hasNarrowSums() && b.wantsSignedCodes(p.smallIsSigned)),
+        biased(codeBits == 8 && bits == 8 && !b.hasNarrowSums() && b.wantsSignedCodes(p.smallIsSigned)),
         tiles(p.block.getReduceExtent() / kReduceTile), ahead(b, p, unit.getCount(p.block.getFreeExtent()) * tiles),
         firstStep(b.mulIndex(unit.getNumber(first), tiles)) {
     if (p.freeGroup)
@@ -151,7 +155,7 @@ public:
   }
 
   SmallVector<Value> run() {
-    SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, b.getWidth()));
+    SmallVector<Value> zeros(countSums(), b.f32Splat(0.0f, b.getWidth()));
     if (p.group <= kReduceTile)
       return loop(tiles, zeros, [&](Value tile, ValueRange sums) {
         SmallVector<Value> next(sums);
@@ -176,9 +180,10 @@ private:
   }
   Value row(int64_t head) { return firstRow ? b.addIndex(firstRow, b.index(head)) : b.index(head); }
   bool isFloat() const { return smallBits == 32; }
+  size_t countSums() const { return size_t(unit.getVectors() * p.heads); } // of a digit
   SmallVector<Value> zeroSums() {
     Value zero = isFloat() ? b.f32Splat(0.0f, b.getWidth()) : b.i32Splat(0, b.getWidth());
-    return SmallVector<Value>(size_t(unit.getVectors() * p.heads), zero);
+    return SmallVector<Value>(size_t(digits) * countSums(), zero);
   }
 
   /// What a decoded code counts in.
@@ -209,17 +214,21 @@ private:
     }
     for (int64_t code = from; code < to; ++code) {
       ahead.ask(b.addIndex(firstStep, tile), code, kLaneCodes);
+      SmallVector<Value> codes;
       for (unsigned part = 0; part < smallBits / 8; ++part) {
-        SmallVector<Value> codes;
-        for (int64_t v = 0; v < unit.getVectors(); ++v)
-          codes.push_back(decode([&](unsigned k) { return word(v, k); }, unsigned(code), part));
+        if (part < codeBits / 8) { // both digits multiply the same codes
+          codes.clear();
+          for (int64_t v = 0; v < unit.getVectors(); ++v)
+            codes.push_back(decode([&](unsigned k) { return word(v, k); }, unsigned(code), part));
+        }
+        size_t first = digits == 2 ? part * countSums() : 0;
         for (int64_t h = 0; h < p.heads; ++h) {
           Value small = loadSmall(h, tile, code, part);
           for (int64_t v = 0; v < unit.getVectors(); ++v) {
-            Value &sum = sums[size_t(v * p.heads + h)];
-            sum = isFloat()         ? b.fma(codes[size_t(v)], small, sum)
-                  : smallBits == 16 ? b.dotWords(sum, codes[size_t(v)], small)
-                                    : b.dotBytes(sum, codes[size_t(v)], small, p.smallIsSigned);
+            Value &sum = sums[first + size_t(v * p.heads + h)];
+            sum = isFloat()        ? b.fma(codes[size_t(v)], small, sum)
+                  : codeBits == 16 ? b.dotWords(sum, codes[size_t(v)], small)
+                                   : b.dotBytes(sum, codes[size_t(v)], small, p.smallIsSigned);
           }
         }
       }
@@ -265,10 +274,10 @@ private:
     if (p.isE2m1()) {
       // In bytes, and then as if they had been stored so.
       Value bytes = b.decodeE2m1(b.extractCodes(word, bits, code, 8, 0));
-      Value codes = b.extractCodes([&](unsigned) { return bytes; }, 8, 0, smallBits, part);
+      Value codes = b.extractCodes([&](unsigned) { return bytes; }, 8, 0, codeBits, part);
       return isFloat() ? arith::SIToFPOp::create(b, b.f32Vector(b.getWidth()), codes).getResult() : codes;
     }
-    Value codes = b.extractCodes(word, bits, code, smallBits, part);
+    Value codes = b.extractCodes(word, bits, code, codeBits, part);
     if (biased)
       codes = arith::XOrIOp::create(b, codes, b.constantLike(b.vectorOf(8), 128));
     if (!isFloat())
@@ -278,10 +287,10 @@ private:
 
   /// What multiplies code `code` of the lanes from `part` on, in every free index.
   Value loadSmall(int64_t head, Value tile, int64_t code, unsigned part) {
-    // Words stand in fours as 0 2 1 3, see PreparePattern.
+    // Fours of words stand as 0 2 1 3 or as digits, see PreparePattern.
     int64_t within = 4 * code + (isFloat() ? part : 2 * part);
     Value at[] = {row(head), b.addIndex(b.mulIndex(tile, kReduceTile), b.index(within))};
-    return isFloat() ? b.loadSplat(p.small, at, b.getWidth()) : b.loadRepeated(p.small, at);
+    return isFloat() ? b.loadSplat(p.small, at, b.getWidth()) : b.loadRepeated(p.small, at, codeBits);
   }
 
   /// What multiplies a group's sum of codes, and what multiplies the sum of the small operand.
@@ -331,6 +340,10 @@ private:
       for (int64_t h = 0; h < p.heads; ++h) {
         size_t i = size_t(v * p.heads + h);
         Value sum = products[i], at[] = {row(h), group};
+        if (digits == 2) {
+          Value high = products[countSums() + i], by8 = b.constantLike(b.vectorOf(32), 8);
+          sum = b.add(sum, arith::ShLIOp::create(b, high, by8));
+        }
         if (!isFloat())
           sum = b.mul(arith::SIToFPOp::create(b, b.f32Vector(width), sum), b.loadSplat(p.smallScales, at, width));
         sum = scales.scale ? b.fma(sum, scales.scale, sums[i]) : b.add(sum, sums[i]);
@@ -350,6 +363,8 @@ private:
   FreeVector first;
   Value firstRow;
   unsigned bits, smallBits;
+  int64_t digits;
+  unsigned codeBits; // of an element that is multiplied
   bool biased;
   int64_t tiles; // of the reduction
   Prefetcher ahead;

@@ -74,9 +74,9 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // CPU-LABEL:       func.func @attend(
 // CPU-SAME:          llvm.emit_c_interface
 // The query is rounded to words; the weights are, too, where a token dominates, and to bytes elsewhere.
-// CPU:               llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
+// CPU:               llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
 // CPU:               scf.if
-// CPU:                 llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
+// CPU:                 llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
 // CPU:               } else {
 // CPU:                 llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
 // CPU-LABEL:       func.func @merge(
@@ -90,7 +90,6 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // GPU-LABEL:       func.func @merge(
 
 // LLVM-LABEL:      llvm.func @attend(
-// VNNI:              llvm.call_intrinsic "llvm.x86.avx512.vpdpwssd.512"
 // VNNI:              llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
 // LLVM:            llvm.func @_mlir_ciface_attend(
 // LLVM-LABEL:      llvm.func @merge(

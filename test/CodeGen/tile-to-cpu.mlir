@@ -2,21 +2,21 @@
 // bits), words ($WORDS) and bytes ($BYTES) a vector has, and which instructions multiply bytes and words: those of VNNI,
 // multiplications of pairs (MADD), those of NEON, or no instructions of their own (GENERIC).
 // RUN: sed s/ARCH/avx512_vnni/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,VNNI --implicit-check-not=kv.tile -D$W=16 -D$WORDS=32 -D$BYTES=64 \
-// RUN:     -D$DOT_BYTES=llvm.x86.avx512.vpdpbusd.512 -D$DOT_WORDS=llvm.x86.avx512.vpdpwssd.512
+// RUN:   | FileCheck %s --check-prefixes=CHECK,VNNI,BYTEWISE --implicit-check-not=kv.tile -D$W=16 -D$WORDS=32 -D$BYTES=64 \
+// RUN:     -D$DOT_BYTES=llvm.x86.avx512.vpdpbusd.512
 // RUN: sed s/ARCH/avx_vnni/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,VNNI --implicit-check-not=kv.tile -D$W=8 -D$WORDS=16 -D$BYTES=32 \
-// RUN:     -D$DOT_BYTES=llvm.x86.avx512.vpdpbusd.256 -D$DOT_WORDS=llvm.x86.avx512.vpdpwssd.256
+// RUN:   | FileCheck %s --check-prefixes=CHECK,VNNI,BYTEWISE --implicit-check-not=kv.tile -D$W=8 -D$WORDS=16 -D$BYTES=32 \
+// RUN:     -D$DOT_BYTES=llvm.x86.avx512.vpdpbusd.256
 // RUN: sed s/ARCH/avx512/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,MADD --implicit-check-not=kv.tile -D$W=16 -D$WORDS=32 -D$BYTES=64 \
+// RUN:   | FileCheck %s --check-prefixes=CHECK,MADD,WORDS --implicit-check-not=kv.tile -D$W=16 -D$WORDS=32 -D$BYTES=64 \
 // RUN:     -D$PAIRS=llvm.x86.avx512.pmaddubs.w.512 -D$WORD_PAIRS=llvm.x86.avx512.pmaddw.d.512
 // RUN: sed s/ARCH/avx2/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,MADD --implicit-check-not=kv.tile -D$W=8 -D$WORDS=16 -D$BYTES=32 \
+// RUN:   | FileCheck %s --check-prefixes=CHECK,MADD,WORDS --implicit-check-not=kv.tile -D$W=8 -D$WORDS=16 -D$BYTES=32 \
 // RUN:     -D$PAIRS=llvm.x86.avx2.pmadd.ub.sw -D$WORD_PAIRS=llvm.x86.avx2.pmadd.wd
 // RUN: sed s/ARCH/neon_dotprod/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,NEON,PLAIN-WORDS --implicit-check-not=kv.tile -D$W=4 -D$WORDS=8 -D$BYTES=16
+// RUN:   | FileCheck %s --check-prefixes=CHECK,NEON,BYTEWISE --implicit-check-not=kv.tile -D$W=4 -D$WORDS=8 -D$BYTES=16
 // RUN: sed s/ARCH/generic/ %s | kvcc-opt -kv-convert-tile-to-cpu -canonicalize -cse \
-// RUN:   | FileCheck %s --check-prefixes=CHECK,GENERIC,PLAIN-WORDS --implicit-check-not=kv.tile -D$W=4 -D$WORDS=8 -D$BYTES=16 \
+// RUN:   | FileCheck %s --check-prefixes=CHECK,GENERIC,WORDS,PLAIN-WORDS --implicit-check-not=kv.tile -D$W=4 -D$WORDS=8 -D$BYTES=16 \
 // RUN:     --implicit-check-not=llvm.call_intrinsic
 
 module attributes {kv.target = #kv.target<cpu, "ARCH">} {
@@ -149,37 +149,58 @@ func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %nex
   return
 }
 
-// A query in words multiplies codes in words: those of every second lane, then those of the others, for which the same
-// word is shifted by a byte more. Fours of the query stand in that order, 0 2 1 3.
+// A query in words multiplies codes in bytes where dot products of bytes are: as two digits, n = 256 * high + low, both
+// with a sign. Four low digits stand before the high ones of the same four numbers; what the digits give is added up
+// apart. Elsewhere it multiplies codes in words: those of every second lane, then those of the others, for which the
+// same word is shifted by a byte more. Fours of the query stand in that order, 0 2 1 3.
 // CHECK-LABEL: func.func @score_int16(
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
-// CHECK-DAG:     %[[MASK:.*]] = arith.constant dense<7> : vector<[[$WORDS]]xi16>
-// CHECK-DAG:     %[[BY_8:.*]] = arith.constant dense<8> : vector<[[$WORDS]]xi16>
+// WORDS-DAG:     %[[MASK:.*]] = arith.constant dense<7> : vector<[[$WORDS]]xi16>
+// WORDS-DAG:     %[[BY_8:.*]] = arith.constant dense<8> : vector<[[$WORDS]]xi16>
+// BYTEWISE-DAG:  %[[MASK:.*]] = arith.constant dense<7> : vector<[[$BYTES]]xi8>
+// BYTEWISE-DAG:  %[[HALF_DIGIT:.*]] = arith.constant dense<128> : vector<16xi32>
+// BYTEWISE-DAG:  %[[DIGIT:.*]] = arith.constant dense<8> : vector<16xi32>
 // CHECK-DAG:     %[[STEPS:.*]] = arith.constant dense<3.263900e+04> : vector<1xf32>
 // PLAIN-WORDS-DAG: %[[BY_16:.*]] = arith.constant dense<16> : vector<[[$W]]xi32>
-// VNNI-DAG:      %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
+// BYTEWISE-DAG:  %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
 // CHECK-DAG:     %[[SMALL:.*]] = memref.alloca() {alignment = 64 : i64} : memref<1x32xi16>
 // CHECK:         arith.divf %[[STEPS]],
-// CHECK:         %[[ORDERED:.*]] = vector.shuffle %{{.*}} [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15] : vector<16xi16>
-// CHECK-NEXT:    vector.store %[[ORDERED]], %[[SMALL]]
+// WORDS:         %[[ORDERED:.*]] = vector.shuffle %{{.*}} [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15] : vector<16xi16>
+// WORDS-NEXT:    vector.store %[[ORDERED]], %[[SMALL]]
+// BYTEWISE:      %[[BITS:.*]] = arith.bitcast %{{.*}} : vector<16xf32> to vector<16xi32>
+// BYTEWISE-NEXT: %[[ROUNDED:.*]] = arith.addi %[[BITS]], %[[HALF_DIGIT]]
+// BYTEWISE-NEXT: %[[LOW:.*]] = arith.trunci %[[BITS]] : vector<16xi32> to vector<16xi8>
+// BYTEWISE-NEXT: %[[MOVED:.*]] = arith.shrui %[[ROUNDED]], %[[DIGIT]]
+// BYTEWISE-NEXT: %[[HIGH:.*]] = arith.trunci %[[MOVED]] : vector<16xi32> to vector<16xi8>
+// BYTEWISE-NEXT: %[[ORDERED:.*]] = vector.shuffle %[[LOW]], %[[HIGH]] [0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31]
+// BYTEWISE-NEXT: %[[PAIRS:.*]] = vector.bitcast %[[ORDERED]] : vector<32xi8> to vector<16xi16>
+// BYTEWISE-NEXT: vector.store %[[PAIRS]], %[[SMALL]]
 // CHECK:         %[[KEYS:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<384xi8>
 // CHECK:         %[[WORD:.*]] = vector.load %[[KEYS]][%{{.*}}] : memref<384xi8>, vector<[[$BYTES]]xi8>
-// CHECK-NEXT:    %[[LANES:.*]] = vector.bitcast %[[WORD]] : vector<[[$BYTES]]xi8> to vector<[[$WORDS]]xi16>
-// CHECK-NEXT:    %[[EVEN:.*]] = arith.andi %[[LANES]], %[[MASK]]
+// BYTEWISE-NEXT: %[[CODES:.*]] = arith.andi %[[WORD]], %[[MASK]]
+// WORDS-NEXT:    %[[LANES:.*]] = vector.bitcast %[[WORD]] : vector<[[$BYTES]]xi8> to vector<[[$WORDS]]xi16>
+// WORDS-NEXT:    %[[EVEN:.*]] = arith.andi %[[LANES]], %[[MASK]]
 // CHECK:         vector.load %[[SMALL]][%[[C0]], %[[C0]]] : memref<1x32xi16>, vector<2xi16>
 // CHECK:         %[[REPEATED:.*]] = vector.broadcast %{{.*}} : i32 to vector<[[$W]]xi32>
-// VNNI-NEXT:     %[[TWO:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$WORDS]]xi16>
-// VNNI-NEXT:     %[[SUM:.*]] = llvm.call_intrinsic "[[$DOT_WORDS]]"(%[[NOTHING]], %[[EVEN]], %[[TWO]])
+// BYTEWISE-NEXT: %[[LOW_DIGITS:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// VNNI-NEXT:     llvm.call_intrinsic "[[$DOT_BYTES]]"(%[[NOTHING]], %[[CODES]], %[[LOW_DIGITS]])
+// NEON-NEXT:     llvm.call_intrinsic "llvm.aarch64.neon.sdot.v4i32.v16i8"(%[[NOTHING]], %[[CODES]], %[[LOW_DIGITS]])
+// BYTEWISE:      vector.load %[[SMALL]][%[[C0]], %[[C2]]] : memref<1x32xi16>, vector<2xi16>
+// BYTEWISE:      %[[REPEATED_HIGH:.*]] = vector.broadcast %{{.*}} : i32 to vector<[[$W]]xi32>
+// BYTEWISE-NEXT: %[[HIGH_DIGITS:.*]] = vector.bitcast %[[REPEATED_HIGH]] : vector<[[$W]]xi32> to vector<[[$BYTES]]xi8>
+// VNNI-NEXT:     llvm.call_intrinsic "[[$DOT_BYTES]]"(%[[NOTHING]], %[[CODES]], %[[HIGH_DIGITS]])
+// NEON-NEXT:     llvm.call_intrinsic "llvm.aarch64.neon.sdot.v4i32.v16i8"(%[[NOTHING]], %[[CODES]], %[[HIGH_DIGITS]])
+// BYTEWISE:      %[[BOTH:.*]] = arith.addi %{{.*}} : vector<[[$W]]xi32>
+// BYTEWISE-NEXT: arith.sitofp %[[BOTH]]
 // MADD-NEXT:     %[[TWO:.*]] = vector.bitcast %[[REPEATED]] : vector<[[$W]]xi32> to vector<[[$WORDS]]xi16>
 // MADD-NEXT:     %[[SUM:.*]] = llvm.call_intrinsic "[[$WORD_PAIRS]]"(%[[EVEN]], %[[TWO]]) : {{.*}} -> vector<[[$W]]xi32>
 // PLAIN-WORDS:     %[[TOP:.*]] = arith.shli %[[REPEATED]], %[[BY_16]]
 // PLAIN-WORDS:     %[[NUMBER:.*]] = arith.shrsi %[[TOP]], %[[BY_16]]
 // PLAIN-WORDS:     arith.muli %{{.*}}, %[[NUMBER]] : vector<[[$W]]xi32>
-// CHECK:         %[[MOVED:.*]] = arith.shrui %[[LANES]], %[[BY_8]]
-// CHECK-NEXT:    %[[ODD:.*]] = arith.andi %[[MOVED]], %[[MASK]]
-// CHECK:         vector.load %[[SMALL]][%[[C0]], %[[C2]]] : memref<1x32xi16>, vector<2xi16>
-// VNNI:          llvm.call_intrinsic "[[$DOT_WORDS]]"(%[[SUM]], %[[ODD]],
+// WORDS:         %[[MOVED:.*]] = arith.shrui %[[LANES]], %[[BY_8]]
+// WORDS-NEXT:    %[[ODD:.*]] = arith.andi %[[MOVED]], %[[MASK]]
+// WORDS:         vector.load %[[SMALL]][%[[C0]], %[[C2]]] : memref<1x32xi16>, vector<2xi16>
 // MADD:          %[[PRODUCT:.*]] = llvm.call_intrinsic "[[$WORD_PAIRS]]"(%[[ODD]],
 // MADD-NEXT:     arith.addi %[[SUM]], %[[PRODUCT]] : vector<[[$W]]xi32>
 // CHECK:         arith.sitofp %{{.*}} : vector<[[$W]]xi32> to vector<[[$W]]xf32>
@@ -420,7 +441,7 @@ func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 // CHECK:         arith.andi %{{.*}}, %[[MAGNITUDE]] : vector<[[$BYTES]]xi8>
 // CHECK:         %[[BELOW:.*]] = arith.subi %[[TWELVE]], %{{.*}} : vector<[[$BYTES]]xi8>
 // CHECK:         arith.select %{{.*}}, %[[BELOW]], %{{.*}} : vector<[[$BYTES]]xi1>, vector<[[$BYTES]]xi8>
-// VNNI:          llvm.call_intrinsic "[[$DOT_WORDS]]"
+// VNNI:          llvm.call_intrinsic "[[$DOT_BYTES]]"
 // MADD:          llvm.call_intrinsic "[[$WORD_PAIRS]]"
 // CHECK:         %[[POWER:.*]] = arith.extui %{{.*}} : vector<[[$W]]xi8> to vector<[[$W]]xi32>
 // CHECK:         %[[BITS:.*]] = arith.shli %[[POWER]], %[[EXPONENT]]

@@ -50,6 +50,26 @@ TEST(ThreadPoolTest, WorkersThatSleptShareTheWork) {
   }
   // Machines are shared: a processor may be away for a round or two.
   EXPECT_GE(shared, kRounds / 2);
+#ifdef __linux__
+  // A worker that was asleep may be anywhere but where the caller was then; one processor less than the caller has.
+  cpu_set_t all, ofWorker;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+  CPU_ZERO(&ofWorker);
+  auto caller = std::this_thread::get_id();
+  for (int round = 0; round < kRounds && CPU_COUNT(&ofWorker) == 0; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    pool.run(2, 0, [&](int64_t) {
+      if (std::this_thread::get_id() != caller)
+        sched_getaffinity(0, sizeof(ofWorker), &ofWorker);
+      else
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+  }
+  cpu_set_t both;
+  CPU_AND(&both, &all, &ofWorker);
+  EXPECT_TRUE(CPU_EQUAL(&both, &ofWorker));
+  EXPECT_EQ(CPU_COUNT(&ofWorker), CPU_COUNT(&all) - 1);
+#endif
 }
 
 TEST(ThreadPoolTest, RunsOnTheThreadsOfTheHost) {

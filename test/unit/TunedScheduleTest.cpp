@@ -50,6 +50,13 @@ TEST_F(TunedScheduleTest, IsTakenByThisMachineAlone) {
               "kv-plan-schedule: heads, accumulators and ahead are what kvcc tune found on this machine");
     restart();
   }
+  // Or what is asked for early alone.
+  ScheduleOptions early;
+  early.ahead = 4;
+  getCompiler().storeTuned(chosen, early);
+  EXPECT_EQ(plan("cpu").schedule.getAhead(), 4);
+  EXPECT_EQ(plan("cpu").schedule.getHeads(), 4);
+  getCompiler().storeTuned(chosen, best);
   // A named level, another format or arithmetic, a user's choice: as if nothing had been tuned.
   EXPECT_EQ(plan("cpu:generic").schedule.getHeads(), 4);
   EXPECT_EQ(plan(chosen.target.name).schedule.getHeads(), 4);

@@ -119,7 +119,7 @@ class Bandwidth:
         self.data = torch.ones(cold_bytes() // 8, dtype=torch.int64)
 
     def step(self):
-        self.data[:1 << 20].sum()  # its threads are awake then, as those of the subjects
+        self.data.sum()  # as the subjects: threads are awake then
         start = time.perf_counter()
         self.data.sum()
         return self.data.nbytes / (time.perf_counter() - start) / 1e9
@@ -150,7 +150,7 @@ def prepare(make, name, tensors, where):
         if subject.memory() > free_memory() / 2:
             raise Unavailable(f"its copies take {subject.memory() / 1e9:.1f} GB, more than half of the free memory")
         subject.load(tensors)
-        subject.visit_copies()
+        subject.step()
         return subject
     except Exception as error:  # a peer that fails must not take the run along
         at = ", ".join(f"{key} {value}" for key, value in where.items())
@@ -175,6 +175,7 @@ def measure(makers, layer, ctx, rounds, where):
     errors = [subject.error(exact) for subject in subjects]
     bandwidth, rates, times = Bandwidth(where["threads"]), [], [[] for _ in subjects]
     for turn in range(rounds):
+        settle()
         rates.append(bandwidth.step())
         # In another order each time: whoever comes next pays for what the one before has left, if anything.
         for subject, samples in random.Random(turn).sample(list(zip(subjects, times)), len(subjects)):

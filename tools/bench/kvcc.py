@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """kvcc through its C interface (runtime/kvcc.h), as something that cpu.py times."""
 import ctypes
-import mmap
 import os
 from pathlib import Path
 
@@ -10,9 +9,6 @@ import numpy as np
 from peers import Subject, Unavailable
 
 BUILD = Path(os.environ.get("KVCC_BUILD_DIR", Path(__file__).resolve().parents[2] / "build"))
-
-
-HUGE_PAGE = 2 << 20
 
 
 class Memory(ctypes.Structure):
@@ -74,12 +70,8 @@ class Library:
 
 
 def aligned(nbytes):
-    """Zeros, in huge pages where there are any, as numpy and PyTorch have their large arrays."""
-    memory = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    raw = np.frombuffer(memory, np.uint8)
-    start = -raw.ctypes.data % HUGE_PAGE
+    raw = np.zeros(nbytes + 64, np.uint8)
+    start = -raw.ctypes.data % 64
     return raw[start:start + nbytes]
 
 
@@ -116,6 +108,9 @@ class Kvcc(Subject):
         quantized = max(self.ctx - layer.sink - layer.recent, 0) // layer.flush * layer.flush
         return (quantized * layer.page_bytes // layer.page_tokens +
                 (self.ctx - quantized) * 2 * layer.kv_heads * layer.head_dim * 2)
+
+    def memory(self):
+        return self.copies() * self.batch * (self.pages * self.layer.page_bytes + self.layer.slot_bytes)
 
     def make_copies(self, tensors):
         batch = self.batch

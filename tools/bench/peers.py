@@ -72,10 +72,6 @@ class Subject:
     def load(self, tensors):
         self.turns = itertools.cycle(self.make_copies(tensors))
 
-    def visit_copies(self):
-        """A step over each copy: the first reading of memory that has been written is slow on virtual machines."""
-        self.step()
-
     def make_copies(self, tensors):
         """A list of what `run` takes, one for each copy of the cache."""
         raise NotImplementedError
@@ -93,7 +89,7 @@ class Subject:
         return time.perf_counter() - start
 
     def empty_caches(self):
-        """For subjects whose copies are too few to do so."""
+        """For a subject of one copy, whose threads may sleep again meanwhile."""
 
     def result(self):
         """The output of the latest step, in the order of [batch, q_heads, head_dim]."""
@@ -152,7 +148,6 @@ class OnnxRuntime(Subject):
         self.type = np.float16 if kind == "fp16" else np.float32
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # leave the processors to the next one
         self.session = onnxruntime.InferenceSession(self.model(), options, ["CPUExecutionProvider"])
 
     def sequence_bytes(self):
@@ -463,9 +458,6 @@ class Anchor(Subject):
 
     def load(self, tensors):
         pass
-
-    def visit_copies(self):
-        self.step()
 
     def step(self):
         text = subprocess.run(self.command, check=True, capture_output=True, text=True).stdout
