@@ -161,7 +161,7 @@ Value GroupCodec::encode(Value number, const Parameters &group, Value inverse) {
     return b.bitOr(sign, code);
   }
   // As Quantizer::encode; the sum has the integer in its low bits. Clamped there: of NaN comes the lowest code.
-  constexpr float shifter = 12582912.0f;
+  constexpr float shifter = kRoundingShift;
   auto codeOf = [&](bool asym) {
     Value from = asym ? b.sub(number, group.zero) : number;
     Value shifted = b.fma(from, inverse, b.f32(shifter + float(asym ? 0 : zeroCode)));

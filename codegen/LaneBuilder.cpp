@@ -26,7 +26,7 @@ Value LaneBuilder::sqrt(Value x) { return math::SqrtOp::create(*this, x); }
 Value LaneBuilder::pow(Value x, Value y) { return math::PowFOp::create(*this, x, y); }
 
 Value LaneBuilder::round(Value x) {
-  Value shifter = f32(12582912.0f); // 1.5 * 2^23
+  Value shifter = f32(kRoundingShift);
   return sub(add(x, shifter), shifter);
 }
 

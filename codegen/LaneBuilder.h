@@ -13,6 +13,10 @@
 
 namespace kvcc {
 
+/// 1.5 * 2^23: a float of less than 2^22 plus this is rounded to an integer, half to even, which stands in the low
+/// bits.
+constexpr float kRoundingShift = 12582912.0f;
+
 /// Builds code for all lanes at the insertion point of a pattern's rewriter. Arithmetic is exact: nothing is
 /// contracted or reordered, so that every target writes the same bits as the scalar writer.
 class LaneBuilder : public mlir::ImplicitLocOpBuilder {

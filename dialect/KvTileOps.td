@@ -288,7 +288,8 @@ def Kv_TileAccumulateOp
   let assemblyFormat = [{
     $state `,` $weights `,` $values (`scales` $scales^)? (`zeros` $zeros^)? (`hybrid` $hybrid^)?
     (`sums` $weight_sums^)? (`weight_scales` $weight_scales^)? (`offsets` $offsets^)? `placement` $placement
-    (`ahead` $ahead^ `[` $ahead_offset `]` `bytes` $ahead_bytes)? attr-dict `:` type($state) `,` type($weights) `,` type($values) (`,` `scales` type($scales)^)?
+    (`ahead` $ahead^ `[` $ahead_offset `]` `bytes` $ahead_bytes)? attr-dict
+    `:` type($state) `,` type($weights) `,` type($values) (`,` `scales` type($scales)^)?
     (`zeros` type($zeros)^)? (`,` `sums` type($weight_sums)^)? (`weight_scales` type($weight_scales)^)?
     (`offsets` type($offsets)^)? (`ahead` type($ahead)^)?
   }];

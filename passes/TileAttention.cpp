@@ -575,6 +575,19 @@ private:
                                      exponent);
   }
 
+  /// A block of the windows: which of the sinks or of the recent ones it is, and where it begins.
+  struct WindowBlock {
+    Value isSink, sink, recent, at;
+  };
+  WindowBlock getWindowBlock(Value block) {
+    Value isSink = compare(arith::CmpIPredicate::slt, block, sinkBlocks);
+    Value sink = plus(block, firstSink), recent = plus(ix.sub(block, sinkBlocks), firstRecent);
+    Value ring = ix.rem(ix.add(pageBlocks, recent), std::max<int64_t>(layout.recentBlocks, 1));
+    Value sinkAt = ix.add(ix.mul(sink, layout.window.bytes), layout.sinkOffset);
+    Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
+    return {isSink, sink, recent, ix.add(slot, ix.select(isSink, sinkAt, recentAt))};
+  }
+
   /// One block of full-precision tokens after the other; the last of each window may be partial.
   void buildWindowLoop(Value query) {
     if (!layout.sinkBlocks && !layout.recentBlocks)
@@ -586,25 +599,15 @@ private:
       query = prepared.values;
       queryScales = prepared.scales;
     }
-    auto isSink = [&](Value block) { return compare(arith::CmpIPredicate::slt, block, sinkBlocks); };
-    auto getRecent = [&](Value block) { return plus(ix.sub(block, sinkBlocks), firstRecent); };
-    auto getSink = [&](Value block) { return plus(block, firstSink); };
-    auto getAt = [&](Value block) {
-      Value isOfSink = isSink(block),
-            ring = ix.rem(ix.add(pageBlocks, getRecent(block)), std::max<int64_t>(layout.recentBlocks, 1));
-      Value sinkAt = ix.add(ix.mul(getSink(block), layout.window.bytes), layout.sinkOffset);
-      Value recentAt = ix.add(ix.mul(ring, layout.window.bytes), layout.recentOffset);
-      return ix.add(slot, ix.select(isOfSink, sinkAt, recentAt));
-    };
     Value start = ix.add(ix.monus(first, pageEnd), warp), end = ix.monus(last, pageEnd);
     loop(start, end, [&](Value block) {
-      Value at = getAt(block), recentStart = ix.add(sinkTokens, quantizedTokens);
-      Value first = ix.select(isSink(block), ix.mul(getSink(block), kBlockTokens),
-                              ix.add(recentStart, ix.mul(getRecent(block), kBlockTokens)));
-      Value valid = ix.select(isSink(block), sinkTokens, ix.add(recentStart, recentTokens));
+      auto [isSink, sink, recent, at] = getWindowBlock(block);
+      Value recentStart = ix.add(sinkTokens, quantizedTokens);
+      Value first = ix.select(isSink, ix.mul(sink, kBlockTokens), ix.add(recentStart, ix.mul(recent, kBlockTokens)));
+      Value valid = ix.select(isSink, sinkTokens, ix.add(recentStart, recentTokens));
       Ahead nextKeys, nextValues;
       if (schedule.getAhead()) {
-        Value next = getAt(getAheadOf(block, end));
+        Value next = getWindowBlock(getAheadOf(block, end)).at;
         nextKeys = getAhead(args[Slots], next, 0, layout.window.value.data);
         nextValues = getAhead(args[Slots], next, layout.window.value.data, layout.window.bytes);
       }

@@ -226,14 +226,15 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
 private:
   const CpuLevel &level;
 
-  /// How numbers become integers. A number plus 1.5 * 2^23 is rounded, half to even, and its integer is in the low bits
-  /// of the sum.
+  /// How numbers become integers. A number plus kRoundingShift is rounded, and its integer is in the low bits of the
+  /// sum.
   struct Rounding {
-    Rounding(TilePrepareOp op, CpuBuilder &b, const CpuLevel &level)
-        : b(b), level(level), element(cast<VectorType>(op.getValues().getType()).getElementType()),
-          isUnsigned(element.isUnsignedInteger()), isWord(element.isInteger(16)), steps(isUnsigned ? 255.0f
-                                                                                        : isWord   ? 32639.0f
-                                                                                                   : 127.0f) {}
+    Rounding(TilePrepareOp op, CpuBuilder &b, const CpuLevel &level) : b(b), level(level) {
+      Type element = cast<VectorType>(op.getValues().getType()).getElementType();
+      isUnsigned = element.isUnsignedInteger();
+      isWord = element.isInteger(16);
+      steps = isUnsigned ? 255.0f : isWord ? 32639.0f : 127.0f;
+    }
 
     Value getMagnitude(Value vector) { return isUnsigned ? vector : math::AbsFOp::create(b, vector).getResult(); }
     /// A group of zeros has the factor 0, not 255 / 0.
@@ -245,7 +246,7 @@ private:
     /// Stores a vector times `factor`, and returns what toFloat takes the sum of. Words are stored in fours as 0 2 1 3,
     /// in the order in which ProductBuilder::extractCodes gives the codes that they multiply, or as digits.
     Value store(Value vector, Value factor, Value memory, ValueRange at) {
-      Value shifted = b.fma(vector, factor, b.f32Splat(kShifter));
+      Value shifted = b.fma(vector, factor, b.f32Splat(kRoundingShift));
       Value bits = arith::BitcastOp::create(b, b.i32Vector(), shifted);
       auto truncate = [&](Value numbers, unsigned width) -> Value {
         return arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getIntegerType(width)), numbers);
@@ -274,14 +275,12 @@ private:
     }
     /// The sums of the integers of `count` numbers, given those of what `store` returned.
     Value toFloat(Value sums, int64_t count, int64_t lanes) {
-      auto above = int32_t(uint32_t(count) * llvm::bit_cast<uint32_t>(kShifter));
+      auto above = int32_t(uint32_t(count) * llvm::bit_cast<uint32_t>(kRoundingShift));
       return arith::SIToFPOp::create(b, b.f32Vector(lanes), arith::SubIOp::create(b, sums, b.i32Splat(above, lanes)));
     }
 
-    static constexpr float kShifter = 12582912.0f;
     CpuBuilder &b;
     const CpuLevel &level;
-    Type element;
     bool isUnsigned, isWord;
     float steps;
   };

@@ -160,11 +160,11 @@ Value CpuBuilder::reshape(Value memory, ArrayRef<int64_t> shape) {
 }
 
 Value CpuBuilder::exp2(Value x) {
-  // 2^x = 2^n * 2^f with n = round(x): adding 1.5 * 2^23 rounds to an integer and leaves it in the low
+  // 2^x = 2^n * 2^f with n = round(x): adding kRoundingShift rounds to an integer and leaves it in the low
   // bits, where a shift makes it an exponent. 2^f on [-0.5, 0.5] by a polynomial of degree 6 (Taylor
   // with the last coefficient fitted).
   Value clamped = max(x, f32Splat(-126.0f));
-  Value shifter = f32Splat(12582912.0f);
+  Value shifter = f32Splat(kRoundingShift);
   Value shifted = arith::AddFOp::create(*this, clamped, shifter);
   Value n = arith::SubFOp::create(*this, shifted, shifter);
   Value f = arith::SubFOp::create(*this, clamped, n);

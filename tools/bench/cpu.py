@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Decode attention on the CPU: kvcc's schemes beside its peers, interleaved in one process and one run.
 
-Caches are cold: what measures the bandwidth, once in each round, reads as much memory as evicts all of them. A round measures the machine's read bandwidth and then every subject once, so that noise of the
-machine meets all of them alike; all run on the same number of threads. The relative error is that of the output
-against exact attention over the tensors before they were quantized. peers.py says how each peer is driven.
+A round measures the machine's read bandwidth and then every subject once, so that noise of the machine meets all of
+them alike; all run on the same number of threads. Caches are cold: what measures the bandwidth reads as much memory as
+evicts all of them. The relative error is that of the output against exact attention over the tensors before they were
+quantized. peers.py says how each peer is driven.
 """
 import argparse
 import csv
@@ -224,8 +225,8 @@ def cpu_name():
     facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     facts = {name.strip(): value.strip() for name, value in facts.items()}
     flags = facts.get("flags", "").split()
-    extensions = [name for name in ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_fp16", "amx_int8") if name in flags]
-    return " ".join([facts.get("model name", platform.processor()), *extensions])
+    telling = "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_fp16", "amx_int8"
+    return " ".join([facts.get("model name", platform.processor()), *(name for name in telling if name in flags)])
 
 
 def versions(peers):

@@ -60,8 +60,8 @@ class Subject:
 
     def copies(self):
         """One for the step that wakes threads and one for the step that is timed. Memory that is read in between, where
-        the bandwidth is measured, evicts both. More copies would be visited too seldom: hosts of virtual machines take
-        the mappings of memory back that has not been read for some seconds, and the next step over it takes twice as long.
+        the bandwidth is measured, evicts both. More copies would be visited too seldom: on a virtual machine, a step
+        over memory that has not been read for some seconds takes twice as long.
         """
         return 2
 
