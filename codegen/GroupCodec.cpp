@@ -80,32 +80,53 @@ GroupCodec::Parameters GroupCodec::chooseFor(Value extreme, Value min, Value max
 
 GroupCodec::Parameters GroupCodec::choose(int64_t size, Numbers numbers) {
   bool wantsExtreme = map != Map::Asym, wantsRange = quant.hasZeros();
+  // Quarters of the group side by side, since each step waits for the one before: the extreme of numbers seen, the
+  // smallest and the largest.
+  constexpr int64_t parts = 4;
+  int64_t share = size / parts, wanted = int64_t(wantsExtreme) + 2 * int64_t(wantsRange);
   Value first = wantsRange ? numbers(b.index(0)) : Value();
-  SmallVector<Value> initial;
-  if (wantsExtreme)
-    initial.push_back(b.f32(0));
-  if (wantsRange)
-    initial.append({first, first});
-  SmallVector<Value> found = b.loop(b.index(0), b.index(size), initial, [&](Value i, ValueRange before) {
-    Value number = numbers(i);
-    SmallVector<Value> after;
-    size_t at = 0;
+  auto join = [&](ValueRange seen, Value extreme, Value min, Value max) {
+    SmallVector<Value> joined;
     if (wantsExtreme) {
-      Value extreme = before[at++], magnitude = b.abs(number);
       // Only sym_signed asks for the sign of the first largest number.
-      after.push_back(map == Map::SymSigned ? b.select(b.less(b.abs(extreme), magnitude), number, extreme)
-                                            : b.select(b.less(extreme, magnitude), magnitude, extreme));
+      Value known = seen[0];
+      if (map == Map::SymSigned)
+        joined.push_back(b.select(b.less(b.abs(known), b.abs(extreme)), extreme, known));
+      else
+        joined.push_back(b.select(b.less(known, extreme), extreme, known));
     }
     if (wantsRange) {
-      after.push_back(b.select(b.less(number, before[at]), number, before[at]));
-      after.push_back(b.select(b.less(number, before[at + 1]), before[at + 1], number));
+      Value least = seen[seen.size() - 2], largest = seen.back();
+      joined.push_back(b.select(b.less(min, least), min, least));
+      joined.push_back(b.select(b.less(largest, max), max, largest));
+    }
+    return joined;
+  };
+  SmallVector<Value> initial;
+  for (int64_t part = 0; part < parts; ++part) {
+    if (wantsExtreme)
+      initial.push_back(b.f32(0));
+    if (wantsRange)
+      initial.append({first, first});
+  }
+  SmallVector<Value> found = b.loop(b.index(0), b.index(share), initial, [&](Value i, ValueRange before) {
+    SmallVector<Value> after;
+    for (int64_t part = 0; part < parts; ++part) {
+      Value number = numbers(b.addIndex(i, part * share));
+      Value extreme = map == Map::SymSigned ? number : b.abs(number);
+      after.append(join(before.slice(size_t(part * wanted), size_t(wanted)), extreme, number, number));
     }
     return after;
   });
-  Value extreme = wantsExtreme ? found[0] : Value(), min, max;
+  SmallVector<Value> all(ArrayRef(found).take_front(size_t(wanted)));
+  for (int64_t part = 1; part < parts; ++part) {
+    ArrayRef<Value> other = ArrayRef(found).slice(size_t(part * wanted), size_t(wanted));
+    all = join(all, other.front(), wantsRange ? other[other.size() - 2] : Value(), other.back());
+  }
+  Value extreme = wantsExtreme ? all[0] : Value(), min, max;
   if (wantsRange) {
-    min = found[found.size() - 2];
-    max = found.back();
+    min = all[all.size() - 2];
+    max = all.back();
   }
   Parameters best = chooseFor(extreme, min, max, Value(), size, numbers);
   int64_t search = quant.getSearch();
@@ -149,16 +170,10 @@ Value GroupCodec::encode(Value number, const Parameters &group, Value inverse) {
     return arith::ExtUIOp::create(b, b.i32Type(), byte);
   }
   if (isa<Float4E2M1FNType>(element)) {
-    // Twice a magnitude is past the middle between two codes, or on it if the upper one is even.
-    Value ratio = b.mul(number, inverse), twice = b.mul(b.f32(2), b.abs(ratio)), code = b.i32(0);
-    for (int i = 0; i < 7; ++i) {
-      Value middle = b.f32(float(kE2m1Twice[i] + kE2m1Twice[i + 1]) / 2);
-      Value past = i % 2 ? arith::CmpFOp::create(b, arith::CmpFPredicate::OGE, twice, middle).getResult()
-                         : b.less(middle, twice);
-      code = b.add(code, b.select(past, b.i32(1), b.i32(0)));
-    }
+    Value ratio = b.mul(number, inverse), magnitude = b.abs(ratio), largest = b.f32(6);
+    magnitude = b.select(b.less(magnitude, largest), magnitude, largest);
     Value sign = b.bitAnd(b.shiftRight(b.bitsOf(ratio), 28), 8);
-    return b.bitOr(sign, code);
+    return b.bitOr(sign, b.encodeSmallFloat(magnitude, /*fraction=*/1, /*least=*/0));
   }
   // As Quantizer::encode; the sum has the integer in its low bits. Clamped there: of NaN comes the lowest code.
   constexpr float shifter = kRoundingShift;

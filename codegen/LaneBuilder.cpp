@@ -6,6 +6,8 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/TypeUtilities.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace kvcc;
 
@@ -43,17 +45,22 @@ Value LaneBuilder::shiftRight(Value x, int64_t by) {
   return by ? arith::ShRUIOp::create(*this, x, i32(int32_t(by))).getResult() : x;
 }
 
-void LaneBuilder::fillRows(Value tile, Value from, Value to, function_ref<Value(Value, Value)> number, bool orients) {
-  auto shape = cast<MemRefType>(tile.getType()).getShape();
-  auto fill = [&](Value first, Value last, function_ref<Value(Value, Value)> what) {
+void LaneBuilder::fillRows(Value tile, Rows rows, Value end, RowNumber number, Rows held) {
+  int64_t columns = cast<MemRefType>(tile.getType()).getDimSize(1);
+  auto fill = [&](Value first, Value last, RowNumber what) {
     loop(first, last, [&](Value row) {
-      forLanes(shape[1], [&](Value channel) { storeLanes(what(row, channel), tile, {row, channel}); });
+      forLanes(columns, [&](Value channel) { storeLanes(what(row, channel), tile, {row, channel}); });
     });
   };
-  fill(from, to, number);
-  fill(to, index(shape[0]), [&](Value, Value) { return f32(0); });
-  if (orients)
-    orient(tile);
+  fill(rows.from, rows.to, number);
+  fill(rows.to, end, [&](Value, Value) { return f32(0); });
+  int64_t width = getWidth();
+  if (!held.from || width == 1)
+    return;
+  // Rows beside these in a vector of lanes take part in its arithmetic, which subnormal numbers would slow down.
+  auto one = [&](Value, Value) { return f32(1); };
+  fill(mulIndex(divIndex(held.from, width), width), held.from, one);
+  fill(held.to, mulIndex(divIndex(addIndex(held.to, width - 1), width), width), one);
 }
 
 void LaneBuilder::loop(Value from, Value to, function_ref<void(Value)> body, int64_t step) {
@@ -72,11 +79,15 @@ SmallVector<Value> LaneBuilder::loop(Value from, Value to, ValueRange initial,
   return SmallVector<Value>(op.getResults());
 }
 
-void LaneBuilder::branch(Value condition, function_ref<void()> body) {
-  auto op = scf::IfOp::create(*this, condition, /*withElseRegion=*/false);
+void LaneBuilder::branch(Value condition, function_ref<void()> body, function_ref<void()> otherwise) {
+  auto op = scf::IfOp::create(*this, condition, /*withElseRegion=*/bool(otherwise));
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(op.thenBlock());
   body();
+  if (!otherwise)
+    return;
+  setInsertionPointToStart(op.elseBlock());
+  otherwise();
 }
 
 Value LaneBuilder::decodeNumber(Value raw, Type type) {
@@ -115,15 +126,18 @@ Value LaneBuilder::encodeNumber(Value number, Type type, bool up) {
 
 Value LaneBuilder::encodeE4m3(Value number) {
   Value word = bitsOf(number), sign = bitAnd(shiftRight(word, 24), 0x80), magnitude = bitAnd(word, 0x7fffffff);
-  // Numbers from 2^-6 on keep three bits of their fraction; smaller ones are multiples of 2^-9.
-  Value odd = bitAnd(shiftRight(magnitude, 20), 1);
-  Value normal = sub(shiftRight(add(add(magnitude, i32(0x7ffff)), odd), 20), i32(120 << 3));
-  Value subnormal =
-      toInteger(round(mul(numberOf(select(less(magnitude, i32(0x3c800000)), magnitude, i32(0))), f32(0x1p9f))));
-  Value code = select(less(magnitude, i32(0x3c800000)), subnormal, normal);
   // 464 is where rounding reaches what stands for NaN.
   Value fits = less(magnitude, i32(0x43e80000));
-  return bitOr(sign, select(fits, code, i32(0x7f)));
+  return bitOr(sign, select(fits, encodeSmallFloat(numberOf(magnitude), 3, -6), i32(0x7f)));
+}
+
+Value LaneBuilder::encodeSmallFloat(Value magnitude, int64_t fraction, int64_t least) {
+  // The power of two below, but not below the smallest normal one; its steps are counted in the low bits of a sum.
+  Value smallest = f32(std::ldexp(1.0f, int(least)));
+  Value power = bitAnd(bitsOf(select(less(smallest, magnitude), magnitude, smallest)), 0x7f800000);
+  Value shifter = bitOr(add(power, i32(int32_t(23 - fraction) << 23)), i32(0x400000));
+  Value steps = bitAnd(bitsOf(add(magnitude, numberOf(shifter))), int32_t(4 << fraction) - 1);
+  return add(steps, sub(shiftRight(power, 23 - fraction), i32(int32_t((127 + least) << fraction))));
 }
 
 Value LaneBuilder::encodeE8m0(Value number, bool up) {

@@ -17,6 +17,11 @@ namespace kvcc {
 /// bits.
 constexpr float kRoundingShift = 12582912.0f;
 
+/// Rows of a tile; null: all of them.
+struct Rows {
+  mlir::Value from, to;
+};
+
 /// Builds code for all lanes at the insertion point of a pattern's rewriter. Arithmetic is exact: nothing is
 /// contracted or reordered, so that every target writes the same bits as the scalar writer.
 class LaneBuilder : public mlir::ImplicitLocOpBuilder {
@@ -75,7 +80,7 @@ public:
   llvm::SmallVector<mlir::Value>
   loop(mlir::Value from, mlir::Value to, mlir::ValueRange initial,
        llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::ValueRange)> body);
-  void branch(mlir::Value condition, llvm::function_ref<void()> body);
+  void branch(mlir::Value condition, llvm::function_ref<void()> body, llvm::function_ref<void()> otherwise = {});
 
   /// Calls `body` for indices 0 to `extent`, a multiple of 32, some lanes at a time. `first` is the index of the first
   /// lane on a CPU and that of the thread on a GPU: loads and stores of lanes take it.
@@ -97,18 +102,23 @@ public:
   /// What has been stored may be loaded by other lanes after it.
   virtual void barrier() = 0;
 
+  using RowNumber = llvm::function_ref<mlir::Value(mlir::Value row, mlir::Value channel)>;
   /// Turns a 32-row tile, in its place, into a form in which lanes that are rows load a column, and back. Only these
-  /// loads and stores are for a tile in that form.
-  virtual void orient(mlir::Value tile) = 0;
-  virtual void orientBack(mlir::Value tile) = 0;
+  /// loads and stores are for a tile in that form. With `rows`, the others are lost.
+  virtual void orient(mlir::Value tile, Rows rows = {}) = 0;
+  virtual void orientBack(mlir::Value tile, Rows rows = {}) = 0;
   virtual mlir::Value loadColumn(mlir::Value tile, mlir::Value column, mlir::Value firstRow) = 0;
   virtual void storeOriented(mlir::Value value, mlir::Value tile, mlir::Value column, mlir::Value firstRow) = 0;
   /// Stores into a column of a matrix, for lanes that are rows.
   virtual void storeColumn(mlir::Value value, mlir::Value matrix, mlir::Value column, mlir::Value firstRow) = 0;
-  /// Stores rows `from` to `to` of a 32-row tile, `number(row, channel)` in its lanes, and zeros after them; `orients`:
-  /// and leaves the tile as `orient` does.
-  virtual void fillRows(mlir::Value tile, mlir::Value from, mlir::Value to,
-                        llvm::function_ref<mlir::Value(mlir::Value row, mlir::Value channel)> number, bool orients);
+  /// Stores rows of a 32-row tile, `number(row, channel)` in its lanes, and zeros from there to row `end`. The rows of
+  /// `held` count then.
+  void fillRows(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held);
+  /// The same, and leaves the tile as `orient` does.
+  virtual void fillOriented(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held) {
+    fillRows(tile, rows, end, number, held);
+    orient(tile, held);
+  }
   /// Multiplies blocks of `size` columns of every row by the normalized Hadamard matrix.
   virtual void rotateRows(mlir::Value tile, int64_t size) = 0;
 
@@ -116,6 +126,9 @@ public:
   mlir::Value decodeNumber(mlir::Value raw, mlir::Type type);
   /// Powers of two are rounded up, or to the nearest by ratio.
   mlir::Value encodeNumber(mlir::Value number, mlir::Type type, bool up = true);
+  /// The bits of a float of few bits but its sign, for a magnitude that rounds to one: `fraction` bits, and 2^`least`
+  /// the smallest normal number.
+  mlir::Value encodeSmallFloat(mlir::Value magnitude, int64_t fraction, int64_t least);
 
 protected:
   virtual mlir::Value extendHalf(mlir::Value raw) = 0;

@@ -142,7 +142,11 @@ struct GatherPattern : WriterPattern<TileGatherOp> {
       b.prefetch(in.getSource(), b.addIndex(at, ahead));
       return transformed(b.decodeNumber(raw, op.getSource().getType().getElementType()), channel);
     };
-    b.fillRows(in.getTile(), in.getFrom(), in.getTo(), load, op.getOriented());
+    Rows rows{in.getFrom(), in.getTo()}, held = in.getBlock() ? Rows() : Rows{rows.from, in.getEnd()};
+    if (op.getOriented())
+      b.fillOriented(in.getTile(), rows, in.getEnd(), load, held);
+    else
+      b.fillRows(in.getTile(), rows, in.getEnd(), load, held);
     b.barrier();
   }
 
@@ -175,12 +179,27 @@ struct RotateRowsPattern : WriterPattern<TileRotateRowsOp> {
   }
 };
 
-/// 1 where rows are to be written: from `from` on.
-Value isFrom(LaneBuilder &b, Value from, Value firstRow) {
-  if (!from)
+/// 1 in the lanes that are among `rows`; null if all are.
+Value isAmong(LaneBuilder &b, const Rows &rows, Value firstLane) {
+  if (!rows.from)
     return {};
-  Value before = b.splat(arith::IndexCastOp::create(b, b.getI32Type(), from));
-  return arith::CmpIOp::create(b, arith::CmpIPredicate::sge, b.laneIndices(firstRow), before);
+  Value lanes = b.laneIndices(firstLane);
+  auto compare = [&](arith::CmpIPredicate predicate, Value bound) {
+    return arith::CmpIOp::create(b, predicate, lanes, b.splat(arith::IndexCastOp::create(b, b.getI32Type(), bound)));
+  };
+  return arith::AndIOp::create(b, compare(arith::CmpIPredicate::sge, rows.from),
+                               compare(arith::CmpIPredicate::slt, rows.to));
+}
+
+/// As LaneBuilder::forLanes, without lanes that are not among `rows`.
+void forLanesAmong(LaneBuilder &b, int64_t extent, const Rows &rows, function_ref<void(Value)> body) {
+  if (!rows.from)
+    return b.forLanes(extent, body);
+  b.forLanes(extent, [&](Value lane) {
+    Value isBelow = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, lane, rows.to);
+    Value isAbove = arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, b.addIndex(lane, b.getWidth()), rows.from);
+    b.branch(arith::AndIOp::create(b, isBelow, isAbove), [&] { body(lane); });
+  });
 }
 
 struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
@@ -189,8 +208,9 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
     int64_t columns = columnsOf(op.getTile());
     Type type = op.getNorms().getType().getElement();
     Value factors = b.scratch({1, kBlockTokens}, b.getF32Type()), zero = b.index(0);
-    b.orient(in.getTile());
-    b.forLanes(kBlockTokens, [&](Value token) {
+    Rows rows{in.getFrom(), in.getTo()};
+    b.orient(in.getTile(), rows);
+    forLanesAmong(b, kBlockTokens, rows, [&](Value token) {
       Value squares = b.loop(zero, b.index(columns), b.f32(0), [&](Value channel, ValueRange sums) {
         Value number = b.loadColumn(in.getTile(), channel, token);
         return SmallVector<Value>{b.fma(number, number, sums[0])};
@@ -198,16 +218,16 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
       Value rms = b.sqrt(b.div(squares, b.f32(float(columns)))), largest = b.f32(getLargestScale(type));
       rms = b.select(b.less(rms, largest), rms, largest);
       Value factor = b.decodeNumber(b.encodeNumber(rms, type, /*up=*/false), type);
-      // Zero, of a token or of what is left of it, is divided by 1; so are rows that are not there.
+      // Zero, of a token or of what is left of it, is divided by 1.
       Value isZero = arith::OrIOp::create(b, arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, rms, b.f32(0)),
                                           arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, factor, b.f32(0)));
       factor = b.select(isZero, b.f32(1), factor);
       b.storeLanes(factor, factors, {zero, token});
-      b.storeLanes(b.encodeNumber(factor, type, /*up=*/false), in.getNorms(), token, isFrom(b, in.getFrom(), token));
+      b.storeLanes(b.encodeNumber(factor, type, /*up=*/false), in.getNorms(), token, isAmong(b, rows, token));
     });
     b.barrier();
-    b.orientBack(in.getTile());
-    b.loop(zero, in.getTo(), [&](Value row) {
+    b.orientBack(in.getTile(), rows);
+    b.loop(rows.from, rows.to, [&](Value row) {
       Value factor = b.splat(memref::LoadOp::create(b, factors, ValueRange{zero, row}));
       b.forLanes(columns, [&](Value channel) {
         b.storeLanes(b.div(b.loadLanes(in.getTile(), {row, channel}), factor), in.getTile(), {row, channel});
@@ -243,21 +263,36 @@ public:
       b.storeColumn(byte, bytes, other, lane);
   }
   /// The codes stand in the tile, which may be oriented: brings them where lanes that are free indices find them.
-  void settle(bool isOriented) {
+  void settle(bool isOriented, const Rows &rows) {
     b.barrier();
     if (block.isKey() && !isOriented)
-      b.orient(tile);
+      b.orient(tile, rows);
     if (!block.isKey() && isOriented)
-      b.orientBack(tile);
+      b.orientBack(tile, rows);
   }
 
-  /// Writes all codes into a block.
-  void pack(Value data, Value from) {
-    if (fragments)
+  /// Writes the codes of these rows, which are tokens, into a block; with row 0, nothing that the block holds counts.
+  void pack(Value data, const Rows &rows) {
+    if (fragments) {
+      if (rows.from)
+        b.branch(isInside(rows), [&] { keepFragments(data, rows.from); });
       return packFragments(data);
-    forEachTile(from, [&](Value free, Value firstReduce, Value firstWord) {
-      packTile(data, firstWord, [&](Value r) { return load(free, b.addIndex(firstReduce, r)); });
-    });
+    }
+    auto packTiles = [&](const Rows &among) {
+      forLanesAmong(b, block.getFreeExtent(), among, [&](Value free) {
+        b.loop(b.index(0), b.index(block.getReduceExtent() / reduceTile), [&](Value tile) {
+          Value first = b.mulIndex(tile, reduceTile);
+          packTile(
+              data, getFirstWord(free, tile), [&](Value r) { return load(free, b.addIndex(first, r)); },
+              isAmong(b, among, free));
+        });
+      });
+    };
+    if (block.isKey()) // tokens have words of their own
+      return packTiles(rows);
+    if (!rows.from)
+      return packTiles({});
+    b.branch(isInside(rows), [&] { insert(data, rows); }, [&] { packTiles({}); });
   }
 
   /// Writes the codes of one tile, from a word on; `code(r)` is that of a reduced index of the tile, and may have other
@@ -311,41 +346,42 @@ public:
   }
   int64_t getReduceTile() const { return reduceTile; }
 
-  /// Takes the codes of the tokens before `from` from a block.
-  void keep(Value data, Value from) {
-    if (fragments)
-      return keepFragments(data, from);
-    Value before = b.splat(arith::IndexCastOp::create(b, b.getI32Type(), from));
-    forEachTile(from, [&](Value free, Value firstReduce, Value firstWord) {
-      SmallVector<Value> words;
-      for (int64_t word = 0; word < bits; ++word)
-        words.push_back(b.loadWords(data, b.addIndex(firstWord, word * freeTile)));
-      auto keepLane = [&](Value lane) {
-        for (int64_t c = 0; c < width; ++c) {
-          int64_t word = c * bits / width, shift = c * bits % width, low = std::min(bits, width - shift);
-          auto get = [&](int64_t from) {
-            return lanes == 1 ? words[size_t(from)] : b.shiftRight(words[size_t(from)], getShift(lane));
-          };
-          Value code = b.bitAnd(b.shiftRight(get(word), shift), int32_t((1 << low) - 1));
-          if (low < bits)
-            code = b.bitOr(code, b.shiftLeft(b.bitAnd(get(word + 1), int32_t((1 << (bits - low)) - 1)), low));
-          Value reduce = b.addIndex(firstReduce, b.addIndex(lane, c * lanes));
-          if (block.isKey())
-            store(b.select(b.less(b.laneIndices(free), before), code, load(free, reduce)), free, reduce);
-          else
-            b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, reduce, from),
-                     [&] { store(code, free, reduce); });
-        }
-      };
-      if (lanes == 1)
-        keepLane(b.index(0));
-      else
-        b.loop(b.index(0), b.index(lanes), keepLane);
+private:
+  Value isInside(const Rows &rows) { return arith::CmpIOp::create(b, arith::CmpIPredicate::ne, rows.from, b.index(0)); }
+
+  /// Writes the codes of rows, which are reduced indices, between others that stay.
+  void insert(Value data, const Rows &rows) {
+    int32_t mask = (1 << bits) - 1;
+    auto splat = [&](Value number) { return b.splat(arith::IndexCastOp::create(b, b.getI32Type(), number)); };
+    b.loop(rows.from, rows.to, [&](Value row) {
+      Value inTile = b.remIndex(row, reduceTile), bit = b.mulIndex(b.divIndex(inTile, lanes), bits);
+      Value word = b.divIndex(bit, width), shift = b.remIndex(bit, width);
+      Value laneShift = getShift(b.remIndex(inTile, lanes)), inWord = splat(shift);
+      b.forLanes(block.getFreeExtent(), [&](Value free) {
+        Value code = b.bitAnd(load(free, row), mask);
+        Value first = b.addIndex(getFirstWord(free, b.divIndex(row, reduceTile)), b.mulIndex(word, freeTile));
+        // Bits of a lane's word, shifted to where they are: the others stay.
+        auto put = [&](Value at, Value part, Value field) {
+          if (width < 32) {
+            part = b.bitAnd(part, (1 << width) - 1);
+            field = b.bitAnd(field, (1 << width) - 1);
+          }
+          Value others = b.shiftLeft(field, laneShift);
+          others = arith::XOrIOp::create(b, others, b.i32(-1));
+          others = arith::AndIOp::create(b, b.loadWords(data, at), others);
+          b.storeWords(b.bitOr(others, b.shiftLeft(part, laneShift)), data, at);
+        };
+        put(first, b.shiftLeft(code, inWord), b.shiftLeft(b.i32(mask), inWord));
+        if (width % bits == 0)
+          return;
+        Value low = arith::SubIOp::create(b, b.index(width), shift);
+        b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, low, b.index(bits)), [&] {
+          put(b.addIndex(first, freeTile), b.shiftRight(code, splat(low)), b.shiftRight(b.i32(mask), splat(low)));
+        });
+      });
     });
-    b.barrier();
   }
 
-private:
   /// A line of a lane's words: where its first word is, and the elements of its 16 pairs.
   struct Line {
     int64_t chunk, first; ///< indices n that it has, and the first of them
@@ -454,21 +490,6 @@ private:
       b.storeLanes(b.numberOf(code), tile, {reduce, free});
   }
 
-  /// Calls `body` for the free indices of each tile that has tokens from `from` on.
-  void forEachTile(Value from, function_ref<void(Value free, Value firstReduce, Value firstWord)> body) {
-    int64_t tiles = block.getReduceExtent() / reduceTile;
-    b.forLanes(block.getFreeExtent(), [&](Value free) {
-      auto visit = [&] {
-        b.loop(b.index(0), b.index(tiles),
-               [&](Value tile) { body(free, b.mulIndex(tile, reduceTile), getFirstWord(free, tile)); });
-      };
-      // Tokens that all stay have words of their own.
-      if (!from || !block.isKey())
-        return visit();
-      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, b.addIndex(free, b.getWidth()), from), visit);
-    });
-  }
-
   LaneBuilder &b;
   BlockType block;
   int64_t bits, freeTile, reduceTile, lanes, width;
@@ -500,11 +521,12 @@ private:
       number = b.select(b.less(b.f32(largest), number), b.f32(largest), number);
       return b.select(b.less(number, b.f32(-largest)), b.f32(-largest), number);
     };
+    Rows rows{in.getFrom(), in.getTo()};
     if (block.isKey()) { // lanes are free indices
       if (!op.getOriented())
-        b.orient(in.getTile());
-      b.forLanes(kBlockTokens, [&](Value token) {
-        Value mask = isFrom(b, in.getFrom(), token);
+        b.orient(in.getTile(), rows);
+      forLanesAmong(b, kBlockTokens, rows, [&](Value token) {
+        Value mask = isAmong(b, rows, token);
         b.loop(b.index(0), b.index(columns), [&](Value channel) {
           Value number = b.encodeNumber(saturate(b.loadColumn(in.getTile(), channel, token)), type);
           b.storeLanes(number, in.getData(), order.at(b, token, channel), mask);
@@ -512,7 +534,7 @@ private:
       });
       return;
     }
-    b.loop(in.getFrom() ? in.getFrom() : b.index(0), b.index(kBlockTokens), [&](Value token) {
+    b.loop(rows.from ? rows.from : b.index(0), rows.to ? rows.to : b.index(kBlockTokens), [&](Value token) {
       b.forLanes(columns, [&](Value channel) {
         b.storeLanes(b.encodeNumber(saturate(b.loadLanes(in.getTile(), {token, channel})), type), in.getData(),
                      order.at(b, channel, token));
@@ -532,14 +554,14 @@ private:
     int64_t laneExtent = lanesAreTokens ? kBlockTokens : columns, others = lanesAreTokens ? columns : kBlockTokens;
     // Errors that are fed back take the place of numbers, so that codes need another one.
     CodeMatrix codes(b, block, in.getTile(), /*inTile=*/!quant.getFeedback());
-    Value from = in.getFrom();
+    Rows rows{in.getFrom(), in.getTo()};
     Value numbers = in.getTile();
     if (lanesAreTokens && !op.getOriented())
-      b.orient(numbers);
+      b.orient(numbers, rows);
     GroupCodec codec(b, quant);
     // The group of each lane; `encodeGroup` gets its parameters.
     auto encodeLanes = [&](Value lane, auto encodeGroup) {
-      Value mask = isFrom(b, from, lane);
+      Value mask = isAmong(b, rows, lane);
       auto load = [&](Value other) {
         return lanesAreTokens ? b.loadColumn(numbers, other, lane) : b.loadLanes(numbers, {other, lane});
       };
@@ -556,19 +578,10 @@ private:
       });
     };
     int64_t tile = codes.getReduceTile();
-    auto forEachLane = [&](auto body) {
-      b.forLanes(laneExtent, [&](Value lane) {
-        if (!from)
-          return body(lane);
-        Value end = b.addIndex(lane, b.getWidth());
-        b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, end, from), [&] { body(lane); });
-      });
-    };
     if (codes.hasTiles() && lanesAreFree && !in.getGivesWeights() && size % tile == 0) {
-      // Straight into the words: no code is stored on the way. Tokens before `from` have words of their own, which
-      // stay.
-      forEachLane([&](Value lane) {
-        Value mask = isFrom(b, from, lane);
+      // Straight into the words: no code is stored on the way. Tokens have words of their own.
+      forLanesAmong(b, laneExtent, rows, [&](Value lane) {
+        Value mask = isAmong(b, rows, lane);
         encodeLanes(lane, [&](Value group, auto code) {
           b.loop(b.index(0), b.index(size / tile), [&](Value i) {
             Value word = codes.getFirstWord(lane, b.addIndex(b.mulIndex(group, size / tile), i));
@@ -597,10 +610,10 @@ private:
         b.branch(none, encodeGroup);
       });
     };
-    forEachLane(encodeInto);
+    forLanesAmong(b, laneExtent, rows, encodeInto);
     b.barrier();
     if (codes.isInTile())
-      codes.settle(lanesAreTokens);
+      codes.settle(lanesAreTokens, rows);
     if (Value gives = in.getGivesWeights())
       b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ne, gives, b.index(0)), [&] {
         if (!lanesAreTokens)
@@ -608,10 +621,7 @@ private:
         feedBack(op, in, b, codec, codes);
         b.barrier();
       });
-    if (from)
-      b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ne, from, b.index(0)),
-               [&] { codes.keep(in.getData(), from); });
-    codes.pack(in.getData(), from);
+    codes.pack(in.getData(), rows);
   }
 };
 

@@ -407,6 +407,8 @@ LogicalResult TileEncodeOp::verify() {
              << ", but got " << scales;
   }
   // encode_c3
+  if (bool(getFrom()) != bool(getTo()))
+    return emitOpError("expected both bounds of rows, or none");
   if (getFrom() && quant.isQuantized() && quant.getGroupTokens() != 1)
     return emitOpError("expected groups of one token with rows, but got ") << quant.getGroupTokens();
   // encode_c4

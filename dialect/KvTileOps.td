@@ -484,21 +484,22 @@ def Kv_TileScratchOp : Kv_TileOp<"scratch", [MemoryEffects<[MemAlloc]>]> {
 def Kv_TileGatherOp : Kv_TileOp<"gather", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
   let summary = "the tokens of a block, from the windows and from the new tokens, less what a format takes from channels";
   let description = [{
-    Rows up to `from` come from `block`, a block of the window, or are not there without one; rows from `from` to `to` from
-    `source`, row i at element `offset` + i * `stride`; the others are zero. Each row that is there becomes
-    row / factors - means, which are f32 at byte offsets of the cache: the inverse of kv.tile.restore, but for the rotation.
-    An `oriented` tile is left in the form in which lanes that are tokens read it, which kv.tile.encode must know.
+    Rows up to `from` come from `block`, a block of the window, and hold nothing without one; rows from `from` to `to` come
+    from `source`, row i at element `offset` + i * `stride`; those from `to` to `end` are zero. Each row that is there
+    becomes row / factors - means, which are f32 at byte offsets of the cache: the inverse of kv.tile.restore, but for the
+    rotation. An `oriented` tile is left in the form in which lanes that are tokens read it, which kv.tile.encode must know.
 
     Constraints:
     - (C1) the block is 32 x channels of the tile and holds numbers;
     - (C2) an offset is there exactly if its vector is.
   }];
   let arguments = (ins Kv_F32Tile:$tile, Optional<Kv_BlockType>:$block, Kv_Numbers:$source, Index:$offset,
-                       Index:$stride, Index:$from, Index:$to, Optional<Kv_Bytes>:$means, Optional<Index>:$means_offset,
-                       Optional<Kv_Bytes>:$factors, Optional<Index>:$factors_offset, UnitAttr:$oriented);
+                       Index:$stride, Index:$from, Index:$to, Index:$end, Optional<Kv_Bytes>:$means,
+                       Optional<Index>:$means_offset, Optional<Kv_Bytes>:$factors, Optional<Index>:$factors_offset,
+                       UnitAttr:$oriented);
   let assemblyFormat = [{
     $tile (`oriented` $oriented^)? (`window` $block^)? `,` $source `[` $offset `]` `stride` $stride `rows` $from `to` $to
-    (`means` $means^ `[` $means_offset `]`)? (`factors` $factors^ `[` $factors_offset `]`)? attr-dict `:`
+    `end` $end (`means` $means^ `[` $means_offset `]`)? (`factors` $factors^ `[` $factors_offset `]`)? attr-dict `:`
     type($tile) (`window` type($block)^)? `,` type($source) (`means` type($means)^)? (`factors` type($factors)^)?
   }];
   let hasVerifier = 1;
@@ -517,7 +518,7 @@ def Kv_TileRotateRowsOp : Kv_TileOp<"rotate_rows", [MemoryEffects<[MemRead, MemW
 def Kv_TileNormalizeTokensOp : Kv_TileOp<"normalize_tokens", [MemoryEffects<[MemRead, MemWrite]>]> {
   let summary = "rows divided by their root mean square, which is stored";
   let description = [{
-    See `#kv.token_norm`. Norms of rows before `from` stay as they are, those from `to` on are 1.
+    See `#kv.token_norm`. Of rows from `from` to `to`; the norms of others stay as they are. That of a row of zeros is 1.
     Constraint: (C1) norms are a block of 32 x 1 of f16 or f8E8M0FNU.
   }];
   let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$norms, Index:$from, Index:$to);
@@ -530,23 +531,24 @@ def Kv_TileNormalizeTokensOp : Kv_TileOp<"normalize_tokens", [MemoryEffects<[Mem
 def Kv_TileEncodeOp : Kv_TileOp<"encode", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
   let summary = "a tile, written in a format";
   let description = [{
-    Chooses scales (and zeros), rounds numbers to codes and packs them as the type of `data` says. With `from`, what the
-    block holds of rows before it stays; groups are then of one token. With `weights`, and where `gives_weights` is not 0,
-    rounding errors are fed back: channels x channels of them stand at element `weights_offset`, see kv::Feedback. The
-    tile is `oriented` if it was gathered so. What it holds is lost.
+    Chooses scales (and zeros), rounds numbers to codes and packs them as the type of `data` says. With `from` and `to`,
+    only the rows between them are written, and groups are of one token: what the block holds of others stays, if `from` is
+    not 0. With `weights`, and where `gives_weights` is not 0, rounding errors are fed back: channels x channels of them
+    stand at element `weights_offset`, see kv::Feedback. The tile is `oriented` if it was gathered so. What it holds is
+    lost.
 
     Constraints:
     - (C1) data is a block of 32 x columns of the tile of the format's element;
     - (C2) scales are there exactly if the format is quantized, with as many tokens and channels as there are groups, and
       zeros exactly if it has zeros, of the type of scales;
-    - (C3) with `from`, groups have one token;
+    - (C3) `from` and `to` come together, and only with groups of one token;
     - (C4) weights, their offset and `gives_weights` are there exactly if the format has feedback;
     - (C5) a tile is oriented only for lanes that are tokens: groups of one token, or keys that are not quantized.
   }];
   let arguments = (ins Kv_F32Tile:$tile, Kv_BlockType:$data, Optional<Kv_BlockType>:$scales,
-                       Optional<Kv_BlockType>:$zeros, Optional<Index>:$from, Optional<Kv_Floats>:$weights,
-                       Optional<Index>:$weights_offset, Optional<Index>:$gives_weights, Kv_QuantAttr:$quant,
-                       UnitAttr:$oriented);
+                       Optional<Kv_BlockType>:$zeros, Optional<Index>:$from, Optional<Index>:$to,
+                       Optional<Kv_Floats>:$weights, Optional<Index>:$weights_offset, Optional<Index>:$gives_weights,
+                       Kv_QuantAttr:$quant, UnitAttr:$oriented);
   let extraClassDeclaration = [{
     /// Whether lanes of the writer are tokens, each with groups of its own.
     static bool hasTokenLanes(::kvcc::kv::QuantAttr quant, bool isKey) {
@@ -555,7 +557,7 @@ def Kv_TileEncodeOp : Kv_TileOp<"encode", [MemoryEffects<[MemRead, MemWrite]>, A
     bool hasTokenLanes() { return hasTokenLanes(getQuant(), getData().getType().isKey()); }
   }];
   let assemblyFormat = [{
-    $tile (`oriented` $oriented^)? (`rows` $from^)? `into` $data (`scales` $scales^)? (`zeros` $zeros^)?
+    $tile (`oriented` $oriented^)? (`rows` $from^ `to` $to)? `into` $data (`scales` $scales^)? (`zeros` $zeros^)?
     (`weights` $weights^ `[` $weights_offset `]` `if` $gives_weights)? `as` $quant attr-dict `:` type($tile) `into`
     type($data) (`scales` type($scales)^)? (`zeros` type($zeros)^)? (`weights` type($weights)^)?
   }];

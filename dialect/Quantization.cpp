@@ -59,7 +59,8 @@ GroupParameters Quantizer::chooseSymmetric(float extreme, float shrink) const {
 }
 
 GroupParameters Quantizer::chooseAsym(llvm::ArrayRef<float> values, float shrink) const {
-  auto [min, max] = std::minmax_element(values.begin(), values.end());
+  // Of equal ones, zeros of two signs, the first.
+  auto min = std::min_element(values.begin(), values.end()), max = std::max_element(values.begin(), values.end());
   float range = *max - *min;
   return {store(range / float(maxCode) * shrink), store(*min + range * (1 - shrink) / 2)};
 }

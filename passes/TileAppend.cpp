@@ -102,28 +102,35 @@ private:
       for (bool isKey : {true, false}) {
         const SideTypes &types = isKey ? blocks.key : blocks.value;
         const SideLayout &windowSide = isKey ? layout.window.key : layout.window.value;
-        Value waiting =
-            oneByOne ? Value() : load(types.window, args[Slots], ix.add(ix.add(slot, ring), windowSide.data));
-        bool oriented = gather(isKey, waiting, getRow(token), from, to);
-        encode(isKey, page, oneByOne ? from : Value(), to, oriented);
+        if (oneByOne) {
+          // A block that begins gets zeros after its tokens, and keeps those until there are more.
+          Value begins = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, from, ix.constant(0));
+          Value end = arith::SelectOp::create(b, begins, ix.constant(kBlockTokens), to);
+          bool oriented = gather(isKey, Value(), getRow(token), from, to, end);
+          encode(isKey, page, from, end, oriented);
+          continue;
+        }
+        Value waiting = load(types.window, args[Slots], ix.add(ix.add(slot, ring), windowSide.data));
+        bool oriented = gather(isKey, waiting, getRow(token), from, to, ix.constant(kBlockTokens));
+        encode(isKey, page, Value(), Value(), oriented);
       }
     });
   }
 
   /// Brings the tokens of a block into the tile, and says whether it is oriented.
-  bool gather(bool isKey, Value waiting, Value offset, Value from, Value to) {
+  bool gather(bool isKey, Value waiting, Value offset, Value from, Value to, Value end) {
     QuantAttr quant = getQuant(isKey);
     // Rotations and norms want rows.
     bool oriented = TileEncodeOp::hasTokenLanes(quant, isKey) && !quant.getTransform<HadamardAttr>() &&
                     !quant.getTransform<TokenNormAttr>();
     auto [factors, means] = getVectors(isKey);
     auto memory = [&](int64_t offset) { return offset < 0 ? Value() : args[Slots]; };
-    TileGatherOp::create(b, tile, waiting, args[isKey ? Keys : Values], offset, args[TokenStride], from, to,
+    TileGatherOp::create(b, tile, waiting, args[isKey ? Keys : Values], offset, args[TokenStride], from, to, end,
                          memory(means), at(means), memory(factors), at(factors), oriented);
     return oriented;
   }
 
-  /// Writes the tile into a block of a page.
+  /// Writes the tile into a block of a page, or only rows `from` to `to`.
   void encode(bool isKey, Value page, Value from, Value to, bool oriented) {
     QuantAttr quant = getQuant(isKey);
     const SideTypes &types = isKey ? blocks.key : blocks.value;
@@ -132,7 +139,7 @@ private:
       TileRotateRowsOp::create(b, tile, uint64_t(rotation.getSize()));
     if (types.norms)
       TileNormalizeTokensOp::create(b, tile, load(types.norms, args[Pages], ix.add(page, side.norms)),
-                                    from ? from : ix.constant(0), to);
+                                    from ? from : ix.constant(0), to ? to : ix.constant(kBlockTokens));
     auto in = [&](BlockType type, int64_t offset) { return load(type, args[Pages], ix.add(page, offset)); };
     Value weights, offset, givesWeights;
     if (quant.getFeedback()) {
@@ -141,7 +148,7 @@ private:
       givesWeights = gives(kvcc::kGivesWeights);
     }
     TileEncodeOp::create(b, tile, in(types.data, side.data), in(types.scales, side.scales),
-                         in(quant.hasZeros() ? types.scales : BlockType(), side.zeros), from, weights, offset,
+                         in(quant.hasZeros() ? types.scales : BlockType(), side.zeros), from, to, weights, offset,
                          givesWeights, quant, oriented);
   }
 

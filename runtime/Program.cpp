@@ -177,6 +177,8 @@ Error Program::merge(const float *outs, const float *lses, int64_t parts, int64_
 
 /// Tokens per sequence up to which one work item per head does all phases of an append.
 static constexpr int64_t kFusedTokens = 64;
+/// Heads whose new tokens are only copied, a microsecond's work each, for which a thread more is worth waking.
+static constexpr int64_t kCopiesPerThread = 16;
 
 Error Program::append(const AppendCall &call) const {
   if (call.batch == 0)
@@ -191,7 +193,8 @@ Error Program::append(const AppendCall &call) const {
   if (call.maxNew <= kFusedTokens) {
     LaunchOptions options = call;
     if (plan.target.executor == Executor::Cpu && !quantizes(call))
-      options.threads = 1;
+      options.threads = unsigned(std::clamp<int64_t>(call.batch * plan.shape.kvHeads / kCopiesPerThread, 1,
+                                                     backend->getParallelism(call.threads)));
     return launch(kAppendAll, 1, options);
   }
   // The blocks of a prefill are independent of each other, but not of what is measured before and overwritten after.

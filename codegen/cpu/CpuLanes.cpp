@@ -61,8 +61,8 @@ public:
 
   /// Squares of a tile are transposed where they are: column c of rows r to r + 7, both from the start of a square, is
   /// row r + c of the columns of that square.
-  void orient(Value tile) override { transposeSquares(tile); }
-  void orientBack(Value tile) override { transposeSquares(tile); }
+  void orient(Value tile, Rows rows) override { transposeSquares(tile, rows); }
+  void orientBack(Value tile, Rows rows) override { transposeSquares(tile, rows); }
   Value loadColumn(Value tile, Value column, Value firstRow) override {
     auto square = VectorType::get({kSquare}, getF32Type());
     Value all = f32(0);
@@ -79,19 +79,13 @@ public:
       vector::StoreOp::create(*this, part, tile, getOriented(column, firstRow, i));
     }
   }
-  void fillRows(Value tile, Value from, Value to, function_ref<Value(Value, Value)> number, bool orients) override {
-    auto rows = cast<MemRefType>(tile.getType()).getDimSize(0);
-    if (!orients)
-      return LaneBuilder::fillRows(tile, from, to, number, false);
+  void fillOriented(Value tile, Rows rows, Value end, RowNumber number, Rows held) override {
     // Whole blocks are turned in registers, on their way.
-    Value isWhole = arith::AndIOp::create(*this, arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, from, index(0)),
-                                          arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, to, index(rows)));
-    auto choice = scf::IfOp::create(*this, isWhole, /*withElseRegion=*/true);
-    OpBuilder::InsertionGuard guard(*this);
-    setInsertionPointToStart(choice.thenBlock());
-    fillOriented(tile, number);
-    setInsertionPointToStart(choice.elseBlock());
-    LaneBuilder::fillRows(tile, from, to, number, true);
+    auto is = [&](Value x, int64_t y) { return arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, x, index(y)); };
+    int64_t all = cast<MemRefType>(tile.getType()).getDimSize(0);
+    branch(
+        arith::AndIOp::create(*this, is(rows.from, 0), is(rows.to, all)), [&] { fillOriented(tile, number); },
+        [&] { LaneBuilder::fillOriented(tile, rows, end, number, held); });
   }
   void storeColumn(Value value, Value matrix, Value column, Value firstRow) override {
     for (int64_t i = 0; i < kLanes; ++i) {
@@ -119,7 +113,7 @@ private:
     Value inSquare = remIndex(column, kSquare);
     return {addIndex(addIndex(firstRow, lane), inSquare), arith::SubIOp::create(*this, column, inSquare)};
   }
-  void fillOriented(Value tile, function_ref<Value(Value, Value)> number) {
+  void fillOriented(Value tile, RowNumber number) {
     auto shape = cast<MemRefType>(tile.getType()).getShape();
     auto fill = [&](Value first, Value column) {
       SmallVector<Value> lines[kLanes / kSquare];
@@ -140,11 +134,12 @@ private:
         index(0), index(shape[0]), [&](Value first) { forLanes(shape[1], [&](Value column) { fill(first, column); }); },
         kSquare);
   }
-  void transposeSquares(Value tile) {
+  void transposeSquares(Value tile, Rows rows) {
     auto shape = cast<MemRefType>(tile.getType()).getShape();
     auto square = VectorType::get({kSquare}, getF32Type());
+    Value first = rows.from ? mulIndex(divIndex(rows.from, kSquare), kSquare) : index(0);
     loop(
-        index(0), index(shape[0]),
+        first, rows.to ? rows.to : index(shape[0]),
         [&](Value row) {
           loop(
               index(0), index(shape[1]),

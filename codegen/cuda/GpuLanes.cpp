@@ -35,8 +35,8 @@ public:
   }
   void barrier() override { gpu::BarrierOp::create(*this); }
 
-  void orient(Value) override {}
-  void orientBack(Value) override {}
+  void orient(Value, Rows) override {}
+  void orientBack(Value, Rows) override {}
   Value loadColumn(Value tile, Value column, Value firstRow) override { return loadLanes(tile, {firstRow, column}); }
   void storeOriented(Value value, Value tile, Value column, Value firstRow) override {
     storeLanes(value, tile, {firstRow, column}, {});

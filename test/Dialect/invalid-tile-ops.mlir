@@ -1290,7 +1290,7 @@ func.func @scratch_c1() {
 
 func.func @gather_c1_codes(%t: vector<32x64xf32>, %b: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: memref<?xf16>, %i: index) {
   // expected-error @below {{expected a block of numbers for 'vector<32x64xf32>'}}
-  kv.tile.gather %t window %b, %s[%i] stride %i rows %i to %i : vector<32x64xf32> window !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, memref<?xf16>
+  kv.tile.gather %t window %b, %s[%i] stride %i rows %i to %i end %i : vector<32x64xf32> window !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, memref<?xf16>
   return
 }
 
@@ -1298,7 +1298,7 @@ func.func @gather_c1_codes(%t: vector<32x64xf32>, %b: !kv.block<key, 32x64xi3, p
 
 func.func @gather_c1_shape(%t: vector<32x32xf32>, %b: !kv.block<key, 32x64xf16, packing = <16x1>>, %s: memref<?xf16>, %i: index) {
   // expected-error @below {{expected a block of numbers for 'vector<32x32xf32>'}}
-  kv.tile.gather %t window %b, %s[%i] stride %i rows %i to %i : vector<32x32xf32> window !kv.block<key, 32x64xf16, packing = <16x1>>, memref<?xf16>
+  kv.tile.gather %t window %b, %s[%i] stride %i rows %i to %i end %i : vector<32x32xf32> window !kv.block<key, 32x64xf16, packing = <16x1>>, memref<?xf16>
   return
 }
 
@@ -1306,7 +1306,7 @@ func.func @gather_c1_shape(%t: vector<32x32xf32>, %b: !kv.block<key, 32x64xf16, 
 
 func.func @gather_c2(%t: vector<32x64xf32>, %s: memref<?xf16>, %m: memref<?xi8>, %i: index) {
   // expected-error @below {{expected an offset exactly with each vector}}
-  "kv.tile.gather"(%t, %s, %i, %i, %i, %i, %m) {operandSegmentSizes = array<i32: 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (vector<32x64xf32>, memref<?xf16>, index, index, index, index, memref<?xi8>) -> ()
+  "kv.tile.gather"(%t, %s, %i, %i, %i, %i, %i, %m) {operandSegmentSizes = array<i32: 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0>} : (vector<32x64xf32>, memref<?xf16>, index, index, index, index, index, memref<?xi8>) -> ()
   return
 }
 
@@ -1374,7 +1374,7 @@ func.func @encode_c2_groups(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, 
 
 func.func @encode_c3(%t: vector<32x64xf32>, %d: !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>>, %s: !kv.block<key, 1x64xf16, packing = <1x1>>, %i: index) {
   // expected-error @below {{expected groups of one token with rows, but got 32}}
-  kv.tile.encode %t rows %i into %d scales %s as <i3, map = sym, group = 32x1, scale = f16> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 1x64xf16, packing = <1x1>>
+  kv.tile.encode %t rows %i to %i into %d scales %s as <i3, map = sym, group = 32x1, scale = f16> : vector<32x64xf32> into !kv.block<key, 32x64xi3, packing = <16x32, lanes = 64>> scales !kv.block<key, 1x64xf16, packing = <1x1>>
   return
 }
 

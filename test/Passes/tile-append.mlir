@@ -60,8 +60,8 @@ func.func @windows(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !
 
 // -----
 
-// Tokens that are quantized one by one never wait: nothing is gathered from a window, and the block keeps its rows before
-// them. There are no windows to clear or to fill.
+// Tokens that are quantized one by one never wait: nothing is gathered from a window, and the block keeps its other rows
+// unless it begins. There are no windows to clear or to fill.
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = bf16,
                    key = <i8, map = sym_full, group = 1x32, scale = f16, transforms = [#kv.center, #kv.hadamard<64>], feedback>,
                    value = <i4, map = sym, group = 1x64, scale = f16, transforms = [#kv.token_norm<f16>]>,
@@ -70,12 +70,14 @@ func.func @windows(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !
 // CHECK-NOT:     kv.tile.clear
 // CHECK:         kv.tile.measure %{{.*}} means %{{.*}} as <i8,
 // CHECK:         scf.for
-// CHECK:           kv.tile.gather %[[TILE:.*]], %{{.*}} rows %[[FROM:.*]] to %[[TO:.*]] means %{{.*}} : vector<32x64xf32>, memref<?xbf16>
+// CHECK:           %[[BEGINS:.*]] = arith.cmpi eq, %[[FROM:.*]], %{{.*}} : index
+// CHECK:           %[[END:.*]] = arith.select %[[BEGINS]], %{{.*}}, %[[TO:.*]] : index
+// CHECK:           kv.tile.gather %[[TILE:.*]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END]] means %{{.*}} : vector<32x64xf32>, memref<?xbf16>
 // CHECK:           kv.tile.rotate_rows %[[TILE]] size 64
-// CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] into %{{.*}} weights %{{.*}} as <i8,
-// CHECK:           kv.tile.gather %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]] : vector<32x64xf32>, memref<?xbf16>
-// CHECK:           kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]]
-// CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] into %{{.*}} as <i4,
+// CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] to %[[END]] into %{{.*}} weights %{{.*}} as <i8,
+// CHECK:           kv.tile.gather %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END_V:.*]] : vector<32x64xf32>, memref<?xbf16>
+// CHECK:           kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[FROM]] to %[[END_V]]
+// CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] to %[[END_V]] into %{{.*}} as <i4,
 // CHECK-NOT:     kv.tile.write_rows
 // CHECK:         return
 func.func @one_by_one(%k: tensor<?x2x?x64xbf16>, %v: tensor<?x2x?x64xbf16>, %cache: !cache) -> !cache {
