@@ -48,6 +48,8 @@ private:
   /// more for codes that lie in two words.
   double countExtract(QuantAttr quant, unsigned productBits) const {
     unsigned bits = quant.getBits();
+    if (llvm::isa<mlir::Float8E4M3FNType>(quant.getElement()))
+      return 18; // ProductBuilder::decodeE4m3Pairs, twice
     if (productBits == 16 && level.splitsWords())
       productBits = 8;
     double parts = productBits / 8, crossing = 0;
@@ -55,9 +57,9 @@ private:
       crossing += code * bits % 8 + bits > 8;
     double count = bits / 8.0 + parts * (bits == 8 && productBits == 8 ? 0 : 1.75 + 3 * crossing / 8);
     if (llvm::isa<mlir::Float4E2M1FNType>(quant.getElement()))
-      count += 13;
+      count += level.hasByteProducts() ? 1 : 13;
     if (productBits == 32)
-      count += parts * (llvm::isa<mlir::Float8E4M3FNType>(quant.getElement()) ? 6 : 1);
+      count += parts;
     return count;
   }
 

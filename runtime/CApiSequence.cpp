@@ -559,6 +559,23 @@ kvcc_status kvcc_snapshot_bytes(const kvcc_program *handle, int32_t layer, int64
                         [&](const Program &program) { return getSnapshotBytes(getHeader(program, tokens)); });
 }
 
+kvcc_status kvcc_adopt(const kvcc_program *handle, int32_t layer, const kvcc_memory *memory, int32_t slot) {
+  return report([&]() -> Error {
+    auto program = getLayer(handle, layer);
+    if (!program)
+      return program.takeError();
+    if (Error error = notNull(memory, "memory"))
+      return error;
+    if (Error error = checkMemory(*memory))
+      return error;
+    if (Error error = checkSlot(slot, *memory))
+      return error;
+    if (!handle->ledger || !isOnHost(**program))
+      return Error::success();
+    return handle->ledger->forget(slotOf(**program, *memory, slot));
+  }());
+}
+
 kvcc_status kvcc_snapshot_tokens(const void *bytes, size_t length, int64_t *tokens) {
   return report([&]() -> Error {
     if (Error error = notNull(bytes, "bytes"))

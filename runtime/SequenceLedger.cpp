@@ -39,6 +39,17 @@ void SequenceLedger::endWrite(Slot slot, int64_t before, int64_t tokens, int64_t
   sequence = {std::max({before > 0 ? sequence.most : 0, tokens, most}), tokens, false};
 }
 
+Error SequenceLedger::forget(Slot slot) {
+  std::lock_guard lock(mutex);
+  auto found = sequences.find(slot);
+  if (found == sequences.end())
+    return Error::success();
+  if (found->second.isWritten)
+    return isWrittenNow();
+  sequences.erase(found);
+  return Error::success();
+}
+
 void SequenceLedger::cancelWrite(Slot slot) {
   std::lock_guard lock(mutex);
   sequences[slot].isWritten = false;

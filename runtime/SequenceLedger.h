@@ -20,6 +20,8 @@ public:
   llvm::Error beginWrite(Slot slot, int64_t before, int64_t rollback);
   /// It has grown from `before` to `tokens` tokens. Of a copy, `most` is what the other one has had.
   void endWrite(Slot slot, int64_t before, int64_t tokens, int64_t most = 0);
+  /// Somebody else has filled the slot: what is known of it holds no more.
+  llvm::Error forget(Slot slot);
   /// It is as it was.
   void cancelWrite(Slot slot);
   /// A call reads `tokens` tokens of the sequence, of which up to `rollback` may have been taken back. Returns the most

@@ -248,6 +248,11 @@ typedef struct kvcc_fork_args {
  * for CUDA targets. */
 KVCC_API kvcc_status kvcc_fork(const kvcc_program *program, int32_t layer, const kvcc_fork_args *args, void *stream);
 
+/* The caller has filled a slot, and the pages of its sequence, itself: moved them to other memory, or back from where
+ * they had been swapped out. Validation then takes the next length that it sees for the right one; without it, and for
+ * CUDA targets, this does nothing. It must not be called while the sequence is written. */
+KVCC_API kvcc_status kvcc_adopt(const kvcc_program *program, int32_t layer, const kvcc_memory *memory, int32_t slot);
+
 typedef struct kvcc_snapshot_args {
   size_t size;
   kvcc_memory memory;

@@ -105,6 +105,9 @@ public:
   void fork(int32_t layer, const kvcc_fork_args &args, void *stream = nullptr) const {
     check(kvcc_fork(get(), layer, &args, stream));
   }
+  void adopt(int32_t layer, const kvcc_memory &memory, int32_t slot) const {
+    check(kvcc_adopt(get(), layer, &memory, slot));
+  }
   void snapshot(int32_t layer, const kvcc_snapshot_args &args, void *stream = nullptr) const {
     check(kvcc_snapshot(get(), layer, &args, stream));
   }

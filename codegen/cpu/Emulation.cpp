@@ -56,21 +56,47 @@ Value *emulate(IRBuilder<> &b, const Product &product, CallBase &call) {
   return b.CreateTrunc(sum, result);
 }
 
+/// A table of 16 bytes for each 16 bytes of indices.
+struct Lookup {
+  StringLiteral prefix;
+  uint8_t mask; ///< of an index; the result is 0 unless it is below 16
+};
+constexpr Lookup kLookups[] = {
+    {"llvm.x86.avx512.pshuf.b.", 0x8f}, {"llvm.x86.avx2.pshuf.b", 0x8f}, {"llvm.aarch64.neon.tbl1.", 0xff}};
+
+Value *emulate(IRBuilder<> &b, const Lookup &lookup, CallBase &call) {
+  auto *type = cast<FixedVectorType>(call.getType());
+  auto constant = [&](uint64_t value) { return ConstantInt::get(type, value); };
+  Value *table = call.getArgOperand(0), *index = b.CreateAnd(call.getArgOperand(1), constant(lookup.mask));
+  Value *result = constant(0);
+  for (unsigned entry = 0; entry < 16; ++entry) {
+    SmallVector<int> every;
+    for (unsigned i = 0; i < type->getNumElements(); ++i)
+      every.push_back(int(i / 16 * 16 + entry));
+    result = b.CreateSelect(b.CreateICmpEQ(index, constant(entry)), b.CreateShuffleVector(table, every), result);
+  }
+  return result;
+}
+
+/// Replaces a call of one of these.
+template <typename Instructions> bool replace(CallBase &call, const Instructions &all) {
+  auto *found =
+      find_if(all, [&](const auto &one) { return call.getCalledFunction()->getName().starts_with(one.prefix); });
+  if (found == std::end(all))
+    return false;
+  IRBuilder<> builder(&call);
+  call.replaceAllUsesWith(emulate(builder, *found, call));
+  call.eraseFromParent();
+  return true;
+}
+
 } // namespace
 
 void kvcc::cpu::emulateProducts(Module &module) {
   for (Function &function : module)
     for (Instruction &instruction : make_early_inc_range(instructions(function))) {
       auto *call = dyn_cast<CallBase>(&instruction);
-      Function *callee = call ? call->getCalledFunction() : nullptr;
-      if (!callee)
-        continue;
-      for (const Product &product : kProducts)
-        if (callee->getName().starts_with(product.prefix)) {
-          IRBuilder<> builder(call);
-          call->replaceAllUsesWith(emulate(builder, product, *call));
-          call->eraseFromParent();
-          break;
-        }
+      if (call && call->getCalledFunction())
+        (void)(replace(*call, kProducts) || replace(*call, kLookups));
     }
 }

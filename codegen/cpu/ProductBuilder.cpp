@@ -2,6 +2,8 @@
 // Unpacking and multiplying codes.
 #include "codegen/cpu/ProductBuilder.h"
 
+#include "dialect/SmallFloat.h"
+
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "passes/Passes.h"
@@ -56,6 +58,19 @@ Value ProductBuilder::extractCodes(function_ref<Value(unsigned)> word, unsigned 
 
 Value ProductBuilder::decodeE2m1(Value codes) {
   VectorType type = vectorOf(8);
+  if (level.hasByteProducts()) {
+    // A table of 16 bytes, for each 16 of the vector.
+    SmallVector<int8_t> table;
+    while (int64_t(table.size()) < level.vectorBytes)
+      for (int8_t sign : {1, -1})
+        for (uint8_t twice : kE2m1Twice)
+          table.push_back(int8_t(12 + sign * int8_t(twice)));
+    Value numbers = arith::ConstantOp::create(*this, DenseElementsAttr::get(type, ArrayRef(table)));
+    if (level.product == ByteProduct::Matching)
+      return intrinsic("llvm.aarch64.neon.tbl1.v16i8", type, {numbers, codes});
+    bool wide = level.vectorBytes == 64;
+    return intrinsic(wide ? "llvm.x86.avx512.pshuf.b.512" : "llvm.x86.avx2.pshuf.b", type, {numbers, codes});
+  }
   // Twice the magnitudes 0 .. 7 are 0 1 2 3 4 6 8 12: m + (m over 4) + 2 (m over 6).
   Value magnitude = arith::AndIOp::create(*this, codes, constantLike(type, 7));
   auto over = [&](uint64_t limit) {
@@ -65,6 +80,60 @@ Value ProductBuilder::decodeE2m1(Value codes) {
   Value top = over(6), twice = add(add(magnitude, over(4)), add(top, top)), zero = constantLike(type, 12);
   Value isNegative = arith::CmpIOp::create(*this, arith::CmpIPredicate::ugt, codes, constantLike(type, 7));
   return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, zero, twice), add(zero, twice));
+}
+
+std::array<Value, 2> ProductBuilder::decodeE4m3Pairs(Value bytes, unsigned parity) {
+  // Halves with the same exponent field and the fraction's bits on top: their conversion keeps subnormal numbers
+  // whatever the mode of the processor.
+  VectorType words = vectorOf(16);
+  auto constant = [&](uint64_t value) { return constantLike(words, value); };
+  Value top = bitcast(bytes, 16);
+  if (parity == 0)
+    top = arith::ShLIOp::create(*this, top, constant(8));
+  Value magnitude = arith::ShRUIOp::create(*this, top, constant(1));
+  magnitude = arith::AndIOp::create(*this, magnitude, constant(0x3f80));
+  Value bits = arith::OrIOp::create(*this, magnitude, arith::AndIOp::create(*this, top, constant(0x8000)));
+  int64_t width = getWidth();
+  Value halves = arith::BitcastOp::create(*this, VectorType::get({2 * width}, getF16Type()), bits);
+  std::array<Value, 2> result;
+  for (int64_t i = 0; i < 2; ++i) {
+    Value part = vector::ExtractStridedSliceOp::create(*this, halves, ArrayRef<int64_t>{i * width},
+                                                       ArrayRef<int64_t>{width}, ArrayRef<int64_t>{1});
+    result[size_t(i)] = arith::ExtFOp::create(*this, f32Vector(width), part);
+  }
+  return result;
+}
+
+Value ProductBuilder::reorderFours(Value matrix) {
+  auto shape = cast<MemRefType>(matrix.getType()).getShape();
+  Value copy = scratch(shape, getF32Type());
+  SmallVector<int64_t> order;
+  for (int64_t i = 0; i < kLanes; i += 4)
+    order.append({i, i + 2, i + 1, i + 3});
+  loop(0, shape[0], 1, [&](Value row) {
+    loop(0, shape[1], kLanes, [&](Value column) {
+      Value numbers = loadF32(matrix, {row, column});
+      store(vector::ShuffleOp::create(*this, numbers, numbers, order), copy, {row, column});
+    });
+  });
+  return copy;
+}
+
+Value ProductBuilder::loadPairs(Value memory, ValueRange at) {
+  Value pair = vector::LoadOp::create(*this, f32Vector(2), memory, at);
+  Value bits = vector::BitCastOp::create(*this, VectorType::get({1}, getI64Type()), pair);
+  Value scalar = vector::ExtractOp::create(*this, bits, ArrayRef<int64_t>{0});
+  return vector::BitCastOp::create(*this, f32Vector(getWidth()), splat(scalar, getWidth() / 2));
+}
+
+Value ProductBuilder::addPairs(Value first, Value second) {
+  SmallVector<int64_t> even, odd;
+  for (int64_t i = 0; i < 2 * getWidth(); i += 2) {
+    even.push_back(i);
+    odd.push_back(i + 1);
+  }
+  return add(vector::ShuffleOp::create(*this, first, second, even),
+             vector::ShuffleOp::create(*this, first, second, odd));
 }
 
 Value ProductBuilder::widenPart(Value vector, unsigned bits, unsigned part, bool isSigned) {

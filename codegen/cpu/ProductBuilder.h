@@ -34,6 +34,15 @@ public:
                            unsigned elementBits, unsigned part);
   /// f4E2M1FN codes, one per byte, as integers: twice the number, plus 12.
   mlir::Value decodeE2m1(mlir::Value codes);
+  /// f8E4M3FN bytes as f32, divided by kE4m3Scale, two at a time: of each four, those at `parity` and `parity` + 2
+  /// stand beside each other in the result, and the fours of the vector's first half are its first half.
+  std::array<mlir::Value, 2> decodeE4m3Pairs(mlir::Value bytes, unsigned parity);
+  /// A copy of a matrix of f32 with its fours in the order 0 2 1 3, for loadPairs.
+  mlir::Value reorderFours(mlir::Value matrix);
+  /// Two neighbouring f32, repeated.
+  mlir::Value loadPairs(mlir::Value memory, mlir::ValueRange at);
+  /// Of each pair of neighbours in two vectors, the sum.
+  mlir::Value addPairs(mlir::Value first, mlir::Value second);
 
   /// Whether words multiply codes in bytes, as two digits. A number n is 256 * high + low, both from -128 to 127; four
   /// of them stand as four low digits, then four high ones, and the products of both are added up apart.

@@ -57,7 +57,7 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
 struct Product {
   BlockType block;
   Value data, scales, zeros;                    // the block's elements, scales and zeros, in cache memory
-  Value small, smallSums, smallScales, offsets; // [rows][reduced], the others [rows][groups]
+  Value small, smallSums, smallScales, offsets; // [rows][reduced], of f8E4M3FN in pairs; the others [rows][groups]
   int64_t heads, group;                         // group: reduced elements that share a scale
   int64_t freeGroup;                            // free indices that share rows of a folded operand, else 0
   bool hybrid, smallIsSigned;
@@ -104,7 +104,7 @@ class Unit {
 public:
   Unit(ProductBuilder &b, const Product &p)
       : b(b), width(b.getWidth()), digits(p.getSmallBits() == 16 && b.splitsWords() ? 2 : 1),
-        vectors(b.getUnitVectors(digits * p.heads)) {
+        vectors(b.getUnitVectors((p.isE4m3() ? 2 : digits) * p.heads)) {
     // Those of a unit share rows of a folded operand, and no unit is partial.
     while ((p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width % vectors)
       vectors /= 2;
@@ -183,7 +183,7 @@ private:
   size_t countSums() const { return size_t(unit.getVectors() * p.heads); } // of a digit
   SmallVector<Value> zeroSums() {
     Value zero = isFloat() ? b.f32Splat(0.0f, b.getWidth()) : b.i32Splat(0, b.getWidth());
-    return SmallVector<Value>(size_t(digits) * countSums(), zero);
+    return SmallVector<Value>(size_t(p.isE4m3() ? 2 : digits) * countSums(), zero);
   }
 
   /// What a decoded code counts in.
@@ -210,6 +210,10 @@ private:
     };
     if (smallBits == 8 && b.hasNarrowSums()) {
       multiplyNarrow(word, tile, from, to, sums);
+      return sums;
+    }
+    if (p.isE4m3()) {
+      multiplyPairs(word, tile, from, to, sums);
       return sums;
     }
     for (int64_t code = from; code < to; ++code) {
@@ -269,6 +273,29 @@ private:
       }
   }
 
+  /// The same of f8E4M3FN: f32 for pairs of reduced indices, so that a vector of codes has sums in two vectors, one
+  /// after the other.
+  void multiplyPairs(function_ref<Value(int64_t, unsigned)> word, Value tile, int64_t from, int64_t to,
+                     SmallVector<Value> &sums) {
+    for (int64_t code = from; code < to; ++code) {
+      ahead.ask(b.addIndex(firstStep, tile), code, kLaneCodes);
+      for (unsigned parity = 0; parity < 2; ++parity) {
+        SmallVector<std::array<Value, 2>> numbers;
+        for (int64_t v = 0; v < unit.getVectors(); ++v)
+          numbers.push_back(b.decodeE4m3Pairs(word(v, unsigned(code)), parity));
+        for (int64_t h = 0; h < p.heads; ++h) {
+          Value column = b.addIndex(b.mulIndex(tile, kReduceTile), b.index(4 * code + 2 * parity));
+          Value small = b.loadPairs(p.small, {row(h), column});
+          for (int64_t v = 0; v < unit.getVectors(); ++v)
+            for (size_t half = 0; half < 2; ++half) {
+              Value &sum = sums[2 * size_t(v * p.heads + h) + half];
+              sum = b.fma(numbers[size_t(v)][half], small, sum);
+            }
+        }
+      }
+    }
+  }
+
   /// Codes of one vector as elements as wide as the small operand's.
   Value decode(function_ref<Value(unsigned)> word, unsigned code, unsigned part) {
     if (p.isE2m1()) {
@@ -282,7 +309,7 @@ private:
       codes = arith::XOrIOp::create(b, codes, b.constantLike(b.vectorOf(8), 128));
     if (!isFloat())
       return codes;
-    return p.isE4m3() ? b.decodeE4m3(codes) : arith::SIToFPOp::create(b, b.f32Vector(b.getWidth()), codes).getResult();
+    return arith::SIToFPOp::create(b, b.f32Vector(b.getWidth()), codes);
   }
 
   /// What multiplies code `code` of the lanes from `part` on, in every free index.
@@ -339,7 +366,8 @@ private:
       GroupScales scales = loadScales(unit.get(first, v), group);
       for (int64_t h = 0; h < p.heads; ++h) {
         size_t i = size_t(v * p.heads + h);
-        Value sum = products[i], at[] = {row(h), group};
+        Value at[] = {row(h), group};
+        Value sum = p.isE4m3() ? b.addPairs(products[2 * i], products[2 * i + 1]) : products[i];
         if (digits == 2) {
           Value high = products[countSums() + i], by8 = b.constantLike(b.vectorOf(32), 8);
           sum = b.add(sum, arith::ShLIOp::create(b, high, by8));
@@ -460,6 +488,8 @@ Product makeProduct(ProductBuilder &b, Op op, Adaptor in, BlockType block, Value
   if (op.getAhead())
     product.ahead = memref::ViewOp::create(b, MemRefType::get({product.aheadBytes}, b.getI8Type()), in.getAhead(),
                                            in.getAheadOffset(), ValueRange());
+  if (product.isE4m3())
+    product.small = b.reorderFours(product.small);
   if (op.getPlacement() == Placement::Operand)
     product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
   else if (op.getScales())

@@ -481,6 +481,11 @@ public:
     run([&, program = get()] { return kvcc_fork(program, memory.layer, &args, reinterpret_cast<void *>(stream)); });
   }
 
+  void adopt(const Memory &memory, int32_t slot) const {
+    owned(memory);
+    check(kvcc_adopt(get(), memory.layer, &memory.memory, slot));
+  }
+
   nb::bytes snapshot(const Memory &memory, nb::object tableArray, int32_t slot, int64_t tokens,
                      uintptr_t stream) const {
     owned(memory);
@@ -640,6 +645,7 @@ NB_MODULE(_native, m) {
            nb::arg("stream"))
       .def("fork", &Program::fork, nb::arg("memory"), nb::arg("table"), nb::arg("slot"), nb::arg("fork_table"),
            nb::arg("fork_slot"), nb::arg("tokens"), nb::arg("stream"))
+      .def("adopt", &Program::adopt, nb::arg("memory"), nb::arg("slot"))
       .def("snapshot", &Program::snapshot, nb::arg("memory"), nb::arg("table"), nb::arg("slot"), nb::arg("tokens"),
            nb::arg("stream"))
       .def("restore", &Program::restore, nb::arg("memory"), nb::arg("table"), nb::arg("slot"), nb::arg("data"),

@@ -408,16 +408,28 @@ func.func @score_hybrid(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %ze
   return
 }
 
-// Codes of f8E4M3FN become f16 with the same exponent field; what that leaves, 2^8, goes into the scale.
+// Codes of f8E4M3FN become f16 with the same exponent field, 16 bits at a time, so that a vector has two of each four; what
+// that leaves, 2^8, goes into the scale. The query stands in the same order, and the sums of a pair are added in the end.
 // CHECK-LABEL: func.func @score_fp8(
 // CHECK-DAG:     %[[UNIT:.*]] = arith.constant dense<2.560000e+02> : vector<[[$W]]xf32>
-// CHECK-DAG:     %[[SIGN:.*]] = arith.constant dense<128> : vector<[[$W]]xi32>
-// CHECK-DAG:     %[[REST:.*]] = arith.constant dense<127> : vector<[[$W]]xi32>
-// CHECK:         arith.andi %{{.*}}, %[[REST]] : vector<[[$W]]xi32>
-// CHECK:         arith.andi %{{.*}}, %[[SIGN]] : vector<[[$W]]xi32>
-// CHECK:         %[[BITS:.*]] = arith.trunci %{{.*}} : vector<[[$W]]xi32> to vector<[[$W]]xi16>
-// CHECK:         %[[HALVES:.*]] = arith.bitcast %[[BITS]] : vector<[[$W]]xi16> to vector<[[$W]]xf16>
-// CHECK:         arith.extf %[[HALVES]] : vector<[[$W]]xf16> to vector<[[$W]]xf32>
+// CHECK-DAG:     %[[SIGN:.*]] = arith.constant dense<-32768> : vector<[[$WORDS]]xi16>
+// CHECK-DAG:     %[[REST:.*]] = arith.constant dense<16256> : vector<[[$WORDS]]xi16>
+// CHECK-DAG:     %[[ONE:.*]] = arith.constant dense<1> : vector<[[$WORDS]]xi16>
+// CHECK:         vector.shuffle %{{.*}} [0, 2, 1, 3, 4, 6, 5, 7,
+// CHECK:         %[[CODES:.*]] = vector.bitcast %{{.*}} : vector<[[$BYTES]]xi8> to vector<[[$WORDS]]xi16>
+// CHECK:         %[[TOP:.*]] = arith.shli %[[CODES]]
+// CHECK:         %[[MOVED:.*]] = arith.shrui %[[TOP]], %[[ONE]]
+// CHECK:         %[[MAGNITUDE:.*]] = arith.andi %[[MOVED]], %[[REST]]
+// CHECK:         %[[SIGNS:.*]] = arith.andi %[[TOP]], %[[SIGN]]
+// CHECK:         %[[BITS:.*]] = arith.ori %[[MAGNITUDE]], %[[SIGNS]]
+// CHECK:         %[[HALVES:.*]] = arith.bitcast %[[BITS]] : vector<[[$WORDS]]xi16> to vector<[[$WORDS]]xf16>
+// CHECK:         %[[PART:.*]] = vector.extract_strided_slice %[[HALVES]] {offsets = [0]
+// CHECK:         arith.extf %[[PART]] : vector<[[$W]]xf16> to vector<[[$W]]xf32>
+// CHECK:         vector.load %{{.*}} : memref<1x32xf32>, vector<2xf32>
+// CHECK:         arith.shrui %[[CODES]], %[[ONE]]
+// CHECK:         %[[EVEN:.*]] = vector.shuffle %[[LOWER:.*]], %[[UPPER:.*]] [0, 2, 4, 6
+// CHECK:         %[[ODD:.*]] = vector.shuffle %[[LOWER]], %[[UPPER]] [1, 3, 5, 7
+// CHECK:         arith.addf %[[EVEN]], %[[ODD]]
 // CHECK:         arith.mulf %{{.*}}, %[[UNIT]]
 func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
@@ -430,17 +442,20 @@ func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   return
 }
 
-// Codes of f4E2M1FN become bytes, twice the number plus 12, so that integer products take them. A scale of
-// f8E8M0FNU is the exponent of an f32, and takes the half.
+// Codes of f4E2M1FN become bytes, twice the number plus 12, so that integer products take them: by a table, or counted
+// where there is no instruction for one. A scale of f8E8M0FNU is the exponent of an f32, and takes the half.
 // CHECK-LABEL: func.func @score_fp4(
-// CHECK-DAG:     %[[MAGNITUDE:.*]] = arith.constant dense<7> : vector<[[$BYTES]]xi8>
-// CHECK-DAG:     %[[TWELVE:.*]] = arith.constant dense<12> : vector<[[$BYTES]]xi8>
+// GENERIC-DAG:   %[[MAGNITUDE:.*]] = arith.constant dense<7> : vector<[[$BYTES]]xi8>
+// GENERIC-DAG:   %[[TWELVE:.*]] = arith.constant dense<12> : vector<[[$BYTES]]xi8>
 // CHECK-DAG:     %[[ZERO_CODE:.*]] = arith.constant dense<-1.200000e+01> : vector<[[$W]]xf32>
 // CHECK-DAG:     %[[HALF:.*]] = arith.constant dense<5.000000e-01> : vector<[[$W]]xf32>
 // CHECK-DAG:     %[[EXPONENT:.*]] = arith.constant dense<23> : vector<[[$W]]xi32>
-// CHECK:         arith.andi %{{.*}}, %[[MAGNITUDE]] : vector<[[$BYTES]]xi8>
-// CHECK:         %[[BELOW:.*]] = arith.subi %[[TWELVE]], %{{.*}} : vector<[[$BYTES]]xi8>
-// CHECK:         arith.select %{{.*}}, %[[BELOW]], %{{.*}} : vector<[[$BYTES]]xi1>, vector<[[$BYTES]]xi8>
+// GENERIC:       arith.andi %{{.*}}, %[[MAGNITUDE]] : vector<[[$BYTES]]xi8>
+// GENERIC:       %[[BELOW:.*]] = arith.subi %[[TWELVE]], %{{.*}} : vector<[[$BYTES]]xi8>
+// GENERIC:       arith.select %{{.*}}, %[[BELOW]], %{{.*}} : vector<[[$BYTES]]xi1>, vector<[[$BYTES]]xi8>
+// VNNI:          llvm.call_intrinsic "llvm.x86.{{.*}}pshuf.b{{.*}}"(
+// MADD:          llvm.call_intrinsic "llvm.x86.{{.*}}pshuf.b{{.*}}"(
+// NEON:          llvm.call_intrinsic "llvm.aarch64.neon.tbl1.v16i8"(
 // VNNI:          llvm.call_intrinsic "[[$DOT_BYTES]]"
 // MADD:          llvm.call_intrinsic "[[$WORD_PAIRS]]"
 // CHECK:         %[[POWER:.*]] = arith.extui %{{.*}} : vector<[[$W]]xi8> to vector<[[$W]]xi32>

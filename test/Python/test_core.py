@@ -209,6 +209,30 @@ def test_the_life_of_sequences(small):
     assert np.array_equal(cache.attend(query)[0], before)
 
 
+def test_validation_knows_copies(model_path, tmp_path):
+    program = kvcc.compile(model_path, "innerq-small", dtype="f16", context=kvcc.Context(cache_dir=tmp_path, validate=True))
+    keys, values, query = tensors(1, 310, np.float16)
+
+    class Recycling(kvcc.HostMemory):
+        used = None
+
+        def empty(self, count, size):
+            array = super().empty(count, size)
+            return self.used if self.used is not None and self.used.shape == array.shape else array
+
+    first = kvcc.LayerCache(program)
+    first.append(keys[:, :, :5], values[:, :, :5])
+    memory = Recycling()
+    long = kvcc.LayerCache(program, memory=memory)
+    long.append(keys[:, :, :300], values[:, :, :300])
+    memory.used = first._slot_pool  # the copy's slot comes to where a shorter sequence was
+    copied = copy.deepcopy(long)
+    assert copied._slot_pool is first._slot_pool
+    for cache in (long, copied):
+        cache.append(keys[:, :, 300:], values[:, :, 300:])
+    assert np.array_equal(copied.attend(query)[0], long.attend(query)[0])
+
+
 def test_a_snapshot_in_another_scheme(model_path, small):
     keys, values, query = tensors(1, 300, np.float16)
     wide = kvcc.LayerCache(kvcc.compile(model_path, "fp16", dtype="f16"))

@@ -493,6 +493,27 @@ TEST_F(CApiTest, ForksOfWhatWasTakenBackTakeBackNoMore) {
   EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_OK) << kvcc_last_message();
 }
 
+TEST_F(CApiTest, SlotsThatTheCallerFillsAreAdopted) {
+  compile();
+  fill(600);
+  // Sequence 1 ends and begins anew; then the slot of 0 is moved there, as from where it had been swapped out to.
+  newLens = {0, 5};
+  lens = {600, 5};
+  kvcc_append_args append = appendArgs(600);
+  ASSERT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_OK) << kvcc_last_message();
+  auto *slots = static_cast<uint8_t *>(memory.slots);
+  std::copy_n(slots, info.slot_bytes, slots + info.slot_bytes);
+  newLens = {0, 1};
+  lens = {600, 601};
+  EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(),
+              HasSubstr("expected a sequence of at most 5 tokens before the new ones, but got 600"));
+  EXPECT_EQ(kvcc_adopt(program, 0, nullptr, 1), KVCC_INVALID_ARGUMENT);
+  EXPECT_EQ(kvcc_adopt(program, 0, &memory, -1), KVCC_INVALID_ARGUMENT);
+  ASSERT_EQ(kvcc_adopt(program, 0, &memory, 1), KVCC_OK) << kvcc_last_message();
+  EXPECT_EQ(kvcc_append(program, 0, &append, nullptr), KVCC_OK) << kvcc_last_message();
+}
+
 TEST_F(CApiTest, SnapshotsComeBack) {
   compile();
   fill(600);

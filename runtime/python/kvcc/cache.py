@@ -106,6 +106,7 @@ class LayerCache:
             setattr(result, name, copy.deepcopy(getattr(self, name)))
         result._page_pool, result._slot_pool = self._moved(self._page_pool, 0), self._moved(self._slot_pool, 0)
         result._handle = self.program.memory(self.layer, result._page_pool, result._slot_pool)
+        result._adopt()
         result._workspace = None
         return result
 
@@ -339,6 +340,13 @@ class LayerCache:
             self._slot_entries.extend(slots)
         if pages > 0 or slots > 0:
             self._handle = self.program.memory(self.layer, self._page_pool, self._slot_pool)
+        if slots > 0:
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """Sequences have been moved with the pool of slots."""
+        for slot in self._slots:
+            self.program.adopt(self._handle, slot=slot)
 
     def _moved(self, pool: Any, more: int) -> Any:
         larger = self._memory.empty(pool.shape[0] + more, pool.shape[1])

@@ -188,6 +188,11 @@ class Program:
         them are the same."""
         self._handle.fork(memory, table, slot, fork_table, fork_slot, tokens, stream)
 
+    def adopt(self, memory: Memory, *, slot: int) -> None:
+        """The caller has filled a slot, and the pages of its sequence, itself: moved them here, or back from elsewhere.
+        Validation then believes the next length that it sees."""
+        self._handle.adopt(memory, slot)
+
     def snapshot(self, memory: Memory, *, table: Array, slot: int, tokens: int, stream: int = 0) -> bytes:
         """A sequence as bytes that name its format and end in a checksum. The table is one of the host."""
         return self._handle.snapshot(memory, table, slot, tokens, stream)
