@@ -56,8 +56,8 @@ int64_t kvcc::kv::getLinePosition(unsigned bits, int64_t chunk, int64_t u, int64
   if (chunk != 4)
     return u / (chunk / 4) * chunk + n;
   // Rows 0 and 1, and rows 2 and 3, multiply the same operand: codes of an index stand at the same bits in both, or get
-  // there by shifts that other codes need anyway.
-  static constexpr int threes[4][4] = {{0, 1, 2, 4}, {5, 6, 7, 9}, {3, 11, 12, 10}, {8, 13, 14, 15}};
+  // there by shifts that other codes need anyway. All four rows share the operand of indices 0 and 1.
+  static constexpr int threes[4][4] = {{0, 1, 2, 4}, {5, 6, 7, 9}, {10, 11, 3, 12}, {15, 13, 8, 14}};
   static constexpr int fives[4][4] = {{0, 1, 2, 12}, {3, 4, 5, 13}, {6, 7, 8, 14}, {9, 10, 11, 15}};
   return bits == 3 ? threes[u][n] : bits == 5 ? fives[u][n] : 4 * u + n;
 }

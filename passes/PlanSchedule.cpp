@@ -112,7 +112,7 @@ int64_t kvcc::getMergePitch(int64_t headDim) {
 }
 
 int64_t kvcc::getWarpBytes(int64_t ring, int64_t rows, int64_t headDim) {
-  return llvm::alignTo(std::max(ring, rows * getMergePitch(headDim) * int64_t(sizeof(float))), 16);
+  return llvm::alignTo(std::max(ring, rows * getMergePitch(headDim) * int64_t(sizeof(float))), 16) + kConstantBytes;
 }
 
 int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {

@@ -18,7 +18,7 @@ using namespace llvm;
 using namespace kvcc;
 
 static constexpr StringLiteral kMagic = "KVCCSNAP";
-static constexpr uint32_t kVersion = 1;
+static constexpr uint32_t kVersion = 2; // 2: other bits of fragments of three bits
 static constexpr size_t kFixedBytes = 16, kDigestBytes = 32, kAlignment = 64;
 /// Of a type or an attribute as text. MLIR's parser recurses with brackets and signs, and a snapshot may come from
 /// anywhere: what is longer or deeper was not written here.

@@ -111,8 +111,8 @@ Value WordReader::get(int64_t word) {
 /// The shift that brings a whole code of a line down to where it is multiplied: as few different ones as possible.
 static int64_t getNaturalShift(unsigned bits, int64_t chunk, const CodePiece &piece) {
   switch (bits) {
-  case 3: // brings the bit at 9, a part of another code, to where that needs it
-    return piece.bit < 10 ? 0 : chunk == 4 ? 7 : 9 - piece.word;
+  case 3: // brings the bit at 9, a part of another code, to where that needs it; but two words are alike for four rows
+    return piece.bit < 10 ? 0 : chunk == 4 && piece.word == 0 ? 8 : 9 - piece.word;
   case 5:
     return piece.bit < 10 ? 0 : 5;
   case 6:

@@ -46,7 +46,7 @@ struct State {
   StateType type;
   int64_t heads, tiles, rows; ///< tiles of eight heads, tiles of 16 channels
   Value outputs;              ///< [tiles][rows][4]
-  Value maxima, sums;         ///< [tiles][2]
+  Value maxima, sums;         ///< [tiles][2]; maxima less the exponent of weights
   Value offsets;              ///< [tiles][groups][2]: what is to be added to the outputs of a group of channels
   Value laneOffsets;          ///< [tiles][2]: the same, of group gid in each lane
   int64_t groups = 0;         ///< of channels
@@ -374,7 +374,14 @@ private:
     } else {
       operand = operands.at(op.getTile());
     }
-    if (!operand.hasExponents) {
+    // What one row of scales folds into, in every block, is prepared again, and gets its exponents then: fewer
+    // products.
+    bool isFoldedFirst = llvm::all_of(op.getValues().getUsers(), [&](Operation *user) {
+      auto fold = dyn_cast<TileFoldOp>(user);
+      return fold && fold->getBlock() == op->getBlock() && fold.getScales().getType().getFreeExtent() == 1 &&
+             llvm::all_of(fold.getResult().getUsers(), llvm::IsaPred<TilePrepareOp>);
+    });
+    if (!operand.hasExponents && !isFoldedFirst) {
       operand.hasExponents = true;
       operand.words.assign(size_t(operand.tiles * 2 * operand.pairs), Value());
       for (int64_t tile = 0; tile < operand.tiles; ++tile)
@@ -449,12 +456,47 @@ private:
     return operand;
   }
 
+  /// A fragment with the same words in all lanes and rows. In a loop it comes from shared memory, by one instruction:
+  /// the device compiler would rather write four registers in every iteration than keep them.
+  Value constantA(Operation *op, uint32_t first, uint32_t second) {
+    auto makeConstant = [&](std::array<uint32_t, 2> words) {
+      Value low = b.word(words[0]), high = b.word(words[1]);
+      return b.makeA({low, low, high, high});
+    };
+    auto address = [&](int64_t at) { return b.addBytes(constantMemory, b.i32(int32_t(at))); };
+    std::array<uint32_t, 2> words{first, second};
+    auto found = llvm::find(constants, words);
+    int64_t at = 16 * (found - constants.begin());
+    if (!op->getParentOfType<LoopLikeOpInterface>() || at == kvcc::kConstantBytes)
+      return makeConstant(words);
+    OpBuilder::InsertionGuard guard(b);
+    if (found == constants.end()) {
+      constants.push_back(words);
+      if (!constantMemory) {
+        b.setInsertionPointAfterValue(dynamic);
+        Value start = b.addIndex(b.mulIndex(b.warp, warpBytes), warpBytes - kvcc::kConstantBytes);
+        Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
+        constantMemory = b.addBytes(pointer, b.toI32(start));
+      }
+      // Each warp writes its own, which it reads after it has waited for its first blocks.
+      b.setInsertionPointAfterValue(constantMemory);
+      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, b.add(b.gid, b.tig), b.index(0));
+      auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
+      b.setInsertionPointToStart(branch.thenBlock());
+      b.call("kv_sts128", {}, {address(at), makeConstant(words)});
+    }
+    b.setInsertionPoint(op);
+    return b.call1("kv_lds128", b.opaque("kv_u32x4"), address(at));
+  }
+
   /// What products with codes begin with, a kv_f32x4 of each group of columns, of a folded operand for each group of
-  /// rows: minus the zero code times the sum. Integers only.
+  /// rows: minus the zero code times the sum. Integers only. Of weights that are folded in every block, which begin
+  /// with nothing, the sum alone: it is multiplied when it is added up.
   SmallVector<Value> sumGroups(TilePrepareOp op, Operand &operand, Type element) {
     int64_t columns = shapeOf(op.getTile())[1], group = int64_t(op.getGroup());
     float zeroCode = zeroCodeOf(element);
-    bool isFolded = bool(op.getTile().getDefiningOp<TileFoldOp>()), ownRows = false;
+    auto accumulate = dyn_cast<TileAccumulateOp>(*op.getSums().user_begin());
+    bool isSum = accumulate && accumulate.getPlacement() == Placement::Operand, ownRows = false;
     for (int64_t n = 0; n < operand.pairs; ++n)
       ownRows |= getPairExponent(element, columns, 0, n) != getPairExponent(element, columns, 1, n);
     SmallVector<Value> result;
@@ -466,15 +508,17 @@ private:
           for (int64_t s = first / 16; s < (first + group) / 16; ++s) {
             // Numbers with the exponents of codes are in registers anyway; where rows have registers of their own,
             // numbers as they were before, which need no exponents of zero codes.
-            bool isPlain = operand.groups == 1 && !isFolded && ownRows;
-            Value zeros[2], pairs[2];
+            bool isPlain = operand.groups == 1 && (ownRows || isSum) && !operand.plain.empty();
+            uint32_t zeros[2];
+            Value pairs[2];
             for (int64_t h = 0; h < 2; ++h) {
               int64_t n = 2 * s + h;
-              uint32_t zero = 0x8000 | uint32_t(zeroCode) << (isPlain ? 0 : getPairExponent(element, columns, 0, n));
-              zeros[h] = b.word(zero | zero << 16);
+              int64_t up = isPlain ? 0 : getPairExponent(element, columns, 0, n);
+              uint32_t zero = isSum ? uint32_t(15 + up) << 10 : 0x8000 | uint32_t(zeroCode) << up;
+              zeros[h] = zero | zero << 16;
               pairs[h] = isPlain ? operand.plain[size_t(tile * operand.pairs + n)] : operand.at(tile, folded, 0, n);
             }
-            sum = b.mma(operand.half, b.makeA({zeros[0], zeros[0], zeros[1], zeros[1]}), pairs[0], pairs[1], sum);
+            sum = b.mma(operand.half, constantA(op, zeros[0], zeros[1]), pairs[0], pairs[1], sum);
           }
           result.push_back(sum);
         }
@@ -532,7 +576,7 @@ private:
       auto product = [&](int64_t i) { return b.mul(b.extract(element, x, i), b.extract(b.getF16Type(), y, i)); };
       return b.pack(element, product(0), product(1));
     };
-    if (!operand.hasExponents) { // norms
+    if (!operand.hasExponents) {
       SmallVector<Value> words = loadColumns(scales, 0);
       for (int64_t tile = 0; tile < operand.tiles; ++tile)
         for (int64_t n = 0; n < operand.pairs; ++n) {
@@ -540,19 +584,19 @@ private:
           word = mul(word, words[size_t(n)]);
           result.at(tile, 0, 0, n) = result.at(tile, 0, 1, n) = word;
         }
-      operands[op.getResult()] = std::move(result);
-      return success();
-    }
-    result.groups = scales.type.getFreeExtent();
-    result.words.assign(size_t(operand.tiles * result.groups * 2 * operand.pairs), Value());
-    for (int64_t group = 0; group < result.groups; ++group) {
-      SmallVector<Value> words = loadColumns(scales, group);
-      for (int64_t tile = 0; tile < operand.tiles; ++tile)
-        for (int64_t n = 0; n < operand.pairs; ++n) {
-          Value even = operand.at(tile, 0, 0, n), odd = operand.at(tile, 0, 1, n);
-          result.at(tile, group, 0, n) = mul(even, words[size_t(n)]);
-          result.at(tile, group, 1, n) = odd == even ? result.at(tile, group, 0, n) : mul(odd, words[size_t(n)]);
-        }
+    } else {
+      result.groups = scales.type.getFreeExtent();
+      result.plain.clear(); // not those of this operand
+      result.words.assign(size_t(operand.tiles * result.groups * 2 * operand.pairs), Value());
+      for (int64_t group = 0; group < result.groups; ++group) {
+        SmallVector<Value> words = loadColumns(scales, group);
+        for (int64_t tile = 0; tile < operand.tiles; ++tile)
+          for (int64_t n = 0; n < operand.pairs; ++n) {
+            Value even = operand.at(tile, 0, 0, n), odd = operand.at(tile, 0, 1, n);
+            result.at(tile, group, 0, n) = mul(even, words[size_t(n)]);
+            result.at(tile, group, 1, n) = odd == even ? result.at(tile, group, 0, n) : mul(odd, words[size_t(n)]);
+          }
+      }
     }
     if (op.getZeros())
       offsets[op.getOffsets()] = multiplyZeros(op, operand, result.groups, reduce);
@@ -859,9 +903,10 @@ private:
       for (auto [i, value] : llvm::enumerate(offsets.at(op.getOffsets()).values))
         add(state.offsets, int64_t(i), value, float(std::exp2(-kvcc::getUnitExponent(element))));
     else
-      for (auto [i, start] : llvm::enumerate(weightSums))
+      for (auto [i, sum] : llvm::enumerate(weightSums))
         for (int64_t j = 0; j < 2; ++j)
-          add(state.offsets, 2 * int64_t(i) + j, b.element(start, j, b.getF32Type()), 1);
+          add(state.offsets, 2 * int64_t(i) + j, b.element(sum, j, b.getF32Type()),
+              -zeroCodeOf(element) * float(std::exp2(-kvcc::getUnitExponent(element))));
   }
 
   //===-- Softmax -----------------------------------------------------------------------===//
@@ -961,17 +1006,13 @@ private:
     // Relative to the maximum so far. No lane knows the block's own maximum, unless some logit is far above.
     SmallVector<Value> powers;
     Value largest;
-    auto relate = [&](int64_t tileIndex, int64_t j) {
-      return arith::SubFOp::create(b, b.f32(exponent), load(state.maxima, 2 * tileIndex + j)).getResult();
-    };
-    SmallVector<Value> columns;
-    for (int64_t i = 0; i < 2 * state.tiles; ++i)
-      columns.push_back(relate(i / 2, i % 2));
     auto relative = [&](size_t i) {
       size_t column = 2 * (i / 8) + i % 2;
+      Value max = load(state.maxima, int64_t(column));
       if (tile.scales.empty())
-        return b.add(tile.values[i], columns[column]);
-      return b.call1("kv_fma", b.getF32Type(), {tile.values[i], tile.scales[column], columns[column]});
+        return arith::SubFOp::create(b, tile.values[i], max).getResult();
+      return b.call1("kv_fma", b.getF32Type(),
+                     {tile.values[i], tile.scales[column], arith::NegFOp::create(b, max).getResult()});
     };
     for (size_t i = 0; i < tile.values.size(); ++i) {
       powers.push_back(relative(i));
@@ -989,10 +1030,8 @@ private:
       b.setInsertionPointToStart(branch.thenBlock());
       for (int64_t t = 0; t < state.tiles; ++t)
         for (int64_t j = 0; j < 2; ++j)
-          raiseMaximum(state, t, j, getLogits(op.getLogits()));
+          raiseMaximum(state, t, j, getLogits(op.getLogits()), exponent);
       SmallVector<Value> raised;
-      for (int64_t i = 0; i < 2 * state.tiles; ++i)
-        columns[size_t(i)] = relate(i / 2, i % 2);
       for (size_t i = 0; i < tile.values.size(); ++i)
         raised.push_back(relative(i));
       scf::YieldOp::create(b, raised);
@@ -1011,8 +1050,8 @@ private:
       if (isSummedByPrepare(op))
         continue;
       // The sum of what is multiplied, not of what it was before it was rounded.
-      Value one = b.word(weights.half.isBF16() ? kOneBf16 : kOneF16), ones = b.makeA({one, one, one, one});
-      Value sum = b.zeroQuad();
+      uint32_t one = weights.half.isBF16() ? kOneBf16 : kOneF16;
+      Value ones = constantA(op, one, one), sum = b.zeroQuad();
       for (int64_t s = 0; s < 2; ++s)
         sum = b.mma(weights.half, ones, weights.plain[size_t(4 * t + 2 * s)], weights.plain[size_t(4 * t + 2 * s + 1)],
                     sum);
@@ -1030,7 +1069,7 @@ private:
   }
 
   /// Takes the maximum of a column to at least the logits of a block, and rescales what was summed under the old one.
-  void raiseMaximum(State &state, int64_t tile, int64_t j, ArrayRef<Value> logits) {
+  void raiseMaximum(State &state, int64_t tile, int64_t j, ArrayRef<Value> logits, float exponent) {
     Value largest;
     for (int64_t row = 0; row < 4; ++row) {
       Value logit = logits[size_t(8 * tile + 2 * row + j)];
@@ -1038,13 +1077,13 @@ private:
     }
     for (int32_t mask : {4, 8, 16})
       largest = b.max(largest, b.shuffleXor(largest, mask));
-    Value factor = raiseMaximum(state, tile, j, largest);
+    Value factor = raiseMaximum(state, tile, j, largest, exponent);
     // Arrays of offsets are made later, by what adds to them: they are rescaled by scaleOffsets.
     raises.push_back({&state, tile, j, factor});
   }
   /// Returns what the outputs were multiplied by.
-  Value raiseMaximum(State &state, int64_t tile, int64_t j, Value candidate) {
-    Value old = load(state.maxima, 2 * tile + j), max = b.max(old, candidate);
+  Value raiseMaximum(State &state, int64_t tile, int64_t j, Value candidate, float exponent) {
+    Value old = load(state.maxima, 2 * tile + j), max = b.max(old, b.add(candidate, b.f32(-exponent)));
     Value factor = b.exp2(arith::SubFOp::create(b, old, max));
     store(max, state.maxima, 2 * tile + j);
     auto scale = [&](Value array, int64_t at) { store(b.mul(load(array, at), factor), array, at); };
@@ -1191,10 +1230,9 @@ private:
         Value head = arith::RemUIOp::create(b, headOf(tile, j, state.heads), b.index(int64_t(op.getHeads())));
         Value logit = b.load(op.getSinks(), b.add(op.getOffset(), head));
         Value part = b.mul(logit, b.f32(float(std::numbers::log2e)));
-        raiseMaximum(state, tile, j, part);
+        raiseMaximum(state, tile, j, part, float(int64_t(op.getExponent())));
         int64_t at = 2 * tile + j;
-        Value power = arith::SubFOp::create(b, part, load(state.maxima, at));
-        Value weight = b.exp2(b.add(power, b.f32(float(int64_t(op.getExponent())))));
+        Value weight = b.exp2(arith::SubFOp::create(b, part, load(state.maxima, at)));
         store(b.add(load(state.sums, at), weight), state.sums, at);
       }
     return success();
@@ -1253,7 +1291,7 @@ private:
         weight = b.exp2(arith::SubFOp::create(b, weight, max));
         sum = b.fma(b.load(rows, at(warp, channels + 1)), weight, sum);
       }
-      auto [inverse, lse] = b.finish(sum, b.getLse(max, sum, int64_t(op.getExponent())));
+      auto [inverse, lse] = b.finish(sum, b.getLse(max, sum, /*exponent=*/0));
       for (int64_t c = 0; c < channels; c += kWarp) {
         Value out = b.f32(0);
         for (int64_t warp = 0; warp < warps; ++warp)
@@ -1273,6 +1311,8 @@ private:
   int64_t warps;
   FragmentBuilder b;
   Value dynamic;                                      ///< dynamic shared memory
+  SmallVector<std::array<uint32_t, 2>> constants;     ///< see constantA
+  Value constantMemory;                               ///< where the warp's are
   int64_t warpBytes = 0;                              ///< of it that each warp has
   Value rowsThere;                                    ///< where several queries share a work item
   int64_t fewestRows = 0;                             ///< of these: those of one query

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import kvcc
+from kvcc.cache import HostMemory
 
 F32 = "k = <f32>; v = <f32>; window = <sink = 0, recent = 0, flush = 32>"
 HEADS, KV_HEADS, DIM = 9, 3, 64  # of the model
@@ -213,7 +214,7 @@ def test_validation_knows_copies(model_path, tmp_path):
     program = kvcc.compile(model_path, "innerq-small", dtype="f16", context=kvcc.Context(cache_dir=tmp_path, validate=True))
     keys, values, query = tensors(1, 310, np.float16)
 
-    class Recycling(kvcc.HostMemory):
+    class Recycling(HostMemory):
         used = None
 
         def empty(self, count, size):

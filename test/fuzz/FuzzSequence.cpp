@@ -29,7 +29,8 @@ struct Served {
   kvcc_layer_info info = {};
 };
 ArrayRef<Served> getServed() {
-  static const std::vector<Served> served = [] {
+  // Never destroyed, so that what it points to is no leak.
+  static const auto *served = [] {
     setenv("KVCC_CACHE", "off", /*overwrite=*/0);
     SmallString<128> folder;
     fuzz::require(!sys::fs::createUniqueDirectory("kvcc-fuzz", folder), "there is a folder for temporary files");
@@ -44,7 +45,7 @@ ArrayRef<Served> getServed() {
     kvcc_context_options options = {sizeof(options), nullptr, 1, nullptr, nullptr, /*validate=*/1};
     kvcc_context *context = nullptr;
     fuzz::require(kvcc_context_create(&options, &context) == KVCC_OK, "there is a context");
-    std::vector<Served> result;
+    auto *result = new std::vector<Served>;
     for (const char *scheme :
          {"q4_1", "fp16",
           "k = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>, #kv.center, "
@@ -57,12 +58,12 @@ ArrayRef<Served> getServed() {
       if (kvcc_compile(context, &compile, &one.program) != KVCC_OK ||
           kvcc_program_get_layer(one.program, 0, &one.info) != KVCC_OK)
         fuzz::require(false, kvcc_last_message());
-      result.push_back(one);
+      result->push_back(one);
     }
     sys::fs::remove_directories(folder);
     return result;
   }();
-  return served;
+  return *served;
 }
 
 /// Pools with guards before and after them. A copy shows what has changed.
@@ -381,7 +382,7 @@ struct Arguments {
     Wide largest = 0;
     for (int64_t b = 0; b < batch; ++b)
       largest = std::max<Wide>(largest, Wide(b) * std::max<int64_t>(sequenceStride, 0) +
-                                            Wide(std::clamp<int64_t>(newLens[size_t(b)] - 1, 0, INT32_MAX)) *
+                                            Wide(std::clamp<int64_t>(int64_t(newLens[size_t(b)]) - 1, 0, INT32_MAX)) *
                                                 std::max<int64_t>(tokenStride, 0));
     if (largest > (1 << 18))
       return std::nullopt;
