@@ -27,11 +27,6 @@ Value LaneBuilder::abs(Value x) { return math::AbsFOp::create(*this, x); }
 Value LaneBuilder::sqrt(Value x) { return math::SqrtOp::create(*this, x); }
 Value LaneBuilder::pow(Value x, Value y) { return math::PowFOp::create(*this, x, y); }
 
-Value LaneBuilder::round(Value x) {
-  Value shifter = f32(kRoundingShift);
-  return sub(add(x, shifter), shifter);
-}
-
 Value LaneBuilder::less(Value x, Value y) {
   if (isFloat(x))
     return arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, x, y);

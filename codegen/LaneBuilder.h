@@ -42,16 +42,14 @@ public:
   mlir::Value f32(float value) { return splat(mlir::arith::ConstantOp::create(*this, getF32FloatAttr(value))); }
   mlir::Value i32(int32_t value) { return splat(mlir::arith::ConstantOp::create(*this, getI32IntegerAttr(value))); }
 
-  mlir::Value add(mlir::Value x, mlir::Value y);
-  mlir::Value sub(mlir::Value x, mlir::Value y);
-  mlir::Value mul(mlir::Value x, mlir::Value y);
+  virtual mlir::Value add(mlir::Value x, mlir::Value y);
+  virtual mlir::Value sub(mlir::Value x, mlir::Value y);
+  virtual mlir::Value mul(mlir::Value x, mlir::Value y);
   mlir::Value div(mlir::Value x, mlir::Value y) { return mlir::arith::DivFOp::create(*this, x, y); }
   mlir::Value fma(mlir::Value x, mlir::Value y, mlir::Value z);
   mlir::Value abs(mlir::Value x);
   mlir::Value sqrt(mlir::Value x);
   mlir::Value pow(mlir::Value x, mlir::Value y);
-  /// x to the nearest integer, ties to even, for |x| < 2^22.
-  mlir::Value round(mlir::Value x);
   /// Whether x < y; false if either is NaN.
   mlir::Value less(mlir::Value x, mlir::Value y);
   mlir::Value select(mlir::Value condition, mlir::Value x, mlir::Value y) {
@@ -64,7 +62,6 @@ public:
   mlir::Value shiftLeft(mlir::Value x, mlir::Value by) { return mlir::arith::ShLIOp::create(*this, x, by); }
   mlir::Value shiftRight(mlir::Value x, mlir::Value by) { return mlir::arith::ShRUIOp::create(*this, x, by); }
   mlir::Value toFloat(mlir::Value integer) { return mlir::arith::SIToFPOp::create(*this, f32Type(), integer); }
-  mlir::Value toInteger(mlir::Value number) { return mlir::arith::FPToSIOp::create(*this, i32Type(), number); }
   mlir::Value bitsOf(mlir::Value number) { return mlir::arith::BitcastOp::create(*this, i32Type(), number); }
   mlir::Value numberOf(mlir::Value bits) { return mlir::arith::BitcastOp::create(*this, f32Type(), bits); }
 
@@ -119,8 +116,8 @@ public:
     fillRows(tile, rows, end, number, held);
     orient(tile, held);
   }
-  /// Multiplies blocks of `size` columns of every row by the normalized Hadamard matrix.
-  virtual void rotateRows(mlir::Value tile, int64_t size) = 0;
+  /// Multiplies blocks of `size` columns of these rows, at least, by the normalized Hadamard matrix.
+  virtual void rotateRows(mlir::Value tile, int64_t size, Rows rows) = 0;
 
   /// A stored number of `type` (raw as loadLanes gives it) as f32, and back: to nearest even, as dialect/SmallFloat.h.
   mlir::Value decodeNumber(mlir::Value raw, mlir::Type type);

@@ -173,9 +173,8 @@ private:
 
 struct RotateRowsPattern : WriterPattern<TileRotateRowsOp> {
   using WriterPattern::WriterPattern;
-  // Rows that are not there are zero, and stay it.
   void lower(TileRotateRowsOp op, OpAdaptor in, LaneBuilder &b) const override {
-    b.rotateRows(in.getTile(), int64_t(op.getSize()));
+    b.rotateRows(in.getTile(), int64_t(op.getSize()), {in.getFrom(), in.getTo()});
   }
 };
 
@@ -275,7 +274,7 @@ public:
   void pack(Value data, const Rows &rows) {
     if (fragments) {
       if (rows.from)
-        b.branch(isInside(rows), [&] { keepFragments(data, rows.from); });
+        b.branch(isInside(rows), [&] { keepFragments(data, rows); });
       return packFragments(data);
     }
     auto packTiles = [&](const Rows &among) {
@@ -452,13 +451,17 @@ private:
     });
   }
 
-  void keepFragments(Value data, Value from) {
+  /// Takes from a block what the tile does not have: the codes of other rows.
+  void keepFragments(Value data, const Rows &rows) {
     forEachLine([&](const Line &line) {
       SmallVector<Value> words;
       for (int64_t word = 0; word < bits; ++word)
         words.push_back(b.loadWords(data, getWord(line, word)));
       forEachCode(line, [&](Value free, Value reduce, ArrayRef<CodePiece> pieces, int64_t e) {
-        b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, block.isKey() ? free : reduce, from), [&] {
+        Value row = block.isKey() ? free : reduce;
+        Value isOther = arith::OrIOp::create(b, arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, rows.from),
+                                             arith::CmpIOp::create(b, arith::CmpIPredicate::uge, row, rows.to));
+        b.branch(isOther, [&] {
           Value code;
           for (const CodePiece &piece : pieces) {
             int64_t shift = piece.bit + 16 * e - piece.from;
@@ -632,7 +635,7 @@ void EncodePattern::feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, Grou
   int64_t columns = columnsOf(op.getTile());
   bool isKey = op.getData().getType().isKey();
   Value tile = in.getTile();
-  b.forLanes(kBlockTokens, [&](Value token) {
+  forLanesAmong(b, kBlockTokens, {in.getFrom(), in.getTo()}, [&](Value token) {
     b.loop(b.index(0), b.index(columns), [&](Value channel) {
       Value group = b.divIndex(channel, quant.getGroupChannels());
       auto load = [&](Value memory) {

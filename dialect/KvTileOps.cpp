@@ -375,7 +375,12 @@ LogicalResult TileGatherOp::verify() {
 
 LogicalResult TileRotateRowsOp::verify() {
   // rotate_rows_c1
-  return verifyRotation(*this, int64_t(getSize()), cast<VectorType>(getTile().getType()).getDimSize(1));
+  if (failed(verifyRotation(*this, int64_t(getSize()), cast<VectorType>(getTile().getType()).getDimSize(1))))
+    return failure();
+  // rotate_rows_c2
+  if (bool(getFrom()) != bool(getTo()))
+    return emitOpError("expected both bounds of rows, or none");
+  return success();
 }
 
 LogicalResult TileNormalizeTokensOp::verify() {

@@ -505,13 +505,16 @@ def Kv_TileGatherOp : Kv_TileOp<"gather", [MemoryEffects<[MemRead, MemWrite]>, A
   let hasVerifier = 1;
 }
 
-def Kv_TileRotateRowsOp : Kv_TileOp<"rotate_rows", [MemoryEffects<[MemRead, MemWrite]>]> {
-  let summary = "kv.tile.rotate of all rows of a tile, before numbers are quantized";
+def Kv_TileRotateRowsOp
+    : Kv_TileOp<"rotate_rows", [MemoryEffects<[MemRead, MemWrite]>, AttrSizedOperandSegments]> {
+  let summary = "kv.tile.rotate of rows of a tile, before numbers are quantized";
   let description = [{
-    Constraint: (C1) size is a power of two from 16 to 256 that divides the columns.
+    Of all rows, or of those from `from` to `to`: others may be lost then. Constraints:
+    - (C1) size is a power of two from 16 to 256 that divides the columns;
+    - (C2) `from` and `to` come together.
   }];
-  let arguments = (ins Kv_F32Tile:$tile, I64Attr:$size);
-  let assemblyFormat = "$tile `size` $size attr-dict `:` type($tile)";
+  let arguments = (ins Kv_F32Tile:$tile, Optional<Index>:$from, Optional<Index>:$to, I64Attr:$size);
+  let assemblyFormat = "$tile (`rows` $from^ `to` $to)? `size` $size attr-dict `:` type($tile)";
   let hasVerifier = 1;
 }
 
@@ -532,8 +535,8 @@ def Kv_TileEncodeOp : Kv_TileOp<"encode", [MemoryEffects<[MemRead, MemWrite]>, A
   let summary = "a tile, written in a format";
   let description = [{
     Chooses scales (and zeros), rounds numbers to codes and packs them as the type of `data` says. With `from` and `to`,
-    only the rows between them are written, and groups are of one token: what the block holds of others stays, if `from` is
-    not 0. With `weights`, and where `gives_weights` is not 0, rounding errors are fed back: channels x channels of them
+    only the rows between them are written, and groups are of one token: what the block holds of others stays. A block
+    begins as a whole: where `from` is 0, `to` is 32. With `weights`, and where `gives_weights` is not 0, rounding errors are fed back: channels x channels of them
     stand at element `weights_offset`, see kv::Feedback. The tile is `oriented` if it was gathered so. What it holds is
     lost.
 

@@ -90,7 +90,11 @@ private:
     double headDim = double(cache.getHeadDim()), tokens = double(kBlockTokens);
     double free = isKey ? tokens : headDim, reduced = isKey ? headDim : tokens;
     unsigned productBits = getProductBits(role, placement);
-    double perHead = countProduct(quant.getBits(), productBits) + productBits / 8 / vectors;
+    double perHead = countProduct(quant.getBits(), productBits);
+    if (llvm::isa<mlir::Float8E4M3FNType>(quant.getElement())) // pairs are broadcast, and have two sums
+      perHead += 2 / double(level.getUnitVectors(2 * schedule.getHeads(), schedule.getAccumulators()));
+    else
+      perHead += productBits / 8 / vectors;
     double count = elements() / double(level.vectorBytes) * (countExtract(quant, productBits) + heads * perHead);
 
     // CodeProduct::finish and the epilogue.

@@ -136,7 +136,7 @@ private:
     const SideTypes &types = isKey ? blocks.key : blocks.value;
     const SideLayout &side = isKey ? layout.page.key : layout.page.value;
     if (auto rotation = quant.getTransform<HadamardAttr>())
-      TileRotateRowsOp::create(b, tile, uint64_t(rotation.getSize()));
+      TileRotateRowsOp::create(b, tile, from, to, uint64_t(rotation.getSize()));
     if (types.norms)
       TileNormalizeTokensOp::create(b, tile, load(types.norms, args[Pages], ix.add(page, side.norms)),
                                     from ? from : ix.constant(0), to ? to : ix.constant(kBlockTokens));
@@ -198,7 +198,7 @@ LogicalResult kvcc::kv::tileAppend(func::FuncOp func, AppendOp append) {
   if (!append.getSchedule())
     return append.emitOpError("expected a schedule (run kv-plan-schedule first), but got none");
   CacheType cache = append.getCache().getType();
-  FailureOr<BlockTypes> blocks = chooseBlockTypes(append, cache, *append.getSchedule());
+  FailureOr<BlockTypes> blocks = chooseBlockTypes([&] { return append.emitOpError(); }, cache, *append.getSchedule());
   if (failed(blocks))
     return failure();
   Builder builder(func.getContext());

@@ -689,7 +689,8 @@ LogicalResult tileAttend(func::FuncOp func, AttendOp attend) {
   if (attend.getSchedule()->getQueries() > 1 && attend.getReach().value_or(Reach::Full) == Reach::Chunked)
     return attend.emitOpError("expected a schedule of one query per work item with reach chunked, but got ")
            << attend.getSchedule()->getQueries();
-  FailureOr<BlockTypes> blocks = chooseBlockTypes(attend, attend.getCache().getType(), *attend.getSchedule());
+  FailureOr<BlockTypes> blocks =
+      chooseBlockTypes([&] { return attend.emitOpError(); }, attend.getCache().getType(), *attend.getSchedule());
   if (failed(blocks))
     return failure();
   Builder builder(func.getContext());

@@ -18,14 +18,14 @@ func::FuncOp kvcc::kv::replaceFunction(func::FuncOp old, ArrayRef<Type> argument
   return created;
 }
 
-FailureOr<BlockTypes> kvcc::kv::chooseBlockTypes(Operation *op, CacheType cache, ScheduleAttr schedule) {
+FailureOr<BlockTypes> kvcc::kv::chooseBlockTypes(function_ref<InFlightDiagnostic()> emitError, CacheType cache,
+                                                 ScheduleAttr schedule) {
   bool fits = true;
   auto block = [&](Role role, int64_t tokens, int64_t channels, Type element, PackingAttr packing) {
     // One error is enough.
     BlockType type;
     if (fits)
-      type = BlockType::getChecked([&] { return op->emitOpError(); }, op->getContext(), role, tokens, channels, element,
-                                   packing);
+      type = BlockType::getChecked(emitError, cache.getContext(), role, tokens, channels, element, packing);
     fits = bool(type);
     return type;
   };

@@ -68,7 +68,8 @@ struct BlockTypes {
   SideTypes key, value;
 };
 /// Fails, at `op`, if a packing of the schedule does not fit.
-mlir::FailureOr<BlockTypes> chooseBlockTypes(mlir::Operation *op, CacheType cache, ScheduleAttr schedule);
+mlir::FailureOr<BlockTypes> chooseBlockTypes(llvm::function_ref<mlir::InFlightDiagnostic()> emitError, CacheType cache,
+                                             ScheduleAttr schedule);
 
 /// How many of `tokens` tokens are quantized.
 mlir::Value getQuantizedTokens(IndexBuilder &ix, WindowAttr window, mlir::Value tokens);

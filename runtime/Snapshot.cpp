@@ -4,6 +4,7 @@
 
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/IR/MLIRContext.h"
+#include "passes/TileBuilder.h"
 #include "runtime/JsonText.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/Endian.h"
@@ -129,9 +130,11 @@ Expected<std::pair<kv::CacheType, kv::ScheduleAttr>> kvcc::parseFormat(const Sna
   mlir::ScopedDiagnosticHandler handler(&context, [&](mlir::Diagnostic &diagnostic) { text = diagnostic.str(); });
   auto cache = dyn_cast_or_null<kv::CacheType>(mlir::parseType(header.cache, &context));
   auto schedule = dyn_cast_or_null<kv::ScheduleAttr>(mlir::parseAttribute(header.schedule, &context));
-  if (!cache || !schedule)
+  // Packings say where readers look: they have to be those of blocks.
+  auto emitError = [&] { return mlir::emitError(mlir::UnknownLoc::get(&context)); };
+  if (!cache || !schedule || failed(kv::chooseBlockTypes(emitError, cache, schedule)))
     return createStringError("expected a snapshot of a format that this version knows, but got " + header.cache +
-                             (text.empty() ? "" : ": " + text));
+                             " with " + header.schedule + (text.empty() ? "" : ": " + text));
   SnapshotHeader expected = SnapshotHeader::of(cache, schedule, kv::CacheLayout(cache, schedule), header.tokens);
   if (expected.pages != header.pages || expected.pageBytes != header.pageBytes ||
       expected.slotBytes != header.slotBytes)

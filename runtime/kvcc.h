@@ -21,6 +21,7 @@
  *   kvcc_rollback  the last tokens are taken back: a smaller length, nothing else. The next append writes over them.
  *   kvcc_fork      a second sequence with the same beginning, sharing its finished pages.
  *   kvcc_snapshot, kvcc_restore   to bytes and back; also into another scheme or page size.
+ *   kvcc_adopt     says that the caller has moved a sequence, by copying its slot and its pages.
  *
  * Every function returns a status; kvcc_last_message() says what was wrong with which value, and what would
  * be right. Functions are thread-safe, except that a handle must not be destroyed while in use, and that a
@@ -249,8 +250,8 @@ typedef struct kvcc_fork_args {
 KVCC_API kvcc_status kvcc_fork(const kvcc_program *program, int32_t layer, const kvcc_fork_args *args, void *stream);
 
 /* The caller has filled a slot, and the pages of its sequence, itself: moved them to other memory, or back from where
- * they had been swapped out. Validation then takes the next length that it sees for the right one; without it, and for
- * CUDA targets, this does nothing. It must not be called while the sequence is written. */
+ * they had been swapped out. Validation then takes the length that the next kvcc_append sees for the right one; without
+ * it, and for CUDA targets, this does nothing. It must not be called while the sequence is written. */
 KVCC_API kvcc_status kvcc_adopt(const kvcc_program *program, int32_t layer, const kvcc_memory *memory, int32_t slot);
 
 typedef struct kvcc_snapshot_args {

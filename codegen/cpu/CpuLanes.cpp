@@ -93,10 +93,12 @@ public:
       memref::StoreOp::create(*this, element, matrix, ValueRange{addIndex(firstRow, i), column});
     }
   }
-  void rotateRows(Value tile, int64_t size) override {
-    CpuBuilder b(getLoc(), *this);
+  void rotateRows(Value tile, int64_t size, Rows rows) override {
     auto shape = cast<MemRefType>(tile.getType()).getShape();
-    b.loop(0, shape[0], 1, [&](Value row) { rotateRow(b, tile, row, shape[1], size); });
+    loop(rows.from ? rows.from : index(0), rows.to ? rows.to : index(shape[0]), [&](Value row) {
+      CpuBuilder b(getLoc(), *this);
+      rotateRow(b, tile, row, shape[1], size);
+    });
   }
 
 protected:

@@ -9,8 +9,9 @@ class Module;
 
 namespace kvcc::cpu {
 
-/// Replaces the products of small integers that ProductBuilder calls by name by plain vector code with the same
-/// results, to the saturating bit. All else in a kernel is portable: LLVM splits its vectors for the processor at hand.
+/// Replaces the products of small integers and the tables that ProductBuilder calls by name by plain vector code with
+/// the same results, to the saturating bit. All else in a kernel is portable: LLVM splits its vectors for the processor
+/// at hand.
 void emulateProducts(llvm::Module &module);
 
 } // namespace kvcc::cpu

@@ -13,6 +13,10 @@ public:
   using LaneBuilder::LaneBuilder;
 
   int64_t getWidth() const override { return 1; }
+  // The device compiler would contract the operations of the language.
+  Value add(Value x, Value y) override { return x.getType().isF32() ? call("kv_add", x, y) : LaneBuilder::add(x, y); }
+  Value sub(Value x, Value y) override { return x.getType().isF32() ? call("kv_sub", x, y) : LaneBuilder::sub(x, y); }
+  Value mul(Value x, Value y) override { return x.getType().isF32() ? call("kv_mul", x, y) : LaneBuilder::mul(x, y); }
   Type typed(Type element) override { return element; }
   Value splat(Value scalar) override { return scalar; }
 
@@ -44,9 +48,14 @@ public:
   void storeColumn(Value value, Value matrix, Value column, Value firstRow) override {
     storeLanes(value, matrix, {firstRow, column}, {});
   }
-  void rotateRows(Value tile, int64_t size) override {
+  void rotateRows(Value tile, int64_t size, Rows) override { // all at once
     GpuBuilder b(getLoc(), *this);
     cuda::rotateRows(b, tile, cast<MemRefType>(tile.getType()).getShape(), size);
+  }
+
+private:
+  Value call(StringRef function, Value x, Value y) {
+    return GpuBuilder(getLoc(), *this).call1(function, x.getType(), {x, y});
   }
 
 protected:

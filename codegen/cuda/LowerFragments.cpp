@@ -478,7 +478,7 @@ private:
         Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
         constantMemory = b.addBytes(pointer, b.toI32(start));
       }
-      // Each warp writes its own, which it reads after it has waited for its first blocks.
+      // Each warp its own. The barrier after the query has been shared stands between this and the loops.
       b.setInsertionPointAfterValue(constantMemory);
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, b.add(b.gid, b.tig), b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);

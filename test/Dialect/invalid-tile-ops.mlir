@@ -1324,6 +1324,14 @@ func.func @rotate_rows_c1(%t: vector<32x64xf32>) {
 
 // -----
 
+func.func @rotate_rows_c2(%t: vector<32x64xf32>, %i: index) {
+  // expected-error @+1 {{'kv.tile.rotate_rows' op expected both bounds of rows, or none}}
+  "kv.tile.rotate_rows"(%t, %i) {operandSegmentSizes = array<i32: 1, 1, 0>, size = 64 : i64} : (vector<32x64xf32>, index) -> ()
+  return
+}
+
+// -----
+
 //===-- kv.tile.normalize_tokens ------------------------------------------------===//
 
 // -----

@@ -411,6 +411,7 @@ func.func @results(%state: !kv.state<1x64>, %floats: memref<?xf32>, %at: index, 
 // CHECK:         kv.tile.gather %[[TILE]] oriented window %{{.*}}, %{{.*}}[%[[I]]] stride %[[I]] rows %[[I]] to %[[I]] end %[[I]] means %{{.*}}[%[[I]]] factors %{{.*}}[%[[I]]] : vector<32x64xf32> window !kv.block<key, 32x64xf16, packing = <16x1>>, memref<?xf16> means memref<?xi8> factors memref<?xi8>
 // CHECK:         kv.tile.gather %[[TILE]], %{{.*}}[%[[I]]] stride %[[I]] rows %[[I]] to %[[I]] end %[[I]] : vector<32x64xf32>, memref<?xf16>
 // CHECK:         kv.tile.rotate_rows %[[TILE]] size 64 : vector<32x64xf32>
+// CHECK:         kv.tile.rotate_rows %[[TILE]] rows %[[I]] to %[[I]] size 64 : vector<32x64xf32>
 // CHECK:         kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[I]] to %[[I]] : vector<32x64xf32>
 // CHECK:         kv.tile.encode %[[TILE]] rows %[[I]] to %[[I]] into %{{.*}} scales %{{.*}} weights %{{.*}}[%[[I]]] if %[[I]] as <i3, map = sym, group = 1x32, scale = f16, feedback>
 // CHECK:         kv.tile.encode %[[TILE]] oriented into %{{.*}} as <f16> : vector<32x64xf32> into <key, 32x64xf16, packing = <16x1>>
@@ -426,6 +427,7 @@ func.func @writer(%source: memref<?xf16>, %bytes: memref<?xi8>, %given: memref<?
       : vector<32x64xf32> window !key_window, memref<?xf16> means memref<?xi8> factors memref<?xi8>
   kv.tile.gather %tile, %source[%i] stride %i rows %i to %i end %i : vector<32x64xf32>, memref<?xf16>
   kv.tile.rotate_rows %tile size 64 : vector<32x64xf32>
+  kv.tile.rotate_rows %tile rows %i to %i size 64 : vector<32x64xf32>
   kv.tile.normalize_tokens %tile, %norms rows %i to %i : vector<32x64xf32>, !norms
   kv.tile.encode %tile rows %i to %i into %codes scales %scales weights %given[%i] if %i
       as <i3, map = sym, group = 1x32, scale = f16, feedback>

@@ -73,7 +73,7 @@ func.func @windows(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !
 // CHECK:           %[[BEGINS:.*]] = arith.cmpi eq, %[[FROM:.*]], %{{.*}} : index
 // CHECK:           %[[END:.*]] = arith.select %[[BEGINS]], %{{.*}}, %[[TO:.*]] : index
 // CHECK:           kv.tile.gather %[[TILE:.*]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END]] means %{{.*}} : vector<32x64xf32>, memref<?xbf16>
-// CHECK:           kv.tile.rotate_rows %[[TILE]] size 64
+// CHECK:           kv.tile.rotate_rows %[[TILE]] rows %[[FROM]] to %[[END]] size 64
 // CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] to %[[END]] into %{{.*}} weights %{{.*}} as <i8,
 // CHECK:           kv.tile.gather %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END_V:.*]] : vector<32x64xf32>, memref<?xbf16>
 // CHECK:           kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[FROM]] to %[[END_V]]

@@ -280,7 +280,7 @@ public:
                                          INT64_MIN};
     switch (uint8_t kind = byte(); kind % 4) {
     case 0:
-      return right + int8_t(byte());
+      return int64_t(uint64_t(right) + uint64_t(int8_t(byte())));
     case 1:
       return kEdges[byte() % std::size(kEdges)];
     case 2:

@@ -62,8 +62,8 @@ public:
     ASSERT_FALSE(bool(error)) << toString(std::move(error));
   }
 
-  /// The cache reads as one that the scalar writer has filled.
-  void expectLikeModel() {
+  /// The cache reads as one that the scalar writer has filled; `whole`: and its pages are the same bytes.
+  void expectLikeModel(bool whole = false) {
     const Plan &plan = program.getPlan();
     int64_t tokens = getTokens(), headElements = capacity * plan.shape.headDim;
     HostCache model(program, 1, capacity);
@@ -71,6 +71,10 @@ public:
                                {values.data(), headElements}, tokens, getPool(), statistics, measured);
     ASSERT_FALSE(bool(error)) << toString(std::move(error));
     size_t count = size_t(tokens * plan.shape.headDim);
+    const AlignedBytes &pages = cache.getPages();
+    if (whole && plan.target.executor != Executor::CudaDevice)
+      for (size_t i = 0; i < pages.size(); ++i)
+        ASSERT_EQ(pages.data()[i], model.getPages().data()[i]) << "byte " << i << " of pages, " << tokens << " tokens";
     for (int64_t head = 0; head < plan.shape.kvHeads; ++head) {
       std::vector<float> read[2][2];
       for (auto *sides : {read[0], read[1]})
@@ -194,15 +198,15 @@ TEST_P(AppendTest, WritesWhatTheScalarWriterWrites) {
   std::mt19937 random(3);
   // A prefill, a chunk of one, tokens one by one over several flushes, more than fits the windows at once.
   ASSERT_NO_FATAL_FAILURE(replay.append(90));
-  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel(/*whole=*/true));
   ASSERT_NO_FATAL_FAILURE(replay.append(70, 5));
-  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel(/*whole=*/true));
   for (int i = 0; i < 40; ++i)
     ASSERT_NO_FATAL_FAILURE(replay.append(1, random()));
-  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel(/*whole=*/true));
   ASSERT_NO_FATAL_FAILURE(replay.append(13, 9));
   ASSERT_NO_FATAL_FAILURE(replay.append(187));
-  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel());
+  ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel(/*whole=*/true));
   // Taking back, and other tokens instead.
   for (int64_t count : {int64_t(1), int64_t(16), program->getPlan().cache.getWindow().getRollback()}) {
     replay.getCache().rollBack(0, count);
@@ -291,6 +295,17 @@ std::vector<Case> getCases() {
         {"k = <i6, map = asym, group = 1x32, scale = f16, search = 2>; v = <i8, map = sym_full, group = 1x32, "
          "scale = f8E8M0FNU>; window = <sink = 5, recent = 0, flush = 1>",
          target, "f16", 256});
+    cases.push_back(
+        {"k = <i3, map = sym_full, group = 1x32, scale = f16, transforms = [#kv.diag<rms>, #kv.center, "
+         "#kv.hadamard<32>, #kv.token_norm<f16>], feedback>; v = <i5, map = asym, group = 1x32, scale = f16, "
+         "transforms = [#kv.hadamard<64>]>; window = <sink = 0, recent = 0, flush = 1>",
+         target, "f16", 64});
+    cases.push_back({"k = <f16, transforms = [#kv.token_norm<f16>]>; v = <i7, map = sym, group = 1x64, scale = f16, "
+                     "transforms = [#kv.token_norm<f8E8M0FNU>]>; window = <sink = 0, recent = 0, flush = 1>",
+                     target, "f16", 64});
+    cases.push_back({"k = <i6, map = sym, group = 1x64, scale = f16>; v = <i3, map = sym, group = 1x128, scale = f16>; "
+                     "window = <sink = 32, recent = 0, flush = 1>",
+                     target, "bf16", 128});
     cases.push_back({"k = <i4, map = sym_signed, group = 32x1, scale = f16, transforms = [#kv.diag<given>, "
                      "#kv.hadamard<32>], feedback>; v = <i3, map = asym, group = 1x32, scale = bf16, transforms = "
                      "[#kv.diag<rms>, #kv.center]>; window = <sink = 40, recent = 64, flush = 64>",

@@ -4,6 +4,7 @@
 
 #include "runtime/HostCache.h"
 #include "runtime/Reference.h"
+#include "runtime/Snapshot.h"
 #include "test/unit/ScopedVariable.h"
 #include "test/unit/TestPaths.h"
 #include "gmock/gmock.h"
@@ -592,6 +593,20 @@ TEST_F(CApiTest, SnapshotsComeBack) {
   ASSERT_EQ(kvcc_attend(other, 0, &attend, nullptr), KVCC_OK) << kvcc_last_message();
   std::vector<double> exact(before.begin(), before.begin() + 9 * 64);
   EXPECT_LE(kvcc::relativeError(llvm::ArrayRef(out).take_front(9 * 64), exact), 2e-2);
+  // Whoever wrote it, a packing that looks beyond a block is refused.
+  auto opened = kvcc::openSnapshot(taken);
+  ASSERT_TRUE(bool(opened));
+  kvcc::SnapshotHeader forged = opened->header;
+  size_t at = forged.schedule.find("floats = #kv.packing<16x1>");
+  ASSERT_NE(at, std::string::npos) << forged.schedule;
+  forged.schedule.replace(at, 26, "floats = #kv.packing<64x1>");
+  std::vector<uint8_t> bad(kvcc::getSnapshotBytes(forged));
+  std::copy(opened->pages.begin(), opened->slot.end(), bad.begin() + std::ptrdiff_t(kvcc::getPrefixBytes(forged)));
+  kvcc::sealSnapshot(forged, bad);
+  there.bytes = bad.data();
+  there.bytes_length = bad.size();
+  EXPECT_EQ(kvcc_restore(other, 0, &there, 1, nullptr), KVCC_INVALID_ARGUMENT);
+  EXPECT_THAT(kvcc_last_message(), HasSubstr("expected a packing whose tile divides 32x64"));
   kvcc_program_destroy(other);
 }
 

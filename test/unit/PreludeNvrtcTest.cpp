@@ -43,7 +43,7 @@ KV_KERNEL(128) void everything(float *KV_RESTRICT floats, kv_u32 *words, const k
   if (kv_any(f > 3.0f))
     f = kv_exp2(f) + kv_log2(f);
   f = kv_max(f, kv_min(kv_abs(f), kv_sqrt(f))) + kv_div(f, 3.0f) + kv_mul(f, f);
-  f += kv_add(f, f) + kv_fma(f, f, f) + kv_rint(f) + kv_pow(f, 0.5f);
+  f += kv_add(f, f) + kv_sub(f, f) + kv_fma(f, f, f) + kv_rint(f) + kv_pow(f, 0.5f);
   uint32_t u = kv_f32_to_bits(f) + kv_f32_to_i32_rn(f) + kv_f32_to_f16(f) + kv_f32_to_bf16(f);
   u += kv_f32x2_to_f16x2(f, f) ^ kv_f32x2_to_bf16x2(f, f);
   f += kv_f16_to_f32(u) + kv_bf16_to_f32(u) + kv_f16x2_lo_to_f32(u) + kv_f16x2_hi_to_f32(u);

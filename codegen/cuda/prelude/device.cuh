@@ -152,9 +152,10 @@ KV_DEVICE float kv_sqrt(float v) { return __fsqrt_rn(v); }
 KV_DEVICE float kv_pow(float a, float b) { return powf(a, b); }
 // The quotient, correctly rounded whatever the compiler's options say.
 KV_DEVICE float kv_div(float a, float b) { return __fdiv_rn(a, b); }
-// a * b and a + b that the compiler may not contract into one rounding.
+// a * b, a + b and a - b that the compiler may not contract into one rounding.
 KV_DEVICE float kv_mul(float a, float b) { return __fmul_rn(a, b); }
 KV_DEVICE float kv_add(float a, float b) { return __fadd_rn(a, b); }
+KV_DEVICE float kv_sub(float a, float b) { return __fsub_rn(a, b); }
 KV_DEVICE float kv_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 // To the nearest integer, ties to even.
 KV_DEVICE float kv_rint(float v) { return rintf(v); }

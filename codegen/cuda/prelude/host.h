@@ -137,6 +137,7 @@ KV_DEVICE float kv_pow(float a, float b) { return __builtin_powf(a, b); }
 KV_DEVICE float kv_div(float a, float b) { return a / b; }
 KV_DEVICE float kv_mul(float a, float b) { return a * b; }
 KV_DEVICE float kv_add(float a, float b) { return a + b; }
+KV_DEVICE float kv_sub(float a, float b) { return a - b; }
 KV_DEVICE float kv_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 KV_DEVICE float kv_rint(float v) { return __builtin_rintf(v); }
 
