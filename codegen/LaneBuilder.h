@@ -41,6 +41,10 @@ public:
   virtual mlir::Value splat(mlir::Value scalar) = 0;
   mlir::Value f32(float value) { return splat(mlir::arith::ConstantOp::create(*this, getF32FloatAttr(value))); }
   mlir::Value i32(int32_t value) { return splat(mlir::arith::ConstantOp::create(*this, getI32IntegerAttr(value))); }
+  /// An index, as an i32.
+  mlir::Value i32(mlir::Value index) {
+    return splat(mlir::arith::IndexCastOp::create(*this, getI32Type(), index).getResult());
+  }
 
   virtual mlir::Value add(mlir::Value x, mlir::Value y);
   virtual mlir::Value sub(mlir::Value x, mlir::Value y);

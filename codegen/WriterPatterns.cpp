@@ -184,7 +184,7 @@ Value isAmong(LaneBuilder &b, const Rows &rows, Value firstLane) {
     return {};
   Value lanes = b.laneIndices(firstLane);
   auto compare = [&](arith::CmpIPredicate predicate, Value bound) {
-    return arith::CmpIOp::create(b, predicate, lanes, b.splat(arith::IndexCastOp::create(b, b.getI32Type(), bound)));
+    return arith::CmpIOp::create(b, predicate, lanes, b.i32(bound));
   };
   return arith::AndIOp::create(b, compare(arith::CmpIPredicate::sge, rows.from),
                                compare(arith::CmpIPredicate::slt, rows.to));
@@ -351,11 +351,10 @@ private:
   /// Writes the codes of rows, which are reduced indices, between others that stay.
   void insert(Value data, const Rows &rows) {
     int32_t mask = (1 << bits) - 1;
-    auto splat = [&](Value number) { return b.splat(arith::IndexCastOp::create(b, b.getI32Type(), number)); };
     b.loop(rows.from, rows.to, [&](Value row) {
       Value inTile = b.remIndex(row, reduceTile), bit = b.mulIndex(b.divIndex(inTile, lanes), bits);
       Value word = b.divIndex(bit, width), shift = b.remIndex(bit, width);
-      Value laneShift = getShift(b.remIndex(inTile, lanes)), inWord = splat(shift);
+      Value laneShift = getShift(b.remIndex(inTile, lanes)), inWord = b.i32(shift);
       b.forLanes(block.getFreeExtent(), [&](Value free) {
         Value code = b.bitAnd(load(free, row), mask);
         Value first = b.addIndex(getFirstWord(free, b.divIndex(row, reduceTile)), b.mulIndex(word, freeTile));
@@ -375,7 +374,7 @@ private:
           return;
         Value low = arith::SubIOp::create(b, b.index(width), shift);
         b.branch(arith::CmpIOp::create(b, arith::CmpIPredicate::ult, low, b.index(bits)), [&] {
-          put(b.addIndex(first, freeTile), b.shiftRight(code, splat(low)), b.shiftRight(b.i32(mask), splat(low)));
+          put(b.addIndex(first, freeTile), b.shiftRight(code, b.i32(low)), b.shiftRight(b.i32(mask), b.i32(low)));
         });
       });
     });
@@ -478,7 +477,7 @@ private:
   }
 
   /// Where the word of a lane begins in 32 bits.
-  Value getShift(Value lane) { return b.splat(arith::IndexCastOp::create(b, b.getI32Type(), b.mulIndex(lane, width))); }
+  Value getShift(Value lane) { return b.i32(b.mulIndex(lane, width)); }
   Value load(Value free, Value reduce) {
     if (!isInTile())
       return arith::ExtUIOp::create(b, b.i32Type(), b.loadLanes(bytes, {reduce, free}));

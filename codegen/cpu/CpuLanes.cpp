@@ -26,7 +26,7 @@ public:
       numbers.push_back(i);
     auto type = cast<VectorType>(i32Type());
     Value lanes = arith::ConstantOp::create(*this, DenseElementsAttr::get(type, ArrayRef(numbers)));
-    return add(lanes, splat(arith::IndexCastOp::create(*this, getI32Type(), first)));
+    return add(lanes, i32(first));
   }
 
   Value loadLanes(Value memory, ValueRange at) override {
