@@ -83,46 +83,45 @@ GroupCodec::Parameters GroupCodec::choose(int64_t size, Numbers numbers) {
   // Quarters of the group side by side, since each step waits for the one before: the extreme of numbers seen, the
   // smallest and the largest.
   constexpr int64_t parts = 4;
-  int64_t share = size / parts, wanted = int64_t(wantsExtreme) + 2 * int64_t(wantsRange);
+  int64_t share = size / parts;
   Value first = wantsRange ? numbers(b.index(0)) : Value();
-  auto join = [&](ValueRange seen, Value extreme, Value min, Value max) {
+  auto seenOf = [&](Value extreme, Value number) {
+    SmallVector<Value> seen;
+    if (wantsExtreme)
+      seen.push_back(extreme);
+    if (wantsRange)
+      seen.append({number, number});
+    return seen;
+  };
+  auto join = [&](ValueRange seen, ValueRange more) {
     SmallVector<Value> joined;
     if (wantsExtreme) {
       // Only sym_signed asks for the sign of the first largest number.
-      Value known = seen[0];
-      if (map == Map::SymSigned)
-        joined.push_back(b.select(b.less(b.abs(known), b.abs(extreme)), extreme, known));
-      else
-        joined.push_back(b.select(b.less(known, extreme), extreme, known));
+      Value isLarger = map == Map::SymSigned ? b.less(b.abs(seen[0]), b.abs(more[0])) : b.less(seen[0], more[0]);
+      joined.push_back(b.select(isLarger, more[0], seen[0]));
     }
     if (wantsRange) {
-      Value least = seen[seen.size() - 2], largest = seen.back();
-      joined.push_back(b.select(b.less(min, least), min, least));
-      joined.push_back(b.select(b.less(largest, max), max, largest));
+      size_t min = seen.size() - 2, max = min + 1;
+      joined.push_back(b.select(b.less(more[min], seen[min]), more[min], seen[min]));
+      joined.push_back(b.select(b.less(seen[max], more[max]), more[max], seen[max]));
     }
     return joined;
   };
-  SmallVector<Value> initial;
-  for (int64_t part = 0; part < parts; ++part) {
-    if (wantsExtreme)
-      initial.push_back(b.f32(0));
-    if (wantsRange)
-      initial.append({first, first});
-  }
+  SmallVector<Value> nothing = seenOf(b.f32(0), first), initial;
+  for (int64_t part = 0; part < parts; ++part)
+    initial.append(nothing);
+  auto partOf = [&](ValueRange all, int64_t part) { return all.slice(size_t(part) * nothing.size(), nothing.size()); };
   SmallVector<Value> found = b.loop(b.index(0), b.index(share), initial, [&](Value i, ValueRange before) {
     SmallVector<Value> after;
     for (int64_t part = 0; part < parts; ++part) {
       Value number = numbers(b.addIndex(i, part * share));
-      Value extreme = map == Map::SymSigned ? number : b.abs(number);
-      after.append(join(before.slice(size_t(part * wanted), size_t(wanted)), extreme, number, number));
+      after.append(join(partOf(before, part), seenOf(map == Map::SymSigned ? number : b.abs(number), number)));
     }
     return after;
   });
-  SmallVector<Value> all(ArrayRef(found).take_front(size_t(wanted)));
-  for (int64_t part = 1; part < parts; ++part) {
-    ArrayRef<Value> other = ArrayRef(found).slice(size_t(part * wanted), size_t(wanted));
-    all = join(all, other.front(), wantsRange ? other[other.size() - 2] : Value(), other.back());
-  }
+  SmallVector<Value> all(partOf(found, 0));
+  for (int64_t part = 1; part < parts; ++part)
+    all = join(all, partOf(found, part));
   Value extreme = wantsExtreme ? all[0] : Value(), min, max;
   if (wantsRange) {
     min = all[all.size() - 2];

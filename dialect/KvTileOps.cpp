@@ -373,14 +373,19 @@ LogicalResult TileGatherOp::verify() {
   return verifyVectors(*this);
 }
 
+/// Of operations on all rows of a tile, or on those between two bounds.
+template <typename Op> static LogicalResult verifyRows(Op op) {
+  if (bool(op.getFrom()) != bool(op.getTo()))
+    return op.emitOpError("expected both bounds of rows, or none");
+  return success();
+}
+
 LogicalResult TileRotateRowsOp::verify() {
   // rotate_rows_c1
   if (failed(verifyRotation(*this, int64_t(getSize()), cast<VectorType>(getTile().getType()).getDimSize(1))))
     return failure();
   // rotate_rows_c2
-  if (bool(getFrom()) != bool(getTo()))
-    return emitOpError("expected both bounds of rows, or none");
-  return success();
+  return verifyRows(*this);
 }
 
 LogicalResult TileNormalizeTokensOp::verify() {
@@ -412,8 +417,8 @@ LogicalResult TileEncodeOp::verify() {
              << ", but got " << scales;
   }
   // encode_c3
-  if (bool(getFrom()) != bool(getTo()))
-    return emitOpError("expected both bounds of rows, or none");
+  if (failed(verifyRows(*this)))
+    return failure();
   if (getFrom() && quant.isQuantized() && quant.getGroupTokens() != 1)
     return emitOpError("expected groups of one token with rows, but got ") << quant.getGroupTokens();
   // encode_c4

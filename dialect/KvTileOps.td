@@ -536,9 +536,9 @@ def Kv_TileEncodeOp : Kv_TileOp<"encode", [MemoryEffects<[MemRead, MemWrite]>, A
   let description = [{
     Chooses scales (and zeros), rounds numbers to codes and packs them as the type of `data` says. With `from` and `to`,
     only the rows between them are written, and groups are of one token: what the block holds of others stays. A block
-    begins as a whole: where `from` is 0, `to` is 32. With `weights`, and where `gives_weights` is not 0, rounding errors are fed back: channels x channels of them
-    stand at element `weights_offset`, see kv::Feedback. The tile is `oriented` if it was gathered so. What it holds is
-    lost.
+    begins as a whole: where `from` is 0, `to` is 32. With `weights`, and where `gives_weights` is not 0, rounding errors
+    are fed back: channels x channels of them stand at element `weights_offset`, see kv::Feedback. The tile is `oriented`
+    if it was gathered so. What it holds is lost.
 
     Constraints:
     - (C1) data is a block of 32 x columns of the tile of the format's element;

@@ -104,7 +104,7 @@ class Unit {
 public:
   Unit(ProductBuilder &b, const Product &p)
       : b(b), width(b.getWidth()), digits(p.getSmallBits() == 16 && b.splitsWords() ? 2 : 1),
-        vectors(b.getUnitVectors((p.isE4m3() ? 2 : digits) * p.heads)) {
+        sums(p.isE4m3() ? 2 : digits), vectors(b.getUnitVectors(sums * p.heads)) {
     // Those of a unit share rows of a folded operand, and no unit is partial.
     while ((p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width % vectors)
       vectors /= 2;
@@ -113,6 +113,8 @@ public:
   int64_t getVectors() const { return vectors; }
   /// Of a number of the small operand, each of which has a sum of its own.
   int64_t getDigits() const { return digits; }
+  /// Vectors of sums of a vector and a head: one for each digit, or for each of a pair.
+  int64_t getSums() const { return sums; }
   /// Calls `body` with the first vector of every unit of a block.
   void forEach(int64_t freeExtent, function_ref<void(FreeVector)> body) const {
     int64_t extent = vectors * width, step = std::max<int64_t>(extent / kLanes, 1);
@@ -136,7 +138,7 @@ public:
 
 private:
   ProductBuilder &b;
-  int64_t width, digits, vectors;
+  int64_t width, digits, sums, vectors;
 };
 
 /// Lowers the products of a unit with one block of codes, for all heads. Sums are listed digit by digit, those of one
@@ -183,7 +185,7 @@ private:
   size_t countSums() const { return size_t(unit.getVectors() * p.heads); } // of a digit
   SmallVector<Value> zeroSums() {
     Value zero = isFloat() ? b.f32Splat(0.0f, b.getWidth()) : b.i32Splat(0, b.getWidth());
-    return SmallVector<Value>(size_t(p.isE4m3() ? 2 : digits) * countSums(), zero);
+    return SmallVector<Value>(size_t(unit.getSums()) * countSums(), zero);
   }
 
   /// What a decoded code counts in.

@@ -459,16 +459,16 @@ private:
   /// A fragment with the same words in all lanes and rows. In a loop it comes from shared memory, by one instruction:
   /// the device compiler would rather write four registers in every iteration than keep them.
   Value constantA(Operation *op, uint32_t first, uint32_t second) {
-    auto makeConstant = [&](std::array<uint32_t, 2> words) {
-      Value low = b.word(words[0]), high = b.word(words[1]);
+    auto make = [&] {
+      Value low = b.word(first), high = b.word(second);
       return b.makeA({low, low, high, high});
     };
-    auto address = [&](int64_t at) { return b.addBytes(constantMemory, b.i32(int32_t(at))); };
     std::array<uint32_t, 2> words{first, second};
     auto found = llvm::find(constants, words);
     int64_t at = 16 * (found - constants.begin());
     if (!op->getParentOfType<LoopLikeOpInterface>() || at == kvcc::kConstantBytes)
-      return makeConstant(words);
+      return make();
+    auto address = [&] { return b.addBytes(constantMemory, b.i32(int32_t(at))); };
     OpBuilder::InsertionGuard guard(b);
     if (found == constants.end()) {
       constants.push_back(words);
@@ -483,10 +483,10 @@ private:
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, b.add(b.gid, b.tig), b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
       b.setInsertionPointToStart(branch.thenBlock());
-      b.call("kv_sts128", {}, {address(at), makeConstant(words)});
+      b.call("kv_sts128", {}, {address(), make()});
     }
     b.setInsertionPoint(op);
-    return b.call1("kv_lds128", b.opaque("kv_u32x4"), address(at));
+    return b.call1("kv_lds128", b.opaque("kv_u32x4"), address());
   }
 
   /// What products with codes begin with, a kv_f32x4 of each group of columns, of a folded operand for each group of
@@ -509,16 +509,16 @@ private:
             // Numbers with the exponents of codes are in registers anyway; where rows have registers of their own,
             // numbers as they were before, which need no exponents of zero codes.
             bool isPlain = operand.groups == 1 && (ownRows || isSum) && !operand.plain.empty();
-            uint32_t zeros[2];
+            uint32_t factors[2]; // minus the zero code, or one
             Value pairs[2];
             for (int64_t h = 0; h < 2; ++h) {
               int64_t n = 2 * s + h;
               int64_t up = isPlain ? 0 : getPairExponent(element, columns, 0, n);
-              uint32_t zero = isSum ? uint32_t(15 + up) << 10 : 0x8000 | uint32_t(zeroCode) << up;
-              zeros[h] = zero | zero << 16;
+              uint32_t factor = isSum ? uint32_t(15 + up) << 10 : 0x8000 | uint32_t(zeroCode) << up;
+              factors[h] = factor | factor << 16;
               pairs[h] = isPlain ? operand.plain[size_t(tile * operand.pairs + n)] : operand.at(tile, folded, 0, n);
             }
-            sum = b.mma(operand.half, constantA(op, zeros[0], zeros[1]), pairs[0], pairs[1], sum);
+            sum = b.mma(operand.half, constantA(op, factors[0], factors[1]), pairs[0], pairs[1], sum);
           }
           result.push_back(sum);
         }
