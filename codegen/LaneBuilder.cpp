@@ -58,20 +58,35 @@ void LaneBuilder::fillRows(Value tile, Rows rows, Value end, RowNumber number, R
   fill(held.to, mulIndex(divIndex(addIndex(held.to, width - 1), width), width), one);
 }
 
-void LaneBuilder::loop(Value from, Value to, function_ref<void(Value)> body, int64_t step) {
+scf::ForOp LaneBuilder::loop(Value from, Value to, function_ref<void(Value)> body, int64_t step) {
   auto op = scf::ForOp::create(*this, from, to, index(step));
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(op.getBody());
   body(op.getInductionVar());
+  return op;
 }
 
 SmallVector<Value> LaneBuilder::loop(Value from, Value to, ValueRange initial,
-                                     function_ref<SmallVector<Value>(Value, ValueRange)> body) {
-  auto op = scf::ForOp::create(*this, from, to, index(1), initial);
+                                     function_ref<SmallVector<Value>(Value, ValueRange)> body, int64_t step) {
+  auto op = scf::ForOp::create(*this, from, to, index(step), initial);
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointToStart(op.getBody());
   scf::YieldOp::create(*this, body(op.getInductionVar(), op.getRegionIterArgs()));
   return SmallVector<Value>(op.getResults());
+}
+
+void LaneBuilder::forLanesAmong(int64_t extent, const Rows &rows, function_ref<void(Value)> body) {
+  if (!rows.from)
+    return forLanes(extent, body);
+  forLanes(extent, [&](Value lane) {
+    Value isBelow = arith::CmpIOp::create(*this, arith::CmpIPredicate::ult, lane, rows.to);
+    Value isAbove = arith::CmpIOp::create(*this, arith::CmpIPredicate::ugt, addIndex(lane, getWidth()), rows.from);
+    branch(arith::AndIOp::create(*this, isBelow, isAbove), [&] { body(lane); });
+  });
+}
+
+void LaneBuilder::forLaneParts(int64_t extent, Rows rows, int64_t count, function_ref<void(Value, Value)> body) {
+  forLanesAmong(extent, rows, [&](Value lane) { loop(index(0), index(count), [&](Value part) { body(lane, part); }); });
 }
 
 void LaneBuilder::branch(Value condition, function_ref<void()> body, function_ref<void()> otherwise) {

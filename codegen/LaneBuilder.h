@@ -76,21 +76,32 @@ public:
   mlir::Value remIndex(mlir::Value x, int64_t y) { return mlir::arith::RemUIOp::create(*this, x, index(y)); }
 
   /// A loop over scalar indices.
-  void loop(mlir::Value from, mlir::Value to, llvm::function_ref<void(mlir::Value)> body, int64_t step = 1);
+  mlir::scf::ForOp loop(mlir::Value from, mlir::Value to, llvm::function_ref<void(mlir::Value)> body, int64_t step = 1);
   /// One that carries values.
   llvm::SmallVector<mlir::Value>
   loop(mlir::Value from, mlir::Value to, mlir::ValueRange initial,
-       llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::ValueRange)> body);
+       llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::ValueRange)> body, int64_t step = 1);
+  /// One whose iterations are independent, so that some of them may be done side by side.
+  virtual void loopAbreast(mlir::Value from, mlir::Value to, llvm::function_ref<void(mlir::Value)> body) {
+    loop(from, to, body);
+  }
   void branch(mlir::Value condition, llvm::function_ref<void()> body, llvm::function_ref<void()> otherwise = {});
 
   /// Calls `body` for indices 0 to `extent`, a multiple of 32, some lanes at a time. `first` is the index of the first
   /// lane on a CPU and that of the thread on a GPU: loads and stores of lanes take it.
   virtual void forLanes(int64_t extent, llvm::function_ref<void(mlir::Value first)> body) = 0;
-  /// The same, one index at a time, for what lanes cannot do side by side on a CPU.
+  /// The same, without vectors of lanes that are not among `rows`.
+  void forLanesAmong(int64_t extent, const Rows &rows, llvm::function_ref<void(mlir::Value first)> body);
+  /// The same as forLanes, one index at a time, for what lanes cannot do side by side on a CPU.
   virtual void forEach(int64_t extent, llvm::function_ref<void(mlir::Value index)> body) = 0;
+  /// Calls `body` for each of `count` parts of the work of every lane among `rows`, in any order.
+  virtual void forLaneParts(int64_t extent, Rows rows, int64_t count,
+                            llvm::function_ref<void(mlir::Value first, mlir::Value part)> body);
   /// The index of every lane, an i32.
   virtual mlir::Value laneIndices(mlir::Value first) = 0;
   virtual mlir::Value loadLanes(mlir::Value memory, mlir::ValueRange at) = 0;
+  /// Of how many rows a lane should load numbers before it waits for them.
+  virtual int64_t getRowsAbreast() const { return 1; }
   /// Where `mask`, an i1 in every lane, is true; null: everywhere.
   virtual void storeLanes(mlir::Value value, mlir::Value memory, mlir::ValueRange at, mlir::Value mask = {}) = 0;
   /// Says that these lanes are loaded soon, if telling helps; no address is wrong here.
@@ -100,6 +111,10 @@ public:
   virtual void storeWords(mlir::Value value, mlir::Value codes, mlir::Value word, mlir::Value mask = {}) = 0;
   /// Memory of the work item.
   virtual mlir::Value scratch(llvm::ArrayRef<int64_t> shape, mlir::Type element) = 0;
+  /// The same, for a matrix whose rows or columns are lanes.
+  virtual mlir::Value scratchMatrix(llvm::ArrayRef<int64_t> shape, mlir::Type element) {
+    return scratch(shape, element);
+  }
   /// What has been stored may be loaded by other lanes after it.
   virtual void barrier() = 0;
 
@@ -114,7 +129,7 @@ public:
   virtual void storeColumn(mlir::Value value, mlir::Value matrix, mlir::Value column, mlir::Value firstRow) = 0;
   /// Stores rows of a 32-row tile, `number(row, channel)` in its lanes, and zeros from there to row `end`. The rows of
   /// `held` count then.
-  void fillRows(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held);
+  virtual void fillRows(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held);
   /// The same, and leaves the tile as `orient` does.
   virtual void fillOriented(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held) {
     fillRows(tile, rows, end, number, held);

@@ -97,7 +97,7 @@ struct ScratchPattern : OpConversionPattern<TileScratchOp> {
       : OpConversionPattern(converter, context), makeBuilder(makeBuilder) {}
   LogicalResult matchAndRewrite(TileScratchOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     std::unique_ptr<LaneBuilder> b = makeBuilder(op.getLoc(), rewriter);
-    rewriter.replaceOp(op, b->scratch(cast<VectorType>(op.getTile().getType()).getShape(), b->getF32Type()));
+    rewriter.replaceOp(op, b->scratchMatrix(cast<VectorType>(op.getTile().getType()).getShape(), b->getF32Type()));
     return success();
   }
   MakeLaneBuilder makeBuilder;
@@ -126,7 +126,7 @@ struct GatherPattern : WriterPattern<TileGatherOp> {
       b.branch(any, [&] {
         loadWindow(op, in, b, columns);
         if (factors || means)
-          b.loop(b.index(0), in.getFrom(), [&](Value row) {
+          b.loopAbreast(b.index(0), in.getFrom(), [&](Value row) {
             b.forLanes(columns, [&](Value channel) {
               b.storeLanes(transformed(b.loadLanes(in.getTile(), {row, channel}), channel), in.getTile(),
                            {row, channel});
@@ -159,12 +159,11 @@ private:
       return b.decodeNumber(b.loadLanes(in.getBlock(), order.at(b, block.isKey(), token, channel)), block.getElement());
     };
     if (block.isKey()) // lanes are free indices
-      b.forLanes(kBlockTokens, [&](Value token) {
-        b.loop(b.index(0), b.index(columns),
-               [&](Value channel) { b.storeColumn(load(token, channel), in.getTile(), channel, token); });
+      b.forLaneParts(kBlockTokens, {}, columns, [&](Value token, Value channel) {
+        b.storeColumn(load(token, channel), in.getTile(), channel, token);
       });
     else
-      b.loop(b.index(0), in.getFrom(), [&](Value token) {
+      b.loopAbreast(b.index(0), in.getFrom(), [&](Value token) {
         b.forLanes(columns, [&](Value channel) { b.storeLanes(load(token, channel), in.getTile(), {token, channel}); });
       });
     b.barrier();
@@ -190,17 +189,6 @@ Value isAmong(LaneBuilder &b, const Rows &rows, Value firstLane) {
                                compare(arith::CmpIPredicate::slt, rows.to));
 }
 
-/// As LaneBuilder::forLanes, without lanes that are not among `rows`.
-void forLanesAmong(LaneBuilder &b, int64_t extent, const Rows &rows, function_ref<void(Value)> body) {
-  if (!rows.from)
-    return b.forLanes(extent, body);
-  b.forLanes(extent, [&](Value lane) {
-    Value isBelow = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, lane, rows.to);
-    Value isAbove = arith::CmpIOp::create(b, arith::CmpIPredicate::ugt, b.addIndex(lane, b.getWidth()), rows.from);
-    b.branch(arith::AndIOp::create(b, isBelow, isAbove), [&] { body(lane); });
-  });
-}
-
 struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
   using WriterPattern::WriterPattern;
   void lower(TileNormalizeTokensOp op, OpAdaptor in, LaneBuilder &b) const override {
@@ -209,7 +197,7 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
     Value factors = b.scratch({1, kBlockTokens}, b.getF32Type()), zero = b.index(0);
     Rows rows{in.getFrom(), in.getTo()};
     b.orient(in.getTile(), rows);
-    forLanesAmong(b, kBlockTokens, rows, [&](Value token) {
+    b.forLanesAmong(kBlockTokens, rows, [&](Value token) {
       Value squares = b.loop(zero, b.index(columns), b.f32(0), [&](Value channel, ValueRange sums) {
         Value number = b.loadColumn(in.getTile(), channel, token);
         return SmallVector<Value>{b.fma(number, number, sums[0])};
@@ -226,7 +214,7 @@ struct NormalizeTokensPattern : WriterPattern<TileNormalizeTokensOp> {
     });
     b.barrier();
     b.orientBack(in.getTile(), rows);
-    b.loop(rows.from, rows.to, [&](Value row) {
+    b.loopAbreast(rows.from, rows.to, [&](Value row) {
       Value factor = b.splat(memref::LoadOp::create(b, factors, ValueRange{zero, row}));
       b.forLanes(columns, [&](Value channel) {
         b.storeLanes(b.div(b.loadLanes(in.getTile(), {row, channel}), factor), in.getTile(), {row, channel});
@@ -247,7 +235,7 @@ public:
         lanes(std::max<int64_t>(block.getPacking().getLanes() / freeTile, 1)), width(reduceTile / lanes),
         fragments(block.getPacking().getOrder() == Order::Fragments), tile(tile) {
     if (!inTile)
-      bytes = b.scratch({block.getReduceExtent(), block.getFreeExtent()}, b.getI8Type());
+      bytes = b.scratchMatrix({block.getReduceExtent(), block.getFreeExtent()}, b.getI8Type());
   }
 
   bool isInTile() const { return !bytes; }
@@ -278,7 +266,7 @@ public:
       return packFragments(data);
     }
     auto packTiles = [&](const Rows &among) {
-      forLanesAmong(b, block.getFreeExtent(), among, [&](Value free) {
+      b.forLanesAmong(block.getFreeExtent(), among, [&](Value free) {
         b.loop(b.index(0), b.index(block.getReduceExtent() / reduceTile), [&](Value tile) {
           Value first = b.mulIndex(tile, reduceTile);
           packTile(
@@ -388,19 +376,17 @@ private:
   };
   void forEachLine(function_ref<void(const Line &)> body) {
     FragmentOrder order(block.getFreeExtent(), block.getReduceExtent(), unsigned(bits));
-    b.forLanes(32, [&](Value lane) {
-      Value gid = b.divIndex(lane, 4), tig = b.remIndex(lane, 4);
-      b.loop(b.index(0), b.index(block.getFreeExtent() / 32), [&](Value unit) {
-        for (int64_t first = 0; first < block.getReduceExtent() / 8;) {
-          FragmentOrder::Chunk chunk = order.getChunk(first);
-          b.loop(b.index(0), b.index(chunk.getLines()), [&](Value row) {
-            Value line = b.addIndex(b.addIndex(b.mulIndex(unit, order.getLinesPerUnit()), row), first / 4);
-            body({chunk.extent, first, b.addIndex(b.mulIndex(unit, 4), row), gid, tig, b.mulIndex(line, bits), lane});
-          });
-          first += chunk.extent;
-        }
+    for (int64_t first = 0; first < block.getReduceExtent() / 8;) {
+      FragmentOrder::Chunk chunk = order.getChunk(first);
+      int64_t lines = chunk.getLines();
+      b.forLaneParts(32, {}, block.getFreeExtent() / 32 * lines, [&](Value lane, Value part) {
+        Value gid = b.divIndex(lane, 4), tig = b.remIndex(lane, 4);
+        Value unit = b.divIndex(part, lines), row = b.remIndex(part, lines);
+        Value line = b.addIndex(b.addIndex(b.mulIndex(unit, order.getLinesPerUnit()), row), first / 4);
+        body({chunk.extent, first, b.addIndex(b.mulIndex(unit, 4), row), gid, tig, b.mulIndex(line, bits), lane});
       });
-    });
+      first += chunk.extent;
+    }
   }
   /// Calls `body(free, reduce, pieces, e)` for the codes of a line.
   void forEachCode(const Line &line, function_ref<void(Value, Value, ArrayRef<CodePiece>, int64_t)> body) {
@@ -527,16 +513,13 @@ private:
     if (block.isKey()) { // lanes are free indices
       if (!op.getOriented())
         b.orient(in.getTile(), rows);
-      forLanesAmong(b, kBlockTokens, rows, [&](Value token) {
-        Value mask = isAmong(b, rows, token);
-        b.loop(b.index(0), b.index(columns), [&](Value channel) {
-          Value number = b.encodeNumber(saturate(b.loadColumn(in.getTile(), channel, token)), type);
-          b.storeLanes(number, in.getData(), order.at(b, token, channel), mask);
-        });
+      b.forLaneParts(kBlockTokens, rows, columns, [&](Value token, Value channel) {
+        Value number = b.encodeNumber(saturate(b.loadColumn(in.getTile(), channel, token)), type);
+        b.storeLanes(number, in.getData(), order.at(b, token, channel), isAmong(b, rows, token));
       });
       return;
     }
-    b.loop(rows.from ? rows.from : b.index(0), rows.to ? rows.to : b.index(kBlockTokens), [&](Value token) {
+    b.loopAbreast(rows.from ? rows.from : b.index(0), rows.to ? rows.to : b.index(kBlockTokens), [&](Value token) {
       b.forLanes(columns, [&](Value channel) {
         b.storeLanes(b.encodeNumber(saturate(b.loadLanes(in.getTile(), {token, channel})), type), in.getData(),
                      order.at(b, channel, token));
@@ -561,13 +544,13 @@ private:
     if (lanesAreTokens && !op.getOriented())
       b.orient(numbers, rows);
     GroupCodec codec(b, quant);
-    // The group of each lane; `encodeGroup` gets its parameters.
-    auto encodeLanes = [&](Value lane, auto encodeGroup) {
-      Value mask = isAmong(b, rows, lane);
-      auto load = [&](Value other) {
-        return lanesAreTokens ? b.loadColumn(numbers, other, lane) : b.loadLanes(numbers, {other, lane});
-      };
-      b.loop(b.index(0), b.index(others / size), [&](Value group) {
+    // The groups of each lane; `encodeGroup` gets their parameters.
+    auto encodeLanes = [&](auto encodeGroup) {
+      b.forLaneParts(laneExtent, rows, others / size, [&](Value lane, Value group) {
+        Value mask = isAmong(b, rows, lane);
+        auto load = [&](Value other) {
+          return lanesAreTokens ? b.loadColumn(numbers, other, lane) : b.loadLanes(numbers, {other, lane});
+        };
         Value first = b.mulIndex(group, size);
         auto number = [&](Value i) { return load(b.addIndex(first, i)); };
         GroupCodec::Parameters parameters = codec.choose(size, number);
@@ -576,43 +559,39 @@ private:
         if (parameters.zero)
           b.storeLanes(b.encodeNumber(parameters.zero, quant.getScale()), in.getZeros(), at, mask);
         Value inverse = codec.getInverse(parameters);
-        encodeGroup(group, [&](Value i) { return codec.encode(number(i), parameters, inverse); });
+        encodeGroup(lane, group, [&](Value i) { return codec.encode(number(i), parameters, inverse); });
       });
     };
     int64_t tile = codes.getReduceTile();
     if (codes.hasTiles() && lanesAreFree && !in.getGivesWeights() && size % tile == 0) {
       // Straight into the words: no code is stored on the way. Tokens have words of their own.
-      forLanesAmong(b, laneExtent, rows, [&](Value lane) {
-        Value mask = isAmong(b, rows, lane);
-        encodeLanes(lane, [&](Value group, auto code) {
-          b.loop(b.index(0), b.index(size / tile), [&](Value i) {
-            Value word = codes.getFirstWord(lane, b.addIndex(b.mulIndex(group, size / tile), i));
-            codes.packTile(in.getData(), word, [&](Value r) { return code(b.addIndex(b.mulIndex(i, tile), r)); }, mask);
-          });
+      encodeLanes([&](Value lane, Value group, auto code) {
+        b.loop(b.index(0), b.index(size / tile), [&](Value i) {
+          Value word = codes.getFirstWord(lane, b.addIndex(b.mulIndex(group, size / tile), i));
+          codes.packTile(
+              in.getData(), word, [&](Value r) { return code(b.addIndex(b.mulIndex(i, tile), r)); },
+              isAmong(b, rows, lane));
         });
       });
       return;
     }
-    auto encodeInto = [&](Value lane) {
-      encodeLanes(lane, [&](Value group, auto code) {
-        auto encodeGroup = [&] {
-          b.loop(b.index(0), b.index(size), [&](Value i) {
-            Value other = b.addIndex(b.mulIndex(group, size), i), number = code(i);
-            if (!codes.isInTile())
-              codes.storeByte(number, lanesAreFree, lane, other);
-            else if (lanesAreTokens)
-              b.storeOriented(b.numberOf(number), numbers, other, lane);
-            else
-              b.storeLanes(b.numberOf(number), numbers, {other, lane});
-          });
-        };
-        if (!in.getGivesWeights())
-          return encodeGroup();
-        Value none = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, in.getGivesWeights(), b.index(0));
-        b.branch(none, encodeGroup);
-      });
-    };
-    forLanesAmong(b, laneExtent, rows, encodeInto);
+    encodeLanes([&](Value lane, Value group, auto code) {
+      auto encodeGroup = [&] {
+        b.loopAbreast(b.index(0), b.index(size), [&](Value i) {
+          Value other = b.addIndex(b.mulIndex(group, size), i), number = code(i);
+          if (!codes.isInTile())
+            codes.storeByte(number, lanesAreFree, lane, other);
+          else if (lanesAreTokens)
+            b.storeOriented(b.numberOf(number), numbers, other, lane);
+          else
+            b.storeLanes(b.numberOf(number), numbers, {other, lane});
+        });
+      };
+      if (!in.getGivesWeights())
+        return encodeGroup();
+      Value none = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, in.getGivesWeights(), b.index(0));
+      b.branch(none, encodeGroup);
+    });
     b.barrier();
     if (codes.isInTile())
       codes.settle(lanesAreTokens, rows);
@@ -634,7 +613,7 @@ void EncodePattern::feedBack(TileEncodeOp op, OpAdaptor in, LaneBuilder &b, Grou
   int64_t columns = columnsOf(op.getTile());
   bool isKey = op.getData().getType().isKey();
   Value tile = in.getTile();
-  forLanesAmong(b, kBlockTokens, {in.getFrom(), in.getTo()}, [&](Value token) {
+  b.forLanesAmong(kBlockTokens, {in.getFrom(), in.getTo()}, [&](Value token) {
     b.loop(b.index(0), b.index(columns), [&](Value channel) {
       Value group = b.divIndex(channel, quant.getGroupChannels());
       auto load = [&](Value memory) {
@@ -668,7 +647,7 @@ struct WriteRowsPattern : WriterPattern<TileWriteRowsOp> {
   void lower(TileWriteRowsOp op, OpAdaptor in, LaneBuilder &b) const override {
     BlockType block = op.getBlock().getType();
     OrderBuilder order(block);
-    b.loop(in.getFrom(), in.getTo(), [&](Value row) {
+    b.loopAbreast(in.getFrom(), in.getTo(), [&](Value row) {
       Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
       if (block.isKey()) // channels are far from each other
         b.forEach(block.getChannels(), [&](Value channel) {
@@ -772,24 +751,39 @@ private:
       for (Statistic statistic : wanted)
         b.storeLanes(b.f32(0), sums, {b.index(statistic), channel});
     });
+    int64_t rowsAbreast = b.getRowsAbreast();
     Value blocks = b.divIndex(b.addIndex(in.getRows(), kBlockTokens - 1), kBlockTokens);
     Value ahead = b.mulIndex(in.getStride(), kBlockTokens);
     b.loop(b.index(0), blocks, [&](Value block) {
       Value first = b.mulIndex(block, kBlockTokens);
       Value end = arith::MinSIOp::create(b, b.addIndex(first, kBlockTokens), in.getRows());
+      Value last = rowsAbreast > 1 ? arith::SubIOp::create(b, end, b.index(1)).getResult() : Value();
       b.forLanes(channels, [&](Value channel) {
-        auto part = b.loop(first, end, nothing, [&](Value row, ValueRange before) {
+        auto load = [&](Value row) {
           Value start = b.addIndex(in.getOffset(), arith::MulIOp::create(b, row, in.getStride()));
           Value at = b.addIndex(start, channel);
           Value number = b.decodeNumber(b.loadLanes(in.getSource(), at), op.getSource().getType().getElementType());
           b.prefetch(in.getSource(), b.addIndex(at, ahead));
-          SmallVector<Value> after;
-          for (auto [statistic, sum] : llvm::zip_equal(wanted, before))
-            after.push_back(statistic == Maximum   ? larger(b, sum, b.abs(number))
-                            : statistic == Squares ? b.fma(number, number, sum)
-                                                   : b.add(sum, number));
-          return after;
-        });
+          return number;
+        };
+        auto step = [&](Value row, ValueRange before) {
+          // Loads of several rows are on their way together. What is not there counts as zero, which changes nothing.
+          SmallVector<Value> numbers{load(row)};
+          for (int64_t i = 1; i < rowsAbreast; ++i) {
+            Value next = b.addIndex(row, i);
+            Value number = load(arith::MinUIOp::create(b, next, last));
+            Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, next, end);
+            numbers.push_back(b.select(isThere, number, b.f32(0)));
+          }
+          SmallVector<Value> sums(before);
+          for (Value number : numbers)
+            for (auto [statistic, sum] : llvm::zip_equal(wanted, sums))
+              sum = statistic == Maximum   ? larger(b, sum, b.abs(number))
+                    : statistic == Squares ? b.fma(number, number, sum)
+                                           : b.add(sum, number);
+          return sums;
+        };
+        auto part = b.loop(first, end, nothing, step, rowsAbreast);
         for (auto [statistic, sum] : llvm::zip_equal(wanted, part)) {
           Value at = b.index(statistic), total = b.loadLanes(sums, {at, channel});
           b.storeLanes(statistic == Maximum ? larger(b, total, sum) : b.add(total, sum), sums, {at, channel});

@@ -112,11 +112,13 @@ constexpr llvm::StringLiteral kItemArgsAttrName = "kv.item_args";
 constexpr llvm::StringLiteral kAccumulatorsAttrName = "kv.accumulators";
 /// On a GPU function: threads of a block.
 constexpr llvm::StringLiteral kThreadsAttrName = "kv.threads";
-/// On a loop whose body indexes registers: must be unrolled by the device compiler.
+/// Those of a writer.
+constexpr int64_t kWriterThreads = 128;
 /// Warps that share a work item, on tile functions that are lowered to fragments.
 constexpr llvm::StringLiteral kWarpsAttrName = "kv.warps";
 /// Blocks of threads that share a multiprocessor, which bounds the registers; on kernels that say so.
 constexpr llvm::StringLiteral kBlocksAttrName = "kv.blocks";
+/// On a loop that the device compiler unrolls: all of it, if its body indexes registers, or so many iterations.
 constexpr llvm::StringLiteral kUnrollAttrName = "kv.unroll";
 
 /// The levels that a module passes through.

@@ -11,7 +11,6 @@ using namespace llvm;
 using namespace kvcc;
 
 /// Threads of a block of all kernels but attention's: one warp per work item.
-static constexpr unsigned kWarp = 32;
 
 namespace {
 
@@ -81,6 +80,11 @@ SmallVector<void *, 16> pointersTo(ArrayRef<KernelArg> args) {
   return pointers;
 }
 
+/// Merges take a warp.
+CudaBlock blockOf(Kernel kernel, CudaBlock attend) {
+  return kernel == Kernel::Attend ? attend : CudaBlock{kernel == Kernel::Append ? unsigned(kWriterThreads) : 32, 0};
+}
+
 class CudaHostBackend : public Backend {
 public:
   CudaHostBackend(std::unique_ptr<CudaHostModule> module, CudaBlock attend)
@@ -88,7 +92,7 @@ public:
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     auto pointers = pointersTo(args);
-    CudaBlock block = kernel == Kernel::Attend ? attend : CudaBlock{kWarp, 0};
+    CudaBlock block = blockOf(kernel, attend);
     return module->launch(shapeOf(kernel).name, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])},
                           block.threads, pointers, options.seed, block.sharedBytes);
   }
@@ -108,7 +112,7 @@ public:
     CudaLaunch shape;
     for (size_t i = 0; i < 3; ++i)
       shape.grid[i] = unsigned(grid[i]);
-    CudaBlock block = kernel == Kernel::Attend ? attend : CudaBlock{kWarp, 0};
+    CudaBlock block = blockOf(kernel, attend);
     shape.block = {block.threads, 1, 1};
     shape.dynamicSharedBytes = block.sharedBytes;
     shape.stream = options.stream;

@@ -87,7 +87,7 @@ public:
 };
 
 llvm::Expected<std::unique_ptr<Backend>> loadCpuBackend(llvm::StringRef object, ThreadPool &pool);
-/// Blocks of attention kernels; those of the others are one warp without dynamic shared memory.
+/// Blocks of attention kernels; those of the others have no dynamic shared memory.
 struct CudaBlock {
   unsigned threads = 0, sharedBytes = 0;
 };

@@ -290,10 +290,21 @@ void populateTypes(TypeConverter &converter) {
   // Cache memory is reached through pointers, buffers of the kernel are arrays.
   converter.addConversion([&converter](MemRefType type) -> std::optional<Type> {
     Type element = converter.convertType(type.getElementType());
-    if (!element || !type.getLayout().isIdentity())
+    if (!element)
       return std::nullopt;
-    if (type.getMemorySpace() && type.hasStaticShape())
-      return emitc::ArrayType::get(type.getShape(), element);
+    if (type.getMemorySpace() && type.hasStaticShape()) {
+      SmallVector<int64_t> shape(type.getShape());
+      // Rows of a matrix may be padded.
+      auto layout = dyn_cast<StridedLayoutAttr>(type.getLayout());
+      if (layout && type.getRank() == 2 && layout.getOffset() == 0 && layout.getStrides().back() == 1 &&
+          layout.getStrides().front() >= shape.back())
+        shape.back() = layout.getStrides().front();
+      else if (!type.getLayout().isIdentity())
+        return std::nullopt;
+      return emitc::ArrayType::get(shape, element);
+    }
+    if (!type.getLayout().isIdentity())
+      return std::nullopt;
     if (type.getRank() != 1)
       return std::nullopt;
     return emitc::PointerType::get(element);
@@ -304,14 +315,17 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
   void runOnOperation() override {
     // The pragma stands before the loop that follows it. Variables of iter_args would come between.
     WalkResult result = getOperation().walk([](scf::ForOp loop) {
-      if (!loop->removeAttr(kvcc::kUnrollAttrName))
+      Attribute unroll = loop->removeAttr(kvcc::kUnrollAttrName);
+      if (!unroll)
         return WalkResult::advance();
       if (loop.getNumRegionIterArgs()) {
         loop.emitError("expected kv.unroll on a loop without iter_args, but got ") << loop.getNumRegionIterArgs();
         return WalkResult::interrupt();
       }
       OpBuilder b(loop);
-      emitc::VerbatimOp::create(b, loop.getLoc(), b.getStringAttr("KV_UNROLL"));
+      auto count = dyn_cast<IntegerAttr>(unroll);
+      std::string pragma = count ? "KV_UNROLL_BY(" + std::to_string(count.getInt()) + ")" : "KV_UNROLL";
+      emitc::VerbatimOp::create(b, loop.getLoc(), b.getStringAttr(pragma));
       return WalkResult::advance();
     });
     if (result.wasInterrupted())

@@ -80,7 +80,7 @@ struct RotatePattern : OpConversionPattern<TileRotateOp> {
       b.store(b.load(in.getTile(), {head, channel}), result, {head, channel});
     });
     b.barrier();
-    rotateRows(b, result, shape, int64_t(op.getSize()));
+    rotateRows(b, result, shape, int64_t(op.getSize()), kWarp);
     rewriter.replaceOp(op, result);
     return success();
   }
@@ -151,7 +151,7 @@ struct RestorePattern : OpConversionPattern<TileRestoreOp> {
         b.store(b.load(in.getState(), at), rotated, {head, channel});
       });
       b.barrier();
-      rotateRows(b, rotated, shape, int64_t(*op.getSize()));
+      rotateRows(b, rotated, shape, int64_t(*op.getSize()), kWarp);
     }
     SmallVector<Value> sums;
     for (int64_t h = 0; means && h < type.getHeads(); ++h)
@@ -367,8 +367,11 @@ void populateTypes(TypeConverter &converter) {
     return MemRefType::get(shape, element, MemRefLayoutAttrInterface(),
                            gpu::AddressSpaceAttr::get(element.getContext(), space));
   };
-  converter.addConversion(
-      [=](VectorType type) { return buffer(type.getShape(), type.getElementType(), gpu::AddressSpace::Workgroup); });
+  converter.addConversion([=](VectorType type) -> Type {
+    if (type.getRank() == 2 && type.getDimSize(0) == kBlockTokens) // columns of a tile are read, too
+      return getMatrixType(type.getShape(), type.getElementType());
+    return buffer(type.getShape(), type.getElementType(), gpu::AddressSpace::Workgroup);
+  });
   converter.addConversion([=](StateType type) {
     return buffer({type.getHeads(), StateColumns(type).total}, Float32Type::get(type.getContext()),
                   gpu::AddressSpace::Private);
@@ -405,7 +408,9 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
   }
   func->removeAttr(kvcc::kItemArgsAttrName);
   auto warps = func->getAttrOfType<IntegerAttr>(kvcc::kWarpsAttrName);
-  func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(warps ? warps.getInt() * kWarp : kWarp));
+  bool writes = func.walk([](TileScratchOp) { return WalkResult::interrupt(); }).wasInterrupted();
+  int64_t threads = warps ? warps.getInt() * kWarp : writes ? kvcc::kWriterThreads : kWarp;
+  func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(threads));
   return func.eraseArguments(llvm::BitVector(func.getNumArguments()).set(first, func.getNumArguments()));
 }
 

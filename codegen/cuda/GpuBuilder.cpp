@@ -183,20 +183,32 @@ Value GpuBuilder::reduce(Value value, function_ref<Value(Value, Value)> combine)
   return value;
 }
 
-static Value allocate(GpuBuilder &b, ArrayRef<int64_t> shape, Type element, gpu::AddressSpace space) {
+static Value allocate(GpuBuilder &b, MemRefType type) {
   OpBuilder::InsertionGuard guard(b);
   Operation *parent = b.getInsertionBlock()->getParentOp();
   auto func = isa<func::FuncOp>(parent) ? cast<func::FuncOp>(parent) : parent->getParentOfType<func::FuncOp>();
   b.setInsertionPointToStart(&func.front());
-  auto spaceAttr = gpu::AddressSpaceAttr::get(b.getContext(), space);
-  return memref::AllocaOp::create(
-      b, MemRefType::get(shape, element ? element : b.getF32Type(), MemRefLayoutAttrInterface(), spaceAttr));
+  return memref::AllocaOp::create(b, type);
+}
+
+static MemRefType typeIn(gpu::AddressSpace space, ArrayRef<int64_t> shape, Type element,
+                         MemRefLayoutAttrInterface layout = {}) {
+  return MemRefType::get(shape, element, layout, gpu::AddressSpaceAttr::get(element.getContext(), space));
+}
+
+MemRefType kvcc::cuda::getMatrixType(ArrayRef<int64_t> shape, Type element) {
+  int64_t bank = 32 / element.getIntOrFloatBitWidth();
+  auto layout = StridedLayoutAttr::get(element.getContext(), 0, {shape[1] + bank, 1});
+  return typeIn(gpu::AddressSpace::Workgroup, shape, element, layout);
 }
 
 Value GpuBuilder::shared(ArrayRef<int64_t> shape, Type element) {
-  return allocate(*this, shape, element, gpu::AddressSpace::Workgroup);
+  return shared(typeIn(gpu::AddressSpace::Workgroup, shape, element ? element : getF32Type()));
 }
-Value GpuBuilder::registers(ArrayRef<int64_t> shape) { return allocate(*this, shape, {}, gpu::AddressSpace::Private); }
+Value GpuBuilder::shared(MemRefType type) { return allocate(*this, type); }
+Value GpuBuilder::registers(ArrayRef<int64_t> shape) {
+  return allocate(*this, typeIn(gpu::AddressSpace::Private, shape, getF32Type()));
+}
 
 Value GpuBuilder::loadF32(Value memory, ValueRange at, Type element) {
   Value value = load(memory, at);
@@ -264,20 +276,19 @@ SmallVector<Value> GpuBuilder::unpackCodes(Value memory, Value first, unsigned b
   return codes;
 }
 
-void kvcc::cuda::rotateRows(GpuBuilder &b, Value buffer, ArrayRef<int64_t> shape, int64_t size) {
+void kvcc::cuda::rotateRows(GpuBuilder &b, Value buffer, ArrayRef<int64_t> shape, int64_t size, int64_t threads) {
   int64_t pairs = shape[1] / 2;
   auto scale = float(1 / std::sqrt(double(size)));
   for (int64_t half = 1; half < size; half *= 2) {
     Value factor = b.f32(2 * half == size ? scale : 1.0f); // in the last stage
-    b.loop(b.index(0), shape[0], 1, false, [&](Value row) {
-      b.loop(b.lane(), pairs, kWarp, false, [&](Value pair) {
-        Value block = arith::DivUIOp::create(b, pair, b.index(half));
-        Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
-        Value at[] = {row, first}, other[] = {row, b.addIndex(first, half)};
-        Value x = b.load(buffer, at), y = b.load(buffer, other);
-        b.store(b.mul(b.add(x, y), factor), buffer, at);
-        b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
-      });
+    b.loop(b.lane(), shape[0] * pairs, threads, false, [&](Value i) {
+      Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
+      Value block = arith::DivUIOp::create(b, pair, b.index(half));
+      Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
+      Value at[] = {row, first}, other[] = {row, b.addIndex(first, half)};
+      Value x = b.load(buffer, at), y = b.load(buffer, other);
+      b.store(b.mul(b.add(x, y), factor), buffer, at);
+      b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
     });
     b.barrier();
   }

@@ -49,6 +49,7 @@ public:
 
   /// A buffer of the block (workgroup memory) or of the lane (private memory), at the function's entry.
   mlir::Value shared(llvm::ArrayRef<int64_t> shape, mlir::Type element = {});
+  mlir::Value shared(mlir::MemRefType type);
   mlir::Value registers(llvm::ArrayRef<int64_t> shape);
 
   mlir::Value load(mlir::Value memory, mlir::ValueRange at) { return mlir::memref::LoadOp::create(*this, memory, at); }
@@ -92,6 +93,9 @@ public:
   llvm::SmallVector<mlir::Value> unpackCodes(mlir::Value words, mlir::Value first, unsigned bits);
 };
 
+/// A matrix in workgroup memory whose rows are padded, so that a column's numbers are in banks of their own.
+mlir::MemRefType getMatrixType(llvm::ArrayRef<int64_t> shape, mlir::Type element);
+
 /// Writes a result or a part of one.
 class ResultWriter {
 public:
@@ -108,10 +112,10 @@ private:
 };
 
 /// Multiplies blocks of `size` channels of a buffer in workgroup memory, which has been written before a barrier, by
-/// the normalized Hadamard matrix.
-void rotateRows(GpuBuilder &b, mlir::Value buffer, llvm::ArrayRef<int64_t> shape, int64_t size);
+/// the normalized Hadamard matrix. By all threads of a block.
+void rotateRows(GpuBuilder &b, mlir::Value buffer, llvm::ArrayRef<int64_t> shape, int64_t size, int64_t threads);
 
-/// Builds writers: lanes are the threads of a warp.
+/// Builds writers: lanes are the threads of a block.
 MakeLaneBuilder getLaneBuilder();
 
 /// A state in a lane's registers, per head: head_dim/32 outputs (channels lane, lane+32, ...), this lane's

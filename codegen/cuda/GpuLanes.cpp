@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Lanes as threads of a warp.
+// Lanes as threads of a block.
 #include "codegen/cuda/GpuBuilder.h"
+
+#include "passes/Passes.h"
 
 using namespace mlir;
 using namespace kvcc;
@@ -13,6 +15,7 @@ public:
   using LaneBuilder::LaneBuilder;
 
   int64_t getWidth() const override { return 1; }
+  int64_t getRowsAbreast() const override { return 16; }
   // The device compiler would contract the operations of the language.
   Value add(Value x, Value y) override { return x.getType().isF32() ? call("kv_add", x, y) : LaneBuilder::add(x, y); }
   Value sub(Value x, Value y) override { return x.getType().isF32() ? call("kv_sub", x, y) : LaneBuilder::sub(x, y); }
@@ -20,8 +23,17 @@ public:
   Type typed(Type element) override { return element; }
   Value splat(Value scalar) override { return scalar; }
 
-  void forLanes(int64_t extent, function_ref<void(Value)> body) override {
-    loop(gpu::ThreadIdOp::create(*this, gpu::Dimension::x), index(extent), body, kWarp);
+  void loopAbreast(Value from, Value to, function_ref<void(Value)> body) override {
+    loop(from, to, body)->setAttr(kUnrollAttrName, getI64IntegerAttr(4));
+  }
+  void forLanes(int64_t extent, function_ref<void(Value)> body) override { forThreads(index(extent), extent, body); }
+  /// Lanes that are neighbours, and then their next parts.
+  void forLaneParts(int64_t extent, Rows rows, int64_t count, function_ref<void(Value, Value)> body) override {
+    Value lanes = rows.from ? arith::SubIOp::create(*this, rows.to, rows.from).getResult() : index(extent);
+    forThreads(mulIndex(lanes, count), rows.from ? 0 : extent * count, [&](Value i) {
+      Value lane = arith::RemUIOp::create(*this, i, lanes), part = arith::DivUIOp::create(*this, i, lanes);
+      body(rows.from ? addIndex(rows.from, lane) : lane, part);
+    });
   }
   void forEach(int64_t extent, function_ref<void(Value)> body) override { forLanes(extent, body); }
   Value laneIndices(Value first) override { return arith::IndexCastOp::create(*this, getI32Type(), first); }
@@ -37,6 +49,9 @@ public:
   Value scratch(ArrayRef<int64_t> shape, Type element) override {
     return GpuBuilder(getLoc(), *this).shared(shape, element);
   }
+  Value scratchMatrix(ArrayRef<int64_t> shape, Type element) override {
+    return GpuBuilder(getLoc(), *this).shared(getMatrixType(shape, element));
+  }
   void barrier() override { gpu::BarrierOp::create(*this); }
 
   void orient(Value, Rows) override {}
@@ -48,12 +63,31 @@ public:
   void storeColumn(Value value, Value matrix, Value column, Value firstRow) override {
     storeLanes(value, matrix, {firstRow, column}, {});
   }
+  void fillRows(Value tile, Rows rows, Value end, RowNumber number, Rows) override {
+    int64_t columns = cast<MemRefType>(tile.getType()).getDimSize(1);
+    auto fill = [&](Value first, Value last, RowNumber what) {
+      loopAbreast(first, last, [&](Value row) {
+        forLanes(columns, [&](Value channel) { storeLanes(what(row, channel), tile, {row, channel}, {}); });
+      });
+    };
+    fill(rows.from, rows.to, number);
+    fill(rows.to, end, [&](Value, Value) { return f32(0); });
+  }
   void rotateRows(Value tile, int64_t size, Rows) override { // all at once
     GpuBuilder b(getLoc(), *this);
-    cuda::rotateRows(b, tile, cast<MemRefType>(tile.getType()).getShape(), size);
+    cuda::rotateRows(b, tile, cast<MemRefType>(tile.getType()).getShape(), size, kWriterThreads);
   }
 
 private:
+  /// Indices 0 to `extent`, which is `known` unless that is 0.
+  void forThreads(Value extent, int64_t known, function_ref<void(Value)> body) {
+    Value thread = gpu::ThreadIdOp::create(*this, gpu::Dimension::x);
+    if (known == kWriterThreads)
+      return body(thread);
+    if (known == 0 || known > kWriterThreads)
+      return void(loop(thread, extent, body, kWriterThreads));
+    branch(arith::CmpIOp::create(*this, arith::CmpIPredicate::ult, thread, extent), [&] { body(thread); });
+  }
   Value call(StringRef function, Value x, Value y) {
     return GpuBuilder(getLoc(), *this).call1(function, x.getType(), {x, y});
   }

@@ -141,3 +141,12 @@ func.func @unrolled_with_iter_args(%x: memref<?xf32>, %v: f32) attributes {kv.th
   memref.store %0, %x[%c0] : memref<?xf32>
   return
 }
+
+// -----
+
+#workgroup = #gpu.address_space<workgroup>
+func.func @columns_first() attributes {kv.threads = 32 : i64} {
+  // expected-error @below {{failed to legalize operation 'memref.alloca'}}
+  %matrix = memref.alloca() : memref<32x64xf32, strided<[1, 33]>, #workgroup>
+  return
+}

@@ -47,12 +47,14 @@ func.func @memory(%halves: memref<?xf16>, %brains: memref<?xbf16>, %bytes: memre
   return
 }
 
-// Buffers of the block are KV_SHARED arrays, those of a lane arrays; the pragma stands right before its loop, and says of
+// Buffers of the block are KV_SHARED arrays, padded where their type says so, those of a lane arrays; the pragma stands right before its loop, and says of
 // every other loop that it stays one.
 // CHECK-LABEL: emitc.func @buffers(
 // CHECK-SAME:    specifiers = ["KV_KERNEL(64, 4)"]
 // CHECK:         verbatim "KV_SHARED"
 // CHECK-NEXT:    %[[TILE:.*]] = "emitc.variable"() {{.*}} : () -> !emitc.array<2x32xf32>
+// CHECK-NEXT:    verbatim "KV_SHARED"
+// CHECK-NEXT:    %[[MATRIX:.*]] = "emitc.variable"() {{.*}} : () -> !emitc.array<32x65xf32>
 // CHECK-NEXT:    %[[STATE:.*]] = "emitc.variable"() {{.*}} : () -> !emitc.array<1x4xf32>
 // CHECK:         verbatim "KV_UNROLL"
 // CHECK-NEXT:    for %[[I:.*]] = %{{.*}} {
@@ -61,8 +63,12 @@ func.func @memory(%halves: memref<?xf16>, %brains: memref<?xbf16>, %bytes: memre
 // CHECK:         }
 // CHECK:         verbatim "KV_NOUNROLL"
 // CHECK-NEXT:    for %{{.*}} {
+// CHECK:         verbatim "KV_UNROLL_BY(4)"
+// CHECK-NEXT:    for %[[J:.*]] = %{{.*}} {
+// CHECK:           subscript %[[MATRIX]][%[[J]], %{{.*}}]
 func.func @buffers(%x: memref<?xf32>) attributes {kv.threads = 64 : i64} {
   %tile = memref.alloca() : memref<2x32xf32, #workgroup>
+  %matrix = memref.alloca() : memref<32x64xf32, strided<[65, 1]>, #workgroup>
   %state = memref.alloca() : memref<1x4xf32, #private>
   %c0 = arith.constant 0 : index
   %c1 = arith.constant 1 : index
@@ -75,6 +81,10 @@ func.func @buffers(%x: memref<?xf32>) attributes {kv.threads = 64 : i64} {
     %0 = memref.load %x[%i] : memref<?xf32>
     memref.store %0, %x[%c1] : memref<?xf32>
   }
+  scf.for %i = %c0 to %c4 step %c1 {
+    %0 = memref.load %matrix[%i, %c4] : memref<32x64xf32, strided<[65, 1]>, #workgroup>
+    memref.store %0, %x[%i] : memref<?xf32>
+  } {kv.unroll = 4 : i64}
   return
 }
 

@@ -284,14 +284,13 @@ func.func @score_fp4(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attrib
 // CHECK-COUNT-3: arith.subf
 // CHECK:         gpu.barrier
 // CHECK:         scf.for
-// CHECK:           scf.for
-// CHECK:             %[[X:.*]] = memref.load %[[TILE:.*]][
-// CHECK:             %[[Y:.*]] = memref.load %[[TILE]][
-// CHECK:             %[[SUM:.*]] = arith.addf %[[X]], %[[Y]]
-// CHECK:             %[[ROTATED:.*]] = arith.mulf %[[SUM]], %[[NORM]]
-// CHECK:             memref.store %[[ROTATED]], %[[TILE]]
-// CHECK:             %[[DIFFERENCE:.*]] = arith.subf %[[X]], %[[Y]]
-// CHECK:             arith.mulf %[[DIFFERENCE]], %[[NORM]]
+// CHECK:           %[[X:.*]] = memref.load %[[TILE:.*]][
+// CHECK:           %[[Y:.*]] = memref.load %[[TILE]][
+// CHECK:           %[[SUM:.*]] = arith.addf %[[X]], %[[Y]]
+// CHECK:           %[[ROTATED:.*]] = arith.mulf %[[SUM]], %[[NORM]]
+// CHECK:           memref.store %[[ROTATED]], %[[TILE]]
+// CHECK:           %[[DIFFERENCE:.*]] = arith.subf %[[X]], %[[Y]]
+// CHECK:           arith.mulf %[[DIFFERENCE]], %[[NORM]]
 // CHECK:         gpu.barrier
 // CHECK-NEXT:    return
 func.func @rotate(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) attributes {kv.item_args = 1 : i64} {
@@ -385,4 +384,29 @@ func.func @results(%outs: memref<?xf32>, %lses: memref<?xf32>, %out: memref<?xf3
   return
 }
 
+// A writer has four warps. Rows of its tile are padded, since lanes read its columns as well: those of the rows that are
+// encoded, and groups of them. Rows that are loaded do not wait for each other.
+// CHECK-LABEL: func.func @write(
+// CHECK-SAME:    kv.threads = 128
+// CHECK:         %[[TILE:.*]] = memref.alloca() : memref<32x64xf32, strided<[65, 1]>, #gpu.address_space<workgroup>>
+// CHECK:         scf.for %[[ROW:.*]] = %[[FROM:.*]] to %[[TO:.*]] step
+// CHECK:           %[[CHANNEL:.*]] = gpu.thread_id x
+// CHECK:           memref.store %{{.*}}, %[[TILE]][%[[ROW]], %[[CHANNEL]]]
+// CHECK:         } {kv.unroll = 4 : i64}
+// CHECK:         %[[ROWS:.*]] = arith.subi %[[TO]], %[[FROM]]
+// CHECK:         %[[ALL:.*]] = arith.muli %[[ROWS]], %c2
+// CHECK:         %[[THREAD:.*]] = gpu.thread_id x
+// CHECK:         scf.for %[[I:.*]] = %[[THREAD]] to %[[ALL]] step %c128
+// CHECK:           arith.remui %[[I]], %[[ROWS]]
+// CHECK:           arith.divui %[[I]], %[[ROWS]]
+func.func @write(%x: memref<?xf16>, %bytes: memref<?xi8>, %at: index, %from: index, %to: index, %item: index)
+    attributes {kv.item_args = 1 : i64} {
+  %tile = kv.tile.scratch : vector<32x64xf32>
+  kv.tile.gather %tile oriented, %x[%at] stride %at rows %from to %to end %to : vector<32x64xf32>, memref<?xf16>
+  %codes = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x64xi4, packing = <fragments>>
+  %scales = kv.tile.load %bytes[%at] : memref<?xi8> -> !kv.block<key, 32x2xf16, packing = <fragment_rows>>
+  kv.tile.encode %tile oriented rows %from to %to into %codes scales %scales as <i4, map = sym_signed, group = 1x32, scale = f16>
+    : vector<32x64xf32> into !kv.block<key, 32x64xi4, packing = <fragments>> scales !kv.block<key, 32x2xf16, packing = <fragment_rows>>
+  return
+}
 }

@@ -3,7 +3,7 @@
 """Decode attention on a GPU: kvcc's schemes beside other attention kernels, and what memory could give.
 
 Usage: cuda.py [--check] [--scheme S]... [--peer P]... [--shape M]... [--batch N]... [--ctx N]... [--split-tokens N]...
-               [--rounds N] [--record [NAME]] [--dry-run] [--plot CSV...]
+               [--rounds N] [--writers] [--record [NAME]] [--dry-run] [--plot CSV...]
 
 Needs PyTorch with CUDA and NVRTC. Every subject is a CUDA graph of one step over each of several copies of its cache, which
 together are four times the L2, so that no step finds its cache there; figures are the median of the rounds, subjects take
@@ -19,11 +19,14 @@ Peers, all by default; one that cannot run is named and left out:
   triton-int4,       a Triton kernel over 4-bit codes with a scale per token, and over 2-bit codes in groups of 32 along the
   triton-int2-inner  inner dimension, tuned by Triton; triton_peer.py, where Triton is installed (pip install triton)
 
+--writers measures instead what filling a cache costs: a token appended to every sequence, beside a decode step, and a
+prefill of all tokens. An append's figure is the mean of 128 in a row, what they flush included, each to another copy.
 --split-tokens measures each scheme with sequences split into parts of so many tokens, too; 0 is kvcc's choice.
 --check first compares every scheme with the same kernels executed on the host: what the writers wrote, bit for bit, and
 the outputs; and the kernels of this folder with attention in NumPy. It needs a C++ compiler and Boost.Context here, as
 --target cuda-host does. --dry-run does all of it on the host, with small caches and meaningless times, to test this file.
---record writes results/cuda-DATE.md, .csv and .svg, or cuda-DATE-NAME.md and so on; --plot only draws the .svg of such .csv.
+--record writes results/cuda-DATE.md, .csv and .svg, or cuda-DATE-NAME.md and so on (cuda-DATE-writers.md of --writers, without
+.svg); --plot only draws the .svg of such .csv.
 """
 import argparse
 import csv
@@ -100,13 +103,14 @@ class Cache:
         """What a step reads."""
         return self.batch * (self.pages_each * self.program.layer.page_bytes + self.program.layer.slot_bytes)
 
-    def append(self, keys, values, stream=None):
-        """[batch, kv_heads, ctx, head_dim]."""
-        layer = self.program.layer
+    def append(self, keys, values, stream=None, lengths=None, counts=None):
+        """[batch, kv_heads, tokens, head_dim]; all tokens, or the last `counts` of `lengths`."""
+        lengths = self.lengths if lengths is None else lengths
+        counts = lengths if counts is None else counts
         args = interface.AppendArgs(ctypes.sizeof(interface.AppendArgs), self.memory(), self.table.data_ptr(),
-                                    self.pages_each, self.slot_ids.data_ptr(), self.lengths.data_ptr(),
-                                    self.lengths.data_ptr(), self.batch, self.ctx, keys.data_ptr(), values.data_ptr(),
-                                    keys.stride(0), layer.head_dim, keys.stride(1))
+                                    self.pages_each, self.slot_ids.data_ptr(), lengths.data_ptr(), counts.data_ptr(),
+                                    self.batch, keys.shape[2], keys.data_ptr(), values.data_ptr(), keys.stride(0),
+                                    keys.stride(2), keys.stride(1))
         self.program.call("kvcc_append", ctypes.byref(args), ctypes.c_void_p(stream))
 
     def attend(self, query, out, lse, stream=None, split_tokens=0):
@@ -239,8 +243,8 @@ def copies_for(nbytes, l2, limit):
     return int(max(1, min(limit, -(-L2_COPIES * l2 // max(nbytes, 1)))))
 
 
-def kvcc_subjects(program, splits, batch, ctx, device, l2, limit):
-    """One for each number of tokens of `splits` that a sequence is split into, 0 for those that kvcc chooses."""
+def filled_caches(program, splits, batch, ctx, device, l2, limit):
+    """Copies of a cache, with a workspace for such `splits`, and a query."""
     first = Cache(program, batch, ctx, device)
     if any(splits):
         size = ctypes.c_size_t()
@@ -254,6 +258,13 @@ def kvcc_subjects(program, splits, batch, ctx, device, l2, limit):
     caches = [first]
     while len(caches) < copies_for(first.bytes(), l2, limit):
         caches.append(first.copy())
+    return caches, query
+
+
+def kvcc_subjects(program, splits, batch, ctx, device, l2, limit):
+    """One for each number of tokens of `splits` that a sequence is split into, 0 for those that kvcc chooses."""
+    caches, query = filled_caches(program, splits, batch, ctx, device, l2, limit)
+    first = caches[0]
     for tokens in splits:
         if tokens >= 2 * ctx:
             continue
@@ -265,6 +276,26 @@ def kvcc_subjects(program, splits, batch, ctx, device, l2, limit):
         launch = lambda stream, c, tokens=tokens, out=out, lse=lse: c.attend(query, out, lse, stream, tokens)
         yield Subject(program.name + (f" split {tokens}" if tokens else ""), first.bytes(),
                       [lambda stream, c=c, launch=launch: launch(stream, c) for c in caches], device, out)
+
+
+APPENDS = 128  # in a row: every window flushes at least once
+
+
+def writer_subjects(program, batch, ctx, device, l2, limit):
+    """A decode step, a token appended to every sequence, a prefill."""
+    step, = kvcc_subjects(program, [0], batch, ctx, device, l2, limit)
+    caches, _ = filled_caches(program, [0], batch, ctx, device, l2, limit)
+    _, keys, values = tensors(program.layer, batch, ctx, device, torch.bfloat16)
+    keys, values = (x.expand(batch, -1, -1, -1) for x in (keys, values))
+    one = torch.ones(batch, dtype=torch.int32, device=device)
+    last = [keys[:, :, -1:], values[:, :, -1:]]
+    lengths = [torch.full_like(one, length) for length in range(max(1, ctx + 1 - APPENDS), ctx + 1)]
+    append = Subject("append", last[0].nbytes + last[1].nbytes,
+                     [lambda stream, c=caches[i % len(caches)], n=n: c.append(*last, stream, n, one)
+                      for i, n in enumerate(lengths)], device)
+    prefill = Subject("prefill", keys.nbytes + values.nbytes,
+                      [lambda stream, c=c: c.append(keys, values, stream) for c in caches], device)
+    return step, append, prefill
 
 
 def torch_subject(layer, batch, ctx, device, l2, limit):
@@ -443,6 +474,7 @@ def main():
     parser.add_argument("--ctx", nargs="+", type=int, default=[4096, 32768])
     parser.add_argument("--split-tokens", nargs="+", type=int, default=[0], metavar="N")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--writers", action="store_true")
     parser.add_argument("--record", nargs="?", const="", metavar="NAME")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--plot", nargs="+", metavar="CSV", type=Path)
@@ -492,42 +524,65 @@ def main():
                 if 8 * max(nbytes, L2_COPIES * l2) > free:
                     print(f"{shape}, batch {batch}, ctx {ctx}: left out, too much for {free >> 30} GiB")
                     continue
-                subjects = subjects_of(options.peer, programs, options.split_tokens, batch, ctx, device, l2, limit)
-                for _ in range(options.rounds):
-                    for subject in subjects:
-                        subject.measure()
-                query, keys, values = tensors(layer, batch, ctx, device, torch.bfloat16)
-                exact = exact_attention(layer, query, keys[0], values[0])
-                base = next((subject.seconds for subject in subjects if subject.name.startswith("torch")), None)
-                for subject in subjects:
-                    gigabytes = subject.bytes / subject.seconds / 1e9
-                    rows.append([shape, batch, ctx, subject.name, f"{1e6 * subject.seconds:.1f}",
-                                 f"{1e6 * min(subject.times):.1f}", f"{subject.bytes / 1e6:.1f}", f"{gigabytes:.0f}",
-                                 f"{100 * gigabytes * 1e9 / rate:.0f}", f"{relative_error(subject.out, exact):.1e}",
-                                 f"{base / subject.seconds:.2f}" if base else ""])
+                measured = writer_rows if options.writers else attention_rows
+                for row in measured(options, programs, batch, ctx, device, l2, limit, rate):
+                    rows.append([shape, batch, ctx, *row])
                     print(" | ".join(map(str, rows[-1])), flush=True)
-                del subjects
                 if device == "cuda":
                     torch.cuda.empty_cache()
                 if options.record is not None:  # after each case: a run may be ended
-                    stem = record(options.record, rows, f"{machine(device)}; a copy moves {rate / 1e9:.0f} GB/s.")
+                    stem = record(options, rows, f"{machine(device)}; a copy moves {rate / 1e9:.0f} GB/s.")
     if options.record is not None and rows:
         print(f"recorded {stem}.md, .csv and, where Matplotlib is installed, .svg")
 
 
-NAMES = ["shape", "batch", "ctx", "subject", "us", "least us", "MB", "GB/s", "% of copy", "error", "x sdpa"]
+CASE = ["shape", "batch", "ctx"]
+NAMES = CASE + ["subject", "us", "least us", "MB", "GB/s", "% of copy", "error", "x sdpa"]
+WRITER_NAMES = CASE + ["scheme", "step us", "append us", "% of step", "prefill us", "prefill GB/s", "% of copy"]
 
 
-def record(suffix, rows, head):
-    stem = RESULTS / "-".join(filter(None, ["cuda", str(datetime.date.today()), suffix]))
+def measure(subjects, rounds):
+    for _ in range(rounds):
+        for subject in subjects:
+            subject.measure()
+
+
+def attention_rows(options, programs, batch, ctx, device, l2, limit, rate):
+    layer = programs[0].layer
+    subjects = subjects_of(options.peer, programs, options.split_tokens, batch, ctx, device, l2, limit)
+    measure(subjects, options.rounds)
+    query, keys, values = tensors(layer, batch, ctx, device, torch.bfloat16)
+    exact = exact_attention(layer, query, keys[0], values[0])
+    base = next((subject.seconds for subject in subjects if subject.name.startswith("torch")), None)
+    for subject in subjects:
+        read = subject.bytes / subject.seconds
+        yield [subject.name, f"{1e6 * subject.seconds:.1f}", f"{1e6 * min(subject.times):.1f}",
+               f"{subject.bytes / 1e6:.1f}", f"{read / 1e9:.0f}", f"{100 * read / rate:.0f}",
+               f"{relative_error(subject.out, exact):.1e}", f"{base / subject.seconds:.2f}" if base else ""]
+
+
+def writer_rows(options, programs, batch, ctx, device, l2, limit, rate):
+    for program in programs:
+        subjects = writer_subjects(program, batch, ctx, device, l2, limit)
+        measure(subjects, options.rounds)
+        step, append, prefill = (subject.seconds for subject in subjects)
+        read = subjects[-1].bytes / prefill  # of keys and values; a copy moves every byte twice
+        yield [program.name, f"{1e6 * step:.1f}", f"{1e6 * append:.2f}", f"{100 * append / step:.0f}",
+               f"{1e6 * prefill:.1f}", f"{read / 1e9:.0f}", f"{200 * read / rate:.0f}"]
+
+
+def record(options, rows, head):
+    names = WRITER_NAMES if options.writers else NAMES
+    what = "writers" if options.writers else None
+    stem = RESULTS / "-".join(filter(None, ["cuda", str(datetime.date.today()), what, options.record]))
     stem.parent.mkdir(exist_ok=True)
     with open(f"{stem}.csv", "w", newline="") as file:
-        csv.writer(file).writerows([NAMES] + rows)
+        csv.writer(file).writerows([names] + rows)
     with open(f"{stem}.md", "w") as file:
-        file.write(f"# Decode attention on a GPU\n\n{head} `tools/dev bench cuda {' '.join(sys.argv[1:])}`\n\n")
-        for row in [NAMES, ["---"] * len(NAMES)] + rows:
+        file.write(f"# {'Filling a cache' if options.writers else 'Decode attention'} on a GPU\n\n{head} `tools/dev bench cuda {' '.join(sys.argv[1:])}`\n\n")
+        for row in [names, ["---"] * len(names)] + rows:
             file.write("| " + " | ".join(map(str, row)) + " |\n")
-    if importlib.util.find_spec("matplotlib"):
+    if not options.writers and importlib.util.find_spec("matplotlib"):
         plot([dict(zip(NAMES, map(str, row))) for row in rows], f"{stem}.svg")
     return stem
 

@@ -57,6 +57,8 @@ typedef kv_u32 kv_smem_ptr;
   extern __shared__ __align__(16) unsigned char kv_shared_dynamic[];                                                   \
   type *const name = reinterpret_cast<type *>(kv_shared_dynamic)
 #define KV_UNROLL _Pragma("unroll")
+#define KV_PRAGMA(x) _Pragma(#x)
+#define KV_UNROLL_BY(n) KV_PRAGMA(unroll n)
 #define KV_NOUNROLL _Pragma("unroll 1")
 #define KV_RESTRICT __restrict__
 

@@ -50,6 +50,7 @@ typedef unsigned char *kv_smem_ptr;
 #define KV_SHARED static __attribute__((section("kv_shared"), aligned(16)))
 #define KV_SHARED_DYNAMIC(type, name) type *const name = reinterpret_cast<type *>(kv_host::state.dynamicShared)
 #define KV_UNROLL
+#define KV_UNROLL_BY(n)
 #define KV_NOUNROLL
 #define KV_RESTRICT __restrict__
 #define KV_HOST_LINE kv_u32 line = __builtin_LINE()
