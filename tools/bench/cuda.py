@@ -5,8 +5,8 @@
 Usage: cuda.py [--check] [--scheme S]... [--peer P]... [--shape M]... [--batch N]... [--ctx N]... [--split-tokens N]...
                [--rounds N] [--writers] [--record [NAME]] [--dry-run] [--plot CSV...]
 
-Needs PyTorch with CUDA and NVRTC. Every subject is a CUDA graph of one step over each of several copies of its cache, which
-together are four times the L2, so that no step finds its cache there; figures are the median of the rounds, subjects take
+Needs PyTorch with CUDA and NVRTC. Every subject is a CUDA graph of one step over each of several copies of its cache, whose
+pages, and windows, are four times the L2 together (512 copies at most), so that no step finds its cache there; figures are the median of the rounds, subjects take
 turns within a round. `GB/s` are the bytes of the cache that a step reads over its time, `of copy` their share of what a
 device-to-device copy moves in the same run (bytes read and written), `error` the relative error of the output against
 exact attention over the tensors before they were quantized, which are normal random numbers.
@@ -99,9 +99,12 @@ class Cache:
         return interface.Memory(self.aligned(self.pages), self.batch * self.pages_each, self.aligned(self.slots),
                                 self.batch)
 
+    def parts(self):
+        """Bytes that a step reads, of pages and of windows."""
+        return [self.batch * part for part in interface.read_bytes(self.program.layer, self.ctx)]
+
     def bytes(self):
-        """What a step reads."""
-        return self.batch * (self.pages_each * self.program.layer.page_bytes + self.program.layer.slot_bytes)
+        return sum(self.parts())
 
     def append(self, keys, values, stream=None, lengths=None, counts=None):
         """[batch, kv_heads, tokens, head_dim]; all tokens, or the last `counts` of `lengths`."""
@@ -256,7 +259,8 @@ def filled_caches(program, splits, batch, ctx, device, l2, limit):
     first.append(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1))
     synchronize(device)
     caches = [first]
-    while len(caches) < copies_for(first.bytes(), l2, limit):
+    # Windows, too: what lies in pages is the first that leaves the L2, so that they would stay.
+    while len(caches) < copies_for(min(filter(None, first.parts()), default=0), l2, limit):
         caches.append(first.copy())
     return caches, query
 

@@ -94,6 +94,13 @@ class Program:
         self.library.call(name, self.handle, self.index, *args)
 
 
+def read_bytes(layer, ctx):
+    """What a step reads of a sequence: blocks of quantized tokens, and windows in the model's type."""
+    quantized = max(ctx - layer.sink - layer.recent, 0) // layer.flush * layer.flush
+    return (quantized * layer.page_bytes // layer.page_tokens,
+            (ctx - quantized) * 2 * layer.kv_heads * layer.head_dim * 2)
+
+
 class Kvcc(Subject):
     def __init__(self, program, batch, ctx):
         self.program, self.name = program, program.name
@@ -103,11 +110,7 @@ class Kvcc(Subject):
         super().__init__(program.layer, batch, ctx)
 
     def sequence_bytes(self):
-        """What a step reads: blocks of quantized tokens, and windows in the model's type."""
-        layer = self.layer
-        quantized = max(self.ctx - layer.sink - layer.recent, 0) // layer.flush * layer.flush
-        return (quantized * layer.page_bytes // layer.page_tokens +
-                (self.ctx - quantized) * 2 * layer.kv_heads * layer.head_dim * 2)
+        return sum(read_bytes(self.layer, self.ctx))
 
     def memory(self):
         return self.copies() * self.batch * (self.pages * self.layer.page_bytes + self.layer.slot_bytes)
