@@ -354,6 +354,13 @@ LogicalResult TileAwaitOp::verify() {
   return success();
 }
 
+LogicalResult TilePrefetchOp::verify() {
+  // prefetch_c1
+  if (int64_t(getBytes()) <= 0)
+    return emitOpError("expected bytes a positive number, but got ") << int64_t(getBytes());
+  return success();
+}
+
 LogicalResult TileScratchOp::verify() {
   // scratch_c1
   if (cast<VectorType>(getTile().getType()).getDimSize(0) != kBlockTokens)

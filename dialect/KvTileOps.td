@@ -468,6 +468,16 @@ def Kv_TileAwaitOp : Kv_TileOp<"await", [MemoryEffects<[MemRead, MemWrite]>]> {
   let hasVerifier = 1;
 }
 
+def Kv_TilePrefetchOp : Kv_TileOp<"prefetch", [MemoryEffects<[MemRead, MemWrite]>]> {
+  let summary = "says that the warp loads these bytes of the cache later";
+  let description = [{
+    They are on their way to where loads find them sooner; nothing waits for them. Constraint: (C1) bytes are positive.
+  }];
+  let arguments = (ins Kv_Bytes:$source, Index:$offset, I64Attr:$bytes);
+  let assemblyFormat = "$source `[` $offset `]` `bytes` $bytes attr-dict `:` type($source)";
+  let hasVerifier = 1;
+}
+
 //===-- Writers ------------------------------------------------------------------------------===//
 // A writer's tile holds 32 tokens x head_dim numbers, a row per token. Operations change it in place.
 

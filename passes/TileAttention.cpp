@@ -69,8 +69,11 @@ public:
     Value query = loadQuery(/*scaled=*/!halves), pageQuery = query;
     if (int64_t factors = layout.keyVectors.factors; factors >= 0)
       pageQuery = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, factors));
-    if (schedule.getStages())
+    keyMeans = at(layout.keyVectors.means);
+    if (schedule.getStages()) {
       startRing(start, end);
+      prefetchLater();
+    }
     buildPageLoop(pageQuery, start, end);
     buildWindowLoop(query);
 
@@ -379,7 +382,6 @@ private:
     QuantAttr value = cache.getValue();
     auto rotation = value.getTransform<HadamardAttr>();
     auto vector = [&](int64_t offset) { return offset < 0 ? Value() : args[Slots]; };
-    auto at = [&](int64_t offset) { return offset < 0 ? Value() : ix.add(slot, offset); };
     auto [factors, means] = layout.valueVectors;
     if (rotation || factors >= 0 || means >= 0)
       TileRestoreOp::create(b, state, vector(means), at(means), vector(factors), at(factors),
@@ -390,8 +392,8 @@ private:
   void buildPageLoop(Value query, Value start, Value end) {
     QuantAttr key = cache.getKey();
     Value centre;
-    if (int64_t means = layout.keyVectors.means; means >= 0) // halves are of a query without its scale
-      centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], ix.add(slot, means),
+    if (keyMeans) // halves are of a query without its scale
+      centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], keyMeans,
                                          halves ? b.getF32FloatAttr(getScale()) : FloatAttr());
     if (auto rotation = key.getTransform<HadamardAttr>())
       query = TileRotateOp::create(b, query.getType(), query, rotation.getSize());
@@ -423,6 +425,8 @@ private:
     return getPageBlock(ix, layout, args[Table], ix.mul(sequence, args[TableStride]), kvHead, block);
   }
 
+  /// An offset of the sequence's slot, null for none.
+  Value at(int64_t offset) { return offset < 0 ? Value() : ix.add(slot, offset); }
   Value number(int64_t value) { return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value))); }
   Value toIndex(Value word) { return arith::IndexCastUIOp::create(b, b.getIndexType(), word); }
   Value compare(arith::CmpIPredicate predicate, Value x, Value y) { return arith::CmpIOp::create(b, predicate, x, y); }
@@ -460,6 +464,19 @@ private:
     b.setInsertionPointToStart(branch.elseBlock());
     scf::YieldOp::create(b, number(0));
     ring.entry = branch.getResult(0);
+  }
+
+  /// Asks for what this warp loads when its pages are done with.
+  void prefetchLater() {
+    for (int64_t offset : {layout.valueVectors.factors, layout.valueVectors.means})
+      if (offset >= 0)
+        TilePrefetchOp::create(b, args[Slots], at(offset), uint64_t(cache.getHeadDim()) * sizeof(float));
+    if (!hasWindows())
+      return;
+    auto [start, end] = getWindowRange();
+    loop(start, end, [&](Value block) {
+      TilePrefetchOp::create(b, args[Slots], getWindowBlock(block).at, uint64_t(layout.window.bytes));
+    });
   }
 
   /// The page of a block, or of the last one that this warp may have.
@@ -575,6 +592,9 @@ private:
                                      exponent);
   }
 
+  bool hasWindows() const { return layout.sinkBlocks || layout.recentBlocks; }
+  /// The blocks of windows that this warp takes, in steps of warps.
+  std::pair<Value, Value> getWindowRange() { return {ix.add(ix.monus(first, pageEnd), warp), ix.monus(last, pageEnd)}; }
   /// A block of the windows: which of the sinks or of the recent ones it is, and where it begins.
   struct WindowBlock {
     Value isSink, sink, recent, at;
@@ -590,7 +610,7 @@ private:
 
   /// One block of full-precision tokens after the other; the last of each window may be partial.
   void buildWindowLoop(Value query) {
-    if (!layout.sinkBlocks && !layout.recentBlocks)
+    if (!hasWindows())
       return;
     auto none = PlacementAttr::get(b.getContext(), Placement::None);
     Value queryScales;
@@ -599,7 +619,7 @@ private:
       query = prepared.values;
       queryScales = prepared.scales;
     }
-    Value start = ix.add(ix.monus(first, pageEnd), warp), end = ix.monus(last, pageEnd);
+    auto [start, end] = getWindowRange();
     loop(start, end, [&](Value block) {
       auto [isSink, sink, recent, at] = getWindowBlock(block);
       Value recentStart = ix.add(sinkTokens, quantizedTokens);
@@ -657,6 +677,7 @@ private:
   /// Where several queries share a work item: the first of them, how many there are, and how many after the first; else
   /// null.
   Value firstQuery, count, laterQueries;
+  Value keyMeans; ///< where they are; null without them
   Value tokens, quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
   Value pageEnd; ///< blocks of pages that the query reaches
   Value ahead;   ///< where the block of pages begins that is asked for early

@@ -105,8 +105,9 @@ private:
 
 class CudaBackend : public Backend {
 public:
-  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend, GpuShape gpu)
-      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), gpu(gpu) {}
+  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend, GpuShape gpu,
+              bool waits)
+      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), gpu(gpu), waits(waits) {}
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     CudaLaunch shape;
@@ -116,6 +117,7 @@ public:
     shape.block = {block.threads, 1, 1};
     shape.dynamicSharedBytes = block.sharedBytes;
     shape.stream = options.stream;
+    shape.overlaps = waits;
     auto pointers = pointersTo(args);
     return kernels[size_t(kernel)].launch(shape, pointers);
   }
@@ -147,6 +149,7 @@ private:
   SmallVector<CudaKernel, 3> kernels; ///< by Kernel
   CudaBlock attend;
   GpuShape gpu;
+  bool waits; ///< kernels do, for those before them: see kv_grid_wait
 };
 
 } // namespace
@@ -175,7 +178,7 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes, Cu
   return std::make_unique<CudaHostBackend>(std::move(*module), attend);
 }
 
-Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Target &target, CudaBlock attend) {
+Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Plan &plan, CudaBlock attend) {
   auto driver = CudaDriver::load();
   if (!driver)
     return withKind(ErrorKind::Unavailable, driver.takeError());
@@ -187,7 +190,7 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
     return module.takeError();
   SmallVector<CudaKernel, 3> kernels;
   for (const KernelShape &shape : kKernels) {
-    auto kernel = (*module)->kernel(shape.name);
+    auto kernel = (*module)->kernel(getGpuName(plan, shape.name));
     if (!kernel)
       return kernel.takeError();
     kernels.push_back(std::move(*kernel));
@@ -205,10 +208,11 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
   // usual GPU has.
   double bandwidth = 2 * device.memoryClockKHz * 1e3 * device.memoryBusBits / 8;
   if (bandwidth == 0)
-    if (const TargetInfo *usual = getDefaultGpu(target.arch))
+    if (const TargetInfo *usual = getDefaultGpu(plan.target.arch))
       bandwidth = usual->bandwidth;
   constexpr double kReached = 0.875, kUnknown = 1e12;
   GpuShape gpu{device.multiprocessors, std::min(*resident, kMostBlocks),
                bandwidth == 0 ? kUnknown : kReached * bandwidth};
-  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, gpu);
+  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, gpu,
+                                       getComputeCapability(plan.target.arch) >= 90);
 }

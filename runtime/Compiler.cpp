@@ -336,12 +336,29 @@ Expected<Artifact> Compiler::emitText(const Plan &plan, StringRef text, Emit for
   llvm_unreachable("unknown form");
 }
 
+std::string kvcc::getGpuName(const Plan &plan, StringRef kernel) {
+  std::string name;
+  raw_string_ostream stream(name);
+  stream << "kvcc_" << kernel;
+  for (auto [side, quant] : {std::pair("_k_", plan.cache.getKey()), {"_v_", plan.cache.getValue()}}) {
+    stream << side << quant.getElement();
+    if (quant.isQuantized())
+      stream << "_" << kv::stringifyMap(quant.getMap()) << "_" << quant.getGroupTokens() << "x"
+             << quant.getGroupChannels();
+  }
+  stream << "_d" << plan.shape.headDim << "_g" << plan.shape.qHeads / plan.shape.kvHeads;
+  return name;
+}
+
 /// PTX and cubins.
 Expected<Artifact> Compiler::emitNvrtc(const Plan &plan, StringRef text, Emit form) {
   auto code = emitText(plan, text, Emit::Cuda);
   if (!code)
     return code.takeError();
-  std::string source = (devicePrelude() + code->bytes->getBuffer()).str();
+  std::string source = devicePrelude().str();
+  for (StringRef kernel : {kAttendName, kAppendName, kMergeName})
+    source += ("#define " + kernel + " " + getGpuName(plan, kernel) + "\n").str();
+  source += code->bytes->getBuffer();
   bool cubin = form == Emit::Cubin;
   StringRef kind = stringify(form);
   Request request{{kind, source, "", {}, plan.target.arch}, {}, {}, /*acceptsStandIn=*/true};

@@ -97,6 +97,9 @@ llvm::Error runSideBySide(size_t items, unsigned threads, llvm::function_ref<llv
 
 /// Names of the kernels in every module.
 constexpr llvm::StringLiteral kAttendName = "attend", kAppendName = "append", kMergeName = "merge";
+/// What a GPU's driver and profilers call one of them, by what it was compiled for: of innerq-small
+/// "kvcc_attend_k_i3_sym_1x32_v_i2_sym_32x1_d128_g4", g being the query heads of a KV head.
+std::string getGpuName(const Plan &plan, llvm::StringRef kernel);
 
 } // namespace kvcc
 

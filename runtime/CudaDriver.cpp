@@ -75,6 +75,7 @@ Expected<std::shared_ptr<CudaDriver>> CudaDriver::bind(void *handle, std::string
   KVCC_CUDA_FUNCTIONS(KVCC_CUDA_RESOLVE)
 #undef KVCC_CUDA_RESOLVE
   (void)resolve(functions->funcLoad, "cuFuncLoad");
+  (void)resolve(functions->launchKernelEx, "cuLaunchKernelEx");
   if (!missing.empty())
     return fail("it has no function " + missing + "; expected the driver of cuda 12.0 or newer");
 

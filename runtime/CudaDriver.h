@@ -134,6 +134,8 @@ struct CudaLaunch {
   std::array<unsigned, 3> block = {1, 1, 1}; ///< threads
   unsigned dynamicSharedBytes = 0;
   CudaStreamHandle stream = nullptr;
+  /// Whether it may begin while the kernel before it in the stream ends, which it waits for itself (griddepcontrol).
+  bool overlaps = false;
 };
 
 class CudaModule;

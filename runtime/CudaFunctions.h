@@ -58,12 +58,30 @@ namespace kvcc {
   X(eventSynchronize, "cuEventSynchronize", (void *event))                                                             \
   X(eventElapsedTime, "cuEventElapsedTime", (float *milliseconds, void *start, void *end))
 
+/// CUlaunchAttribute and CUlaunchConfig.
+struct CudaLaunchAttribute {
+  int id;
+  int unused;
+  union {
+    int programmaticStreamSerializationAllowed;
+    uint64_t all[8];
+  } value;
+};
+struct CudaLaunchConfig {
+  unsigned grid[3], block[3], sharedBytes;
+  void *stream;
+  CudaLaunchAttribute *attributes;
+  unsigned numAttributes;
+};
+
 struct CudaFunctions {
 #define KVCC_CUDA_MEMBER(member, symbol, parameters) int(*member) parameters = nullptr;
   KVCC_CUDA_FUNCTIONS(KVCC_CUDA_MEMBER)
 #undef KVCC_CUDA_MEMBER
   /// Since CUDA 12.4; null in older drivers.
   int (*funcLoad)(void *function) = nullptr;
+  /// Since CUDA 11.8.
+  int (*launchKernelEx)(const CudaLaunchConfig *config, void *function, void **parameters, void **extra) = nullptr;
 };
 
 /// Values of the driver API's enumerations, named as there without their CU_ prefix.
@@ -85,6 +103,7 @@ enum FunctionAttribute {
   FUNC_ATTRIBUTE_NUM_REGS = 4,
   FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
 };
+enum LaunchAttribute { LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 enum JitOption {
   JIT_ERROR_LOG_BUFFER = 5,
   JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6,

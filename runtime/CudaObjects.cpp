@@ -119,14 +119,30 @@ Expected<int> CudaKernel::getResidentBlocks(unsigned threads, unsigned dynamicSh
   return blocks;
 }
 
+/// Since this version of CUDA, launches that overlap can be captured into graphs.
+static constexpr int kOverlapsInGraphs = 12030;
+
 Error CudaKernel::launch(const CudaLaunch &launch, ArrayRef<void *> arguments) const {
   const CudaContext &context = module->context();
   CudaContext::Scope scope(context);
   if (Error error = scope.takeError())
     return error;
-  int status = context.driver().functions().launchKernel(
-      handle, launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1], launch.block[2],
-      launch.dynamicSharedBytes, launch.stream, const_cast<void **>(arguments.data()), nullptr);
+  const CudaFunctions &fn = context.driver().functions();
+  auto **parameters = const_cast<void **>(arguments.data());
+  int status;
+  if (launch.overlaps && fn.launchKernelEx && context.driver().version() >= kOverlapsInGraphs) {
+    CudaLaunchAttribute attribute{cuda::LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 0, {1}};
+    CudaLaunchConfig config{{launch.grid[0], launch.grid[1], launch.grid[2]},
+                            {launch.block[0], launch.block[1], launch.block[2]},
+                            launch.dynamicSharedBytes,
+                            launch.stream,
+                            &attribute,
+                            1};
+    status = fn.launchKernelEx(&config, handle, parameters, nullptr);
+  } else {
+    status = fn.launchKernel(handle, launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1],
+                             launch.block[2], launch.dynamicSharedBytes, launch.stream, parameters, nullptr);
+  }
   if (LLVM_LIKELY(status == 0))
     return Error::success();
   auto triple = [](const std::array<unsigned, 3> &v) {

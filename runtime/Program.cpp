@@ -13,6 +13,8 @@ using namespace kvcc;
 
 /// A split of fewer blocks than this costs more in merging than it wins.
 static constexpr int64_t kMinBlocksPerSplit = 8;
+/// Of a GPU: a block for each of the usual four warps.
+static constexpr int64_t kMinGpuBlocksPerSplit = 4;
 
 Program::Program(Plan plan, std::unique_ptr<Backend> backend) : plan(std::move(plan)), backend(std::move(backend)) {
   kv::ScheduleAttr schedule = this->plan.schedule;
@@ -38,7 +40,7 @@ static Expected<std::unique_ptr<Backend>> loadBackend(const Plan &plan, StringRe
   case Executor::CudaHost:
     return loadCudaHostBackend(bytes, attend);
   case Executor::CudaDevice:
-    return loadCudaBackend(bytes, target, attend);
+    return loadCudaBackend(bytes, plan, attend);
   }
   llvm_unreachable("unknown executor");
 }
@@ -104,7 +106,8 @@ int64_t Program::limitSplits(int64_t items, int64_t maxTokens, unsigned threads)
   // About four items per thread, so that the last ones end together.
   int64_t wanted = backend->getParallelism(threads), splits = divideCeil(4 * wanted, items);
   int64_t blocks = getReachedBlocks(maxTokens);
-  return std::clamp<int64_t>(blocks / kMinBlocksPerSplit, 1, wanted == 1 ? 1 : splits);
+  int64_t least = backend->getGpu() ? kMinGpuBlocksPerSplit : kMinBlocksPerSplit;
+  return std::clamp<int64_t>(blocks / least, 1, wanted == 1 ? 1 : splits);
 }
 
 int64_t Program::getReachedBlocks(int64_t maxTokens) const {

@@ -92,7 +92,7 @@ struct CudaBlock {
   unsigned threads = 0, sharedBytes = 0;
 };
 llvm::Expected<std::unique_ptr<Backend>> loadCudaHostBackend(llvm::StringRef object, CudaBlock attend);
-llvm::Expected<std::unique_ptr<Backend>> loadCudaBackend(llvm::StringRef image, const Target &target, CudaBlock attend);
+llvm::Expected<std::unique_ptr<Backend>> loadCudaBackend(llvm::StringRef image, const Plan &plan, CudaBlock attend);
 
 /// Immutable once loaded; attend may be called from several threads at once.
 class Program {

@@ -30,14 +30,18 @@ static Target makeCuda(std::string arch) {
   return {"cuda:" + arch, kv::TargetKind::Cuda, Executor::CudaDevice, arch, {}};
 }
 
-/// "sm_90", "sm_90a", "sm_100f".
-static bool isGpuArchitecture(StringRef arch) {
+unsigned kvcc::getComputeCapability(StringRef arch) {
   unsigned capability;
   if (!arch.consume_front("sm_"))
-    return false;
+    return 0;
   if (arch.ends_with("a") || arch.ends_with("f"))
     arch = arch.drop_back();
-  return !arch.getAsInteger(10, capability) && capability >= 75 && capability < 1000;
+  return arch.getAsInteger(10, capability) ? 0 : capability;
+}
+
+static bool isGpuArchitecture(StringRef arch) {
+  unsigned capability = getComputeCapability(arch);
+  return capability >= 75 && capability < 1000;
 }
 
 Expected<Target> kvcc::parseTarget(StringRef text) {

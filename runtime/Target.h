@@ -35,6 +35,9 @@ struct Target {
 /// Whether NVRTC knows an architecture is found out when it compiles.
 llvm::Expected<Target> parseTarget(llvm::StringRef text);
 
+/// 90 of "sm_90", "sm_90a" or "sm_90f"; 0 of what is none of these.
+unsigned getComputeCapability(llvm::StringRef arch);
+
 } // namespace kvcc
 
 #endif

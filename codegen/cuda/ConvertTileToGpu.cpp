@@ -411,6 +411,10 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
   bool writes = func.walk([](TileScratchOp) { return WalkResult::interrupt(); }).wasInterrupted();
   int64_t threads = warps ? warps.getInt() * kWarp : writes ? kvcc::kWriterThreads : kWarp;
   func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(threads));
+  GpuBuilder builder(func.getLoc(), b);
+  builder.call("kv_grid_wait", {}, {});
+  if (writes) // a short kernel
+    builder.call("kv_grid_launch", {}, {});
   return func.eraseArguments(llvm::BitVector(func.getNumArguments()).set(first, func.getNumArguments()));
 }
 

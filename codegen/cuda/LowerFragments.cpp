@@ -86,10 +86,10 @@ public:
       LogicalResult result =
           TypeSwitch<Operation *, LogicalResult>(op)
               .Case<TileLoadQueryOp, TileScaleChannelsOp, TileRotateOp, TileDotChannelsOp, TileWarpOp, TileAdvanceOp,
-                    TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TileLoadOp, TilePrepareOp, TileFoldOp,
-                    TileScoreOp, TileSoftcapOp, TileMaskOp, TileInitStateOp, TileSoftmaxStepOp, TileAccumulateOp,
-                    TileScaleStateOp, TileShiftStateOp, TileRestoreOp, TileJoinSinksOp, TileArriveOp, TileMergeOp,
-                    TileStoreResultOp>([&](auto op) { return lower(op); })
+                    TileRingOp, TileFetchOp, TileCommitOp, TileAwaitOp, TilePrefetchOp, TileLoadOp, TilePrepareOp,
+                    TileFoldOp, TileScoreOp, TileSoftcapOp, TileMaskOp, TileInitStateOp, TileSoftmaxStepOp,
+                    TileAccumulateOp, TileScaleStateOp, TileShiftStateOp, TileRestoreOp, TileJoinSinksOp, TileArriveOp,
+                    TileMergeOp, TileStoreResultOp>([&](auto op) { return lower(op); })
               .Default(
                   [](Operation *op) { return op->emitError("expected an operation with a lowering to fragments"); });
       if (failed(result))
@@ -146,11 +146,15 @@ private:
     }
     return own;
   }
-  /// Stores this thread's elements of a tile.
-  Value storeOwn(ArrayRef<int64_t> shape, ArrayRef<Value> numbers) {
+  /// Memory for a tile, in shared memory.
+  Value makeTile(ArrayRef<int64_t> shape) {
     auto type = MemRefType::get({shape[0] * shape[1]}, b.getF32Type());
     Value at = b.index(warps * warpBytes + queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
-    Value memory = memref::ViewOp::create(b, type, dynamic, at, ValueRange());
+    return memref::ViewOp::create(b, type, dynamic, at, ValueRange());
+  }
+  /// Stores this thread's elements of a tile.
+  Value storeOwn(ArrayRef<int64_t> shape, ArrayRef<Value> numbers) {
+    Value memory = makeTile(shape);
     for (auto [element, number] : zip_equal(getOwn(shape), numbers)) {
       OpBuilder::InsertionGuard guard(b);
       if (element.isThere) {
@@ -222,46 +226,63 @@ private:
   LogicalResult lower(TileRotateOp op) {
     shareTiles(op);
     auto shape = shapeOf(op.getResult());
-    Value buffer = tiles.at(op.getTile());
-    if (!isLastUse(op.getTile(), op)) {
-      SmallVector<Value> numbers;
-      for (const Element &element : getOwn(shape))
-        numbers.push_back(loadTile(op.getTile(), element.row, element.column));
-      buffer = storeOwn(shape, numbers);
-      b.barrier();
-    }
-    tiles[op.getResult()] = buffer;
+    Value from = tiles.at(op.getTile()), to = isLastUse(op.getTile(), op) ? from : makeTile(shape);
     auto size = int64_t(op.getSize());
-    int64_t pairs = shape[1] / 2;
-    Value count = b.mulIndex(getRows(shape[0]), pairs);
-    for (int64_t half = 1; half < size; half *= 2) {
-      Value factor = b.f32(2 * half == size ? getNorm(size) : 1.0f); // in the last stage
-      b.loop(b.thread, count, getThreads(), false, [&](Value i) {
-        Value row = arith::DivUIOp::create(b, i, b.index(pairs)), pair = arith::RemUIOp::create(b, i, b.index(pairs));
-        Value block = arith::DivUIOp::create(b, pair, b.index(half));
-        Value first = b.add(b.mulIndex(block, 2 * half), arith::RemUIOp::create(b, pair, b.index(half)));
-        Value at = placeOf(shape, row, first), other = placeOf(shape, row, b.addIndex(first, half));
-        Value x = b.load(buffer, at), y = b.load(buffer, other);
-        b.store(b.mul(b.add(x, y), factor), buffer, at);
-        b.store(b.mul(arith::SubFOp::create(b, x, y), factor), buffer, other);
-      });
-      b.barrier();
-    }
+    // A warp takes a row: of each 32 channels, bits of channels are bits of lanes.
+    Value lane = b.add(b.mulIndex(b.gid, 4), b.tig), number = b.toI32(lane);
+    b.loop(b.warp, getRows(shape[0]), warps, false, [&](Value row) {
+      SmallVector<Value> numbers;
+      for (int64_t c = 0; c < shape[1]; c += kWarp)
+        numbers.push_back(b.load(from, placeOf(shape, row, b.addIndex(lane, c))));
+      for (int64_t half = 1; half < std::min(size, kWarp); half *= 2)
+        addAcrossLanes(numbers, number, half, int32_t(half));
+      for (int64_t half = kWarp; half < size; half *= 2)
+        addAcrossRegisters(numbers, size_t(half / kWarp));
+      for (auto [i, rotated] : enumerate(numbers))
+        b.store(b.mul(rotated, b.f32(getNorm(size))), to, placeOf(shape, row, b.addIndex(lane, int64_t(i) * kWarp)));
+    });
+    b.barrier();
+    tiles[op.getResult()] = to;
     return success();
+  }
+  /// A stage of a Hadamard transform: sums and differences of numbers whose lanes are `distance` apart, as bit `bit` of
+  /// `number` says.
+  void addAcrossLanes(MutableArrayRef<Value> numbers, Value number, int64_t bit, int32_t distance) {
+    Value isUpper = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, b.bitAnd(number, uint32_t(bit)), b.i32(0));
+    Value sign = arith::SelectOp::create(b, isUpper, b.f32(-1), b.f32(1));
+    for (Value &x : numbers)
+      x = b.fma(x, sign, b.shuffleXor(x, distance));
+  }
+  /// The same of a lane's own numbers.
+  void addAcrossRegisters(MutableArrayRef<Value> numbers, size_t distance) {
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      if (i & distance)
+        continue;
+      Value x = numbers[i], y = numbers[i + distance];
+      numbers[i] = b.add(x, y);
+      numbers[i + distance] = arith::SubFOp::create(b, x, y);
+    }
   }
   /// What makes a Hadamard matrix of ones orthonormal.
   static float getNorm(int64_t size) { return float(1 / std::sqrt(double(size))); }
 
+  /// What a lane has of the vector of a dot product: a warp takes a head.
+  ArrayRef<Value> loadVector(TileDotChannelsOp op) {
+    SmallVector<Value> &numbers = vectors[op];
+    if (!numbers.empty())
+      return numbers;
+    int64_t channels = shapeOf(op.getTile())[1];
+    Value vector = viewVector(op.getVector(), op.getOffset(), channels), lane = b.add(b.mulIndex(b.gid, 4), b.tig);
+    for (int64_t c = 0; c < channels; c += kWarp)
+      numbers.push_back(b.load(vector, b.addIndex(lane, c)));
+    return numbers;
+  }
+
   LogicalResult lower(TileDotChannelsOp op) {
+    ArrayRef<Value> factors = loadVector(op);
     shareTiles(op);
     auto shape = shapeOf(op.getTile());
-    Value result = b.shared({shape[0], 1});
-    Value vector = viewVector(op.getVector(), op.getOffset(), shape[1]);
-    // A warp for each head.
-    Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
-    SmallVector<Value> factors;
-    for (int64_t c = 0; c < shape[1]; c += kWarp)
-      factors.push_back(b.load(vector, b.addIndex(lane, c)));
+    Value result = b.shared({shape[0], 1}), lane = b.add(b.mulIndex(b.gid, 4), b.tig);
     b.loop(b.warp, getRows(shape[0]), warps, false, [&](Value head) {
       Value sum = b.f32(0);
       for (auto [i, factor] : enumerate(factors))
@@ -296,6 +317,12 @@ private:
     constexpr size_t kMostPending = 8; // elements of a thread that registers have room for beside copies
     if (own.size() > kMostPending)
       shareTiles(op);
+    // So are vectors that multiply the query once it is in memory, where it is known where they are.
+    func.walk([&](TileDotChannelsOp dot) {
+      Operation *offset = dot.getOffset().getDefiningOp();
+      if (!offset || (offset->getBlock() == op->getBlock() && offset->isBeforeInBlock(op)))
+        (void)loadVector(dot);
+    });
     Value first = b.mulIndex(b.warp, warpBytes);
     Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
     rings[op.getMemory()] = b.addBytes(pointer, b.toI32(first));
@@ -330,6 +357,17 @@ private:
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
     copy(whole);
+    return success();
+  }
+
+  LogicalResult lower(TilePrefetchOp op) {
+    constexpr int64_t kLine = 128;
+    Value lane = b.add(b.mulIndex(b.gid, 4), b.tig), lines = b.index((int64_t(op.getBytes()) + kLine - 1) / kLine);
+    b.loop(lane, lines, kWarp, false, [&](Value line) {
+      auto type = MemRefType::get({kLine}, b.getI8Type());
+      Value at = b.add(op.getOffset(), b.mulIndex(line, kLine));
+      b.call("kv_prefetch", {}, {memref::ViewOp::create(b, type, op.getSource(), at, ValueRange())});
+    });
     return success();
   }
 
@@ -1202,21 +1240,10 @@ private:
         for (int64_t i = 0; i < 2 * state.rows; ++i)
           outputs.push_back(load(state.outputs, place(i)));
         for (int64_t half = 1; half < size; half *= 2) {
-          if (half > 1 && half < 16) { // between lanes
-            Value bit = b.bitAnd(b.toI32(b.gid), uint32_t(half / 2));
-            Value isUpper = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, bit, b.i32(0));
-            Value sign = arith::SelectOp::create(b, isUpper, b.f32(-1), b.f32(1));
-            for (Value &output : outputs)
-              output = b.fma(output, sign, b.shuffleXor(output, int32_t(2 * half)));
-          } else {
-            for (size_t i = 0, distance = half == 1 ? 1 : size_t(half / 8); i < outputs.size(); ++i) {
-              if (i & distance)
-                continue;
-              Value x = outputs[i], y = outputs[i + distance];
-              outputs[i] = b.add(x, y);
-              outputs[i + distance] = arith::SubFOp::create(b, x, y);
-            }
-          }
+          if (half > 1 && half < 16)
+            addAcrossLanes(outputs, b.toI32(b.gid), half / 2, int32_t(2 * half));
+          else
+            addAcrossRegisters(outputs, half == 1 ? 1 : size_t(half / 8));
         }
         for (auto [i, output] : enumerate(outputs))
           store(b.mul(output, b.f32(getNorm(size))), state.outputs, place(int64_t(i)));
@@ -1262,6 +1289,8 @@ private:
     auto type = MemRefType::get({warps * floats}, b.getF32Type());
     Value rows = memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange());
     Value own = b.mulIndex(b.warp, floats);
+    // Not before: blocks of the next kernel would be given multiprocessors unevenly.
+    b.call("kv_grid_launch", {}, {});
     auto rowAt = [&](Value head) { return b.add(own, b.mulIndex(head, pitch)); };
     b.syncWarp();
     forEachOutput(state, [&](int64_t i, Value head, Value channel) {
@@ -1323,6 +1352,7 @@ private:
   DenseMap<Value, BlockMemory> blocks;
   DenseMap<Value, Operand> operands;
   DenseMap<Value, SmallVector<Value>> sums;
+  DenseMap<Operation *, SmallVector<Value>> vectors; ///< of dot products
   DenseMap<Value, Logits> logits;
   DenseMap<Value, Offsets> offsets;
   DenseMap<Value, std::unique_ptr<State>> states;

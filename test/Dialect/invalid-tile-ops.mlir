@@ -1490,6 +1490,14 @@ func.func @fetch_c1(%memory: memref<?xi8>, %ring: memref<?xi8>, %at: index) {
 
 // -----
 
+func.func @prefetch_c1(%memory: memref<?xi8>, %at: index) {
+  // expected-error @below {{expected bytes a positive number, but got 0}}
+  kv.tile.prefetch %memory[%at] bytes 0 : memref<?xi8>
+  return
+}
+
+// -----
+
 func.func @await_c1() {
   // expected-error @below {{expected pending not negative, but got -1}}
   kv.tile.await pending -1

@@ -450,6 +450,7 @@ func.func @writer(%source: memref<?xf16>, %bytes: memref<?xi8>, %given: memref<?
 // CHECK:         %[[RING:.*]] = kv.tile.ring stages 2 bytes 4096 : memref<?xi8>
 // CHECK:         kv.tile.fetch %{{.*}}[%{{.*}}] to %[[RING]][%{{.*}}] bytes 2048 : memref<?xi8> to memref<?xi8>
 // CHECK:         kv.tile.commit
+// CHECK:         kv.tile.prefetch %{{.*}}[%{{.*}}] bytes 512 : memref<?xi8>
 // CHECK:         kv.tile.await pending 1
 // CHECK:         kv.tile.prepare %{{.*}} group 32 for i3 factor 1.250000e-01 : vector<2x64xf32> -> vector<2x64xf16>, vector<2x2xf32>, vector<2x1xf32>
 // CHECK:         kv.tile.score %{{.*}}, %{{.*}} scales %{{.*}} query_scales %{{.*}} placement <accumulator> : vector<2x64xf16>, <key, 32x64xi3, packing = <fragments>>, scales !kv.block<key, 32x2xf16, packing = <fragment_rows>>{{.*}} query_scales vector<2x1xf32> -> vector<2x32xf32>
@@ -466,6 +467,7 @@ func.func @halves(%state: !kv.state<2x64>, %query: vector<2x64xf32>, %bytes: mem
   %ring = kv.tile.ring stages 2 bytes 4096 : memref<?xi8>
   kv.tile.fetch %memory[%i] to %ring[%i] bytes 2048 : memref<?xi8> to memref<?xi8>
   kv.tile.commit
+  kv.tile.prefetch %memory[%i] bytes 512 : memref<?xi8>
   kv.tile.await pending 1
   %q, %sums, %qs = kv.tile.prepare %query group 32 for i3 factor 0.125
       : vector<2x64xf32> -> vector<2x64xf16>, vector<2x2xf32>, vector<2x1xf32>

@@ -143,6 +143,11 @@ TEST_F(CudaDriverTest, LoadsModulesAndLaunches) {
   EXPECT_OK(kernel.launch(launch, arguments));
   EXPECT_TRUE(logged("cuLaunchKernel(3x4x5, 128x2x1, 4096, stream, 77, null)")) << log();
 
+  // Programmatic stream serialization, attribute 6.
+  launch.overlaps = true;
+  EXPECT_OK(kernel.launch(launch, arguments));
+  EXPECT_TRUE(logged("cuLaunchKernelEx(3x4x5, 128x2x1, 4096, stream, 6 = 1, 77, null)")) << log();
+
   launch.block = {2048, 1, 1};
   std::string text = errorText(kernel.launch(launch, arguments));
   EXPECT_NE(text.find("block 2048x1x1"), std::string::npos) << text;

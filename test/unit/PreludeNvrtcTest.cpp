@@ -25,6 +25,8 @@ KV_KERNEL(128) void everything(float *KV_RESTRICT floats, kv_u32 *words, const k
                                kv_u32 *counter, int64_t n, bool flag) {
   KV_SHARED float buffer[2048];
   KV_SHARED_DYNAMIC(float, dynamic);
+  kv_grid_wait();
+  kv_grid_launch();
   size_t tid = kv_thread_id_x();
   size_t block = kv_block_id_x() +
                  kv_grid_dim_x() * (kv_block_id_y() + kv_grid_dim_y() * kv_block_id_z());
@@ -33,6 +35,7 @@ KV_KERNEL(128) void everything(float *KV_RESTRICT floats, kv_u32 *words, const k
   kv_cp_async16(mine, kv_opaque_ptr(in) + 4 * i);
   kv_cp_async_commit();
   kv_cp_async_wait_group<0>();
+  kv_prefetch(in);
   kv_sts128(mine + 2048, kv_ldg128(in + 4 * i));
   dynamic[tid] = helper(1.0f);
   kv_barrier();

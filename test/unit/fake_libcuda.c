@@ -245,6 +245,23 @@ API int cuLaunchKernel(void *function, unsigned gridX, unsigned gridY, unsigned 
   ENTER_IN_CONTEXT(details);
   return function && blockX * blockY * blockZ <= 1024 ? 0 : 1;
 }
+struct LaunchConfig { // CUlaunchConfig
+  unsigned grid[3], block[3], sharedBytes;
+  void *stream;
+  struct {
+    int id, unused, value[16];
+  } *attributes;
+  unsigned numAttributes;
+};
+API int cuLaunchKernelEx(const struct LaunchConfig *c, void *function, void **parameters, void **extra) {
+  char details[256];
+  snprintf(details, sizeof(details), "%ux%ux%u, %ux%ux%u, %u, %s, %d = %d, %d, %s", c->grid[0], c->grid[1], c->grid[2],
+           c->block[0], c->block[1], c->block[2], c->sharedBytes, c->stream ? "stream" : "default",
+           c->numAttributes ? c->attributes->id : -1, c->numAttributes ? c->attributes->value[0] : -1,
+           parameters ? *(int *)parameters[0] : -1, extra ? "extra" : "null");
+  ENTER_IN_CONTEXT(details);
+  return function && c->block[0] * c->block[1] * c->block[2] <= 1024 ? 0 : 1;
+}
 API int cuMemGetInfo_v2(size_t *freeBytes, size_t *totalBytes) {
   ENTER_IN_CONTEXT("");
   *freeBytes = (size_t)70 << 30;

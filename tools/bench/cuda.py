@@ -259,6 +259,8 @@ def filled_caches(program, splits, batch, ctx, device, l2, limit):
     first.append(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1))
     synchronize(device)
     caches = [first]
+    if device == "cuda":  # all schemes have copies at a time
+        limit = min(limit, torch.cuda.mem_get_info()[1] // 20 // (first.pages.nbytes + first.slots.nbytes))
     # Windows, too: what lies in pages is the first that leaves the L2, so that they would stay.
     while len(caches) < copies_for(min(filter(None, first.parts()), default=0), l2, limit):
         caches.append(first.copy())

@@ -108,17 +108,34 @@ KV_DEVICE float kv_shfl_idx_f32(float v, int lane) { return __shfl_sync(~0u, v, 
 KV_DEVICE kv_u32 kv_shfl_idx_u32(kv_u32 v, int lane) { return __shfl_sync(~0u, v, lane); }
 KV_DEVICE bool kv_any(bool v) { return __any_sync(~0u, v); }
 
+// Waits for the kernels before this one in the stream, and for what they have written: a launch may begin before they
+// end. `kv_grid_launch` lets the next one begin once all blocks have called it; what is written later is still waited
+// for.
+KV_DEVICE void kv_grid_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+KV_DEVICE void kv_grid_launch() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // Whether this CTA is the last of `count` that arrive at a counter, which is zero again then. All threads call it, and
-// what the threads of the others stored before is seen after it: behind the barriers, fences of one thread publish what
-// all of its CTA have stored, and show what those of the others have (as in grid synchronization of cooperative
+// what the threads of the others stored before is seen after it: with the barriers, the atomic of one thread publishes
+// what all of its CTA have stored, and shows what those of the others have (as in grid synchronization of cooperative
 // groups).
 KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count) {
   __shared__ bool last;
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicInc(static_cast<kv_u32 *>(counters) + at, kv_u32(count - 1)) == kv_u32(count - 1);
-    __threadfence();
+    kv_u32 before;
+    asm volatile("atom.acq_rel.gpu.inc.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "l"(static_cast<kv_u32 *>(counters) + at), "r"(count - 1)
+                 : "memory");
+    last = before == kv_u32(count - 1);
   }
   __syncthreads();
   return last;
@@ -331,6 +348,8 @@ KV_DEVICE void kv_cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
+// Asks for the line at `src`.
+KV_DEVICE void kv_prefetch(const void *src) { asm volatile("prefetch.global.L2 [%0];" ::"l"(src)); }
 template <int N> KV_DEVICE void kv_cp_async_wait_group() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");

@@ -296,6 +296,7 @@ KV_DEVICE void kv_cp_async16(kv_smem_ptr dst, const void *src, KV_HOST_LINE) {
   kv_host::copyAsync(dst, src);
 }
 KV_DEVICE void kv_cp_async_commit() { ++kv_host::state.current->copyGroup; }
+KV_DEVICE void kv_prefetch(const void *) {}
 template <int N> KV_DEVICE void kv_cp_async_wait_group() { kv_host::waitCopies(N); }
 
 //===----------------------------------------------------------------------===//
@@ -480,7 +481,9 @@ inline kv_i32x4 mma(const Collective &c, kv_u32x4 a, kv_u32x2 b, kv_i32x4 d, kv_
 } // namespace kv_host
 
 KV_DEVICE void kv_barrier(KV_HOST_LINE) { kv_host::collective(kv_host::ctaBarrier, nullptr, line); }
-// CTAs of a grid run one after the other, in one thread.
+// Launches run one after the other, and so do CTAs of a grid, in one thread.
+KV_DEVICE void kv_grid_wait() {}
+KV_DEVICE void kv_grid_launch() {}
 KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count, KV_HOST_LINE) {
   static thread_local bool last;
   kv_barrier(line);
