@@ -318,7 +318,9 @@ struct MergePattern : OpConversionPattern<TileMergeOp> {
   LogicalResult matchAndRewrite(TileMergeOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     // Whose memory it is may begin at any number.
-    b.mergeParts(op, b.lane(), kWarp, [&](Value memory, Value at) { return b.loadFour(memory, at); });
+    b.mergeParts(op, b.lane(), b.index(kWarp), [&](const GpuBuilder::PartPlace &at) {
+      return GpuBuilder::Part{b.load(op.getLses(), at.lseAt), b.loadFour(op.getParts(), at.outAt)};
+    });
     rewriter.eraseOp(op);
     return success();
   }
