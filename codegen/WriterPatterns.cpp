@@ -55,6 +55,9 @@ struct OrderBuilder {
     Value tile = b.mulIndex(b.divIndex(free, freeTile), freeTile * reduceExtent);
     return b.addIndex(b.addIndex(tile, b.mulIndex(reduce, freeTile)), b.remIndex(free, freeTile));
   }
+  /// Whether lanes that are tokens are neighbours in memory, not those that are channels: free indices of tiles,
+  /// reduced ones of fragments.
+  bool lanesAreTokens(bool isKey) const { return isKey == (order == Order::Tiles); }
   Value at(LaneBuilder &b, bool isKey, Value token, Value channel) const {
     return isKey ? at(b, token, channel) : at(b, channel, token);
   }
@@ -158,7 +161,7 @@ private:
     auto load = [&](Value token, Value channel) {
       return b.decodeNumber(b.loadLanes(in.getBlock(), order.at(b, block.isKey(), token, channel)), block.getElement());
     };
-    if (block.isKey()) // lanes are free indices
+    if (order.lanesAreTokens(block.isKey()))
       b.forLaneParts(kBlockTokens, {}, columns, [&](Value token, Value channel) {
         b.storeColumn(load(token, channel), in.getTile(), channel, token);
       });
@@ -510,19 +513,19 @@ private:
       return b.select(b.less(number, b.f32(-largest)), b.f32(-largest), number);
     };
     Rows rows{in.getFrom(), in.getTo()};
-    if (block.isKey()) { // lanes are free indices
+    if (order.lanesAreTokens(block.isKey())) {
       if (!op.getOriented())
         b.orient(in.getTile(), rows);
       b.forLaneParts(kBlockTokens, rows, columns, [&](Value token, Value channel) {
         Value number = b.encodeNumber(saturate(b.loadColumn(in.getTile(), channel, token)), type);
-        b.storeLanes(number, in.getData(), order.at(b, token, channel), isAmong(b, rows, token));
+        b.storeLanes(number, in.getData(), order.at(b, block.isKey(), token, channel), isAmong(b, rows, token));
       });
       return;
     }
     b.loopAbreast(rows.from ? rows.from : b.index(0), rows.to ? rows.to : b.index(kBlockTokens), [&](Value token) {
       b.forLanes(columns, [&](Value channel) {
         b.storeLanes(b.encodeNumber(saturate(b.loadLanes(in.getTile(), {token, channel})), type), in.getData(),
-                     order.at(b, channel, token));
+                     order.at(b, block.isKey(), token, channel));
       });
     });
   }
@@ -544,20 +547,32 @@ private:
     if (lanesAreTokens && !op.getOriented())
       b.orient(numbers, rows);
     GroupCodec codec(b, quant);
-    // The groups of each lane; `encodeGroup` gets their parameters.
-    auto encodeLanes = [&](auto encodeGroup) {
+    auto load = [&](Value lane, Value other) {
+      return lanesAreTokens ? b.loadColumn(numbers, other, lane) : b.loadLanes(numbers, {other, lane});
+    };
+    auto storeCode = [&](Value code, Value lane, Value other) {
+      if (!codes.isInTile())
+        codes.storeByte(code, lanesAreFree, lane, other);
+      else if (lanesAreTokens)
+        b.storeOriented(b.numberOf(code), numbers, other, lane);
+      else
+        b.storeLanes(b.numberOf(code), numbers, {other, lane});
+    };
+    // Calls `body` with the parameters of each group, which are stored, and the number of an index in it.
+    auto forEachGroup = [&](auto body) {
       b.forLaneParts(laneExtent, rows, others / size, [&](Value lane, Value group) {
-        Value mask = isAmong(b, rows, lane);
-        auto load = [&](Value other) {
-          return lanesAreTokens ? b.loadColumn(numbers, other, lane) : b.loadLanes(numbers, {other, lane});
-        };
-        Value first = b.mulIndex(group, size);
-        auto number = [&](Value i) { return load(b.addIndex(first, i)); };
+        Value mask = isAmong(b, rows, lane), first = b.mulIndex(group, size);
+        auto number = [&](Value i) { return load(lane, b.addIndex(first, i)); };
         GroupCodec::Parameters parameters = codec.choose(size, number);
         Value at = lanesAreFree ? scaleOrder.at(b, lane, group) : scaleOrder.at(b, group, lane);
         b.storeLanes(b.encodeNumber(parameters.scale, quant.getScale()), in.getScales(), at, mask);
         if (parameters.zero)
           b.storeLanes(b.encodeNumber(parameters.zero, quant.getScale()), in.getZeros(), at, mask);
+        body(lane, group, parameters, number);
+      });
+    };
+    auto encodeLanes = [&](auto encodeGroup) {
+      forEachGroup([&](Value lane, Value group, const GroupCodec::Parameters &parameters, auto number) {
         Value inverse = codec.getInverse(parameters);
         encodeGroup(lane, group, [&](Value i) { return codec.encode(number(i), parameters, inverse); });
       });
@@ -575,23 +590,39 @@ private:
       });
       return;
     }
-    encodeLanes([&](Value lane, Value group, auto code) {
-      auto encodeGroup = [&] {
-        b.loopAbreast(b.index(0), b.index(size), [&](Value i) {
-          Value other = b.addIndex(b.mulIndex(group, size), i), number = code(i);
-          if (!codes.isInTile())
-            codes.storeByte(number, lanesAreFree, lane, other);
-          else if (lanesAreTokens)
-            b.storeOriented(b.numberOf(number), numbers, other, lane);
-          else
-            b.storeLanes(b.numberOf(number), numbers, {other, lane});
-        });
+    if (b.getWidth() == 1 && rows.from && codes.isInTile()) {
+      // Few rows have few groups: the threads share their numbers.
+      SmallVector<Value> known; // scales, inverses of them, zeros
+      auto keep = [&](size_t i, Value number, Value lane, Value group) {
+        if (i == known.size())
+          known.push_back(b.scratchMatrix({others / size, laneExtent}, b.getF32Type()));
+        b.storeLanes(number, known[i], {group, lane});
       };
-      if (!in.getGivesWeights())
-        return encodeGroup();
-      Value none = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, in.getGivesWeights(), b.index(0));
-      b.branch(none, encodeGroup);
-    });
+      forEachGroup([&](Value lane, Value group, const GroupCodec::Parameters &parameters, auto) {
+        keep(0, parameters.scale, lane, group);
+        keep(1, codec.getInverse(parameters), lane, group);
+        if (parameters.zero)
+          keep(2, parameters.zero, lane, group);
+      });
+      b.barrier();
+      b.forLaneParts(laneExtent, rows, others, [&](Value lane, Value other) {
+        Value at[] = {b.divIndex(other, size), lane};
+        GroupCodec::Parameters parameters{b.loadLanes(known[0], at),
+                                          known.size() > 2 ? b.loadLanes(known[2], at) : Value()};
+        storeCode(codec.encode(load(lane, other), parameters, b.loadLanes(known[1], at)), lane, other);
+      });
+    } else {
+      encodeLanes([&](Value lane, Value group, auto code) {
+        auto encodeGroup = [&] {
+          b.loopAbreast(b.index(0), b.index(size),
+                        [&](Value i) { storeCode(code(i), lane, b.addIndex(b.mulIndex(group, size), i)); });
+        };
+        if (!in.getGivesWeights())
+          return encodeGroup();
+        Value none = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, in.getGivesWeights(), b.index(0));
+        b.branch(none, encodeGroup);
+      });
+    }
     b.barrier();
     if (codes.isInTile())
       codes.settle(lanesAreTokens, rows);

@@ -85,9 +85,6 @@ CudaBlock blockOf(Kernel kernel, CudaBlock attend) {
   return kernel == Kernel::Attend ? attend : CudaBlock{kernel == Kernel::Append ? unsigned(kWriterThreads) : 32, 0};
 }
 
-/// Of a block or a cluster that runs on the host.
-constexpr int64_t kMostHostThreads = 1024;
-
 class CudaHostBackend : public Backend {
 public:
   CudaHostBackend(std::unique_ptr<CudaHostModule> module, CudaBlock attend)
@@ -96,11 +93,8 @@ public:
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     auto pointers = pointersTo(args);
     CudaBlock block = blockOf(kernel, attend);
-    // Both ways, as the order of execution has it.
-    bool clustered = options.cluster * block.threads <= kMostHostThreads && options.seed % 2 == 0;
     return module->launch(shapeOf(kernel).name, {uint32_t(grid[0]), uint32_t(grid[1]), uint32_t(grid[2])},
-                          block.threads, pointers, options.seed, block.sharedBytes,
-                          clustered ? uint32_t(options.cluster) : 1);
+                          block.threads, pointers, options.seed, block.sharedBytes);
   }
   int64_t getParallelism(unsigned) const override { return 4; }
 
@@ -112,9 +106,8 @@ private:
 class CudaBackend : public Backend {
 public:
   CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend, GpuShape gpu,
-              unsigned capability)
-      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), gpu(gpu), waits(capability >= 90),
-        hasClusters(capability >= 90 && capability < 120) {}
+              bool waits)
+      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), gpu(gpu), waits(waits) {}
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     CudaLaunch shape;
@@ -124,9 +117,8 @@ public:
     shape.block = {block.threads, 1, 1};
     shape.dynamicSharedBytes = block.sharedBytes;
     shape.stream = options.stream;
-    shape.overlaps = waits;
-    if (hasClusters)
-      shape.cluster = unsigned(options.cluster);
+    // Blocks of a large grid would be given to multiprocessors unevenly, as those become free.
+    shape.overlaps = waits && grid[0] * grid[1] * grid[2] <= gpu.multiprocessors;
     auto pointers = pointersTo(args);
     return kernels[size_t(kernel)].launch(shape, pointers);
   }
@@ -158,8 +150,7 @@ private:
   SmallVector<CudaKernel, 3> kernels; ///< by Kernel
   CudaBlock attend;
   GpuShape gpu;
-  bool waits;       ///< kernels do, for those before them: see kv_grid_wait
-  bool hasClusters; ///< see kv_cluster_size
+  bool waits; ///< kernels do, for those before them: see kv_grid_wait
 };
 
 } // namespace
@@ -224,5 +215,5 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
   GpuShape gpu{device.multiprocessors, std::min(*resident, kMostBlocks),
                bandwidth == 0 ? kUnknown : kReached * bandwidth};
   return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, gpu,
-                                       getComputeCapability(plan.target.arch));
+                                       getComputeCapability(plan.target.arch) >= 90);
 }

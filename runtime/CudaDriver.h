@@ -136,7 +136,6 @@ struct CudaLaunch {
   CudaStreamHandle stream = nullptr;
   /// Whether it may begin while the kernel before it in the stream ends, which it waits for itself (griddepcontrol).
   bool overlaps = false;
-  unsigned cluster = 1; ///< blocks along the second extent of the grid that may read each other's shared memory
 };
 
 class CudaModule;

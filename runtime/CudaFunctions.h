@@ -63,7 +63,6 @@ struct CudaLaunchAttribute {
   int id;
   int unused;
   union {
-    unsigned clusterDim[3];
     int programmaticStreamSerializationAllowed;
     uint64_t all[8];
   } value;
@@ -104,10 +103,7 @@ enum FunctionAttribute {
   FUNC_ATTRIBUTE_NUM_REGS = 4,
   FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
 };
-enum LaunchAttribute {
-  LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
-  LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
-};
+enum LaunchAttribute { LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 enum JitOption {
   JIT_ERROR_LOG_BUFFER = 5,
   JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6,

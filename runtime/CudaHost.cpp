@@ -276,7 +276,7 @@ CudaHostModule::~CudaHostModule() {
 }
 
 Error CudaHostModule::launch(StringRef kernel, std::array<uint32_t, 3> grid, uint32_t threads,
-                             MutableArrayRef<void *> args, uint64_t seed, uint32_t sharedBytes, uint32_t cluster) {
+                             MutableArrayRef<void *> args, uint64_t seed, uint32_t sharedBytes) {
   auto entry = entries.find(kernel);
   if (entry == entries.end()) {
     SmallVector<StringRef> names(entries.keys());
@@ -289,7 +289,6 @@ Error CudaHostModule::launch(StringRef kernel, std::array<uint32_t, 3> grid, uin
   std::copy(grid.begin(), grid.end(), l.grid);
   l.threads = threads;
   l.sharedBytes = sharedBytes;
-  l.cluster = cluster;
   l.numArgs = args.size();
   l.args = args.data();
   l.seed = seed;

@@ -62,7 +62,7 @@ public:
   /// of one module take turns. A kernel that uses a collective wrongly is an error, and what it
   /// has written until then stays; one that never returns is not noticed.
   llvm::Error launch(llvm::StringRef kernel, std::array<uint32_t, 3> grid, uint32_t threads,
-                     llvm::MutableArrayRef<void *> args, uint64_t seed, uint32_t sharedBytes = 0, uint32_t cluster = 1);
+                     llvm::MutableArrayRef<void *> args, uint64_t seed, uint32_t sharedBytes = 0);
 
 private:
   CudaHostModule() = default;

@@ -130,22 +130,14 @@ Error CudaKernel::launch(const CudaLaunch &launch, ArrayRef<void *> arguments) c
   const CudaFunctions &fn = context.driver().functions();
   auto **parameters = const_cast<void **>(arguments.data());
   int status;
-  SmallVector<CudaLaunchAttribute, 2> attributes;
-  if (launch.overlaps && context.driver().version() >= kOverlapsInGraphs) {
-    attributes.push_back({cuda::LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 0, {}});
-    attributes.back().value.programmaticStreamSerializationAllowed = 1;
-  }
-  if (launch.cluster > 1) {
-    attributes.push_back({cuda::LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, 0, {}});
-    llvm::copy(ArrayRef<unsigned>{1, launch.cluster, 1}, attributes.back().value.clusterDim);
-  }
-  if (fn.launchKernelEx && !attributes.empty()) {
+  if (launch.overlaps && fn.launchKernelEx && context.driver().version() >= kOverlapsInGraphs) {
+    CudaLaunchAttribute attribute{cuda::LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 0, {1}};
     CudaLaunchConfig config{{launch.grid[0], launch.grid[1], launch.grid[2]},
                             {launch.block[0], launch.block[1], launch.block[2]},
                             launch.dynamicSharedBytes,
                             launch.stream,
-                            attributes.data(),
-                            unsigned(attributes.size())};
+                            &attribute,
+                            1};
     status = fn.launchKernelEx(&config, handle, parameters, nullptr);
   } else {
     status = fn.launchKernel(handle, launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1],

@@ -167,10 +167,6 @@ Error Program::attendSome(const AttendCall &call) const {
   LaunchOptions options = call;
   if (plan.target.executor == Executor::Cpu && isShort(call))
     options.threads = 1;
-  // What every GPU that has clusters can make one of.
-  constexpr int64_t kMostInCluster = 8;
-  if (plan.schedule.getCompute() == kv::Compute::F16 && call.splits <= kMostInCluster)
-    options.cluster = call.splits;
   return backend->launch(Kernel::Attend, args, {tiles, call.splits, groups}, options);
 }
 

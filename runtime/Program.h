@@ -14,7 +14,6 @@ struct LaunchOptions {
   unsigned threads = 0;   ///< of the pool, for Executor::Cpu; 0: all
   void *stream = nullptr; ///< for Executor::CudaDevice
   uint64_t seed = 0;      ///< of the order of execution, for Executor::CudaHost
-  int64_t cluster = 1;    ///< work items along the second extent of the grid that may share memory, for GPUs that can
 };
 
 /// One decode step of one layer. Memory is the host's for Executor::Cpu and CudaHost and the device's for

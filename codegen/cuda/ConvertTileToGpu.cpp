@@ -318,9 +318,7 @@ struct MergePattern : OpConversionPattern<TileMergeOp> {
   LogicalResult matchAndRewrite(TileMergeOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     GpuBuilder b(op.getLoc(), rewriter);
     // Whose memory it is may begin at any number.
-    b.mergeParts(op, b.lane(), b.index(kWarp), [&](const GpuBuilder::PartPlace &at) {
-      return GpuBuilder::Part{b.load(op.getLses(), at.lseAt), b.loadFour(op.getParts(), at.outAt)};
-    });
+    b.mergeParts(op, b.lane(), kWarp, [&](Value memory, Value at) { return b.loadFour(memory, at); });
     rewriter.eraseOp(op);
     return success();
   }

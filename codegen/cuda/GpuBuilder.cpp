@@ -80,19 +80,15 @@ SmallVector<Value> GpuBuilder::loadFour(Value memory, Value at) {
   return numbers;
 }
 
-void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, Value threads,
-                            function_ref<Part(const PartPlace &)> load) {
+void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, int64_t threads,
+                            function_ref<SmallVector<Value>(Value, Value)> loadFour) {
   auto headDim = int64_t(op.getHeadDim());
   // Channels that a thread takes, and parts whose numbers are on their way together.
-  constexpr int64_t kChannels = 4, kParts = 8;
+  constexpr int64_t kChannels = 4, kParts = 16;
   Value numbers = index(int64_t(op.getHeads()) * headDim / kChannels);
   if (op.getQueries())
     numbers = mul(op.getQueries(), numbers);
-  auto rows = scf::ForOp::create(*this, thread, numbers, threads);
-  OpBuilder::InsertionGuard guard(*this);
-  setInsertionPointToStart(rows.getBody());
-  {
-    Value i = rows.getInductionVar();
+  loop(thread, numbers, threads, false, [&](Value i) {
     Value head = arith::DivUIOp::create(*this, i, index(headDim / kChannels)),
           channel = mulIndex(arith::RemUIOp::create(*this, i, index(headDim / kChannels)), kChannels);
     Value row = getRow(head, int64_t(op.getHeads()), op.getStride());
@@ -110,11 +106,10 @@ void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, Value threads,
       for (int64_t u = 0; u < kParts; ++u) {
         Value part = addIndex(parts.getInductionVar(), u);
         Value isThere = arith::CmpIOp::create(*this, arith::CmpIPredicate::ult, part, op.getCount());
-        Value there = arith::MinUIOp::create(*this, part, last), first = mul(there, op.getRows());
-        Part loaded = load({there, head, channel, add(lseAt, first), add(outAt, mulIndex(first, headDim))});
-        lses.push_back(
-            arith::SelectOp::create(*this, isThere, loaded.lse, f32(-std::numeric_limits<float>::infinity())));
-        llvm::append_range(outs, loaded.outs);
+        Value first = mul(arith::MinUIOp::create(*this, part, last), op.getRows());
+        lses.push_back(arith::SelectOp::create(*this, isThere, load(op.getLses(), add(lseAt, first)),
+                                               f32(-std::numeric_limits<float>::infinity())));
+        llvm::append_range(outs, loadFour(op.getParts(), add(outAt, mulIndex(first, headDim))));
       }
       Value largest = state[0];
       for (Value lse : lses)
@@ -146,7 +141,7 @@ void GpuBuilder::mergeParts(kv::TileMergeOp op, Value thread, Value threads,
     OpBuilder::InsertionGuard guard(*this);
     setInsertionPointToStart(branch.thenBlock());
     store(lse, op.getLse(), add(op.getOutLseOffset(), row));
-  }
+  });
 }
 
 void ResultWriter::choose(function_ref<void()> storePart, function_ref<void()> storeWhole) {
@@ -164,22 +159,14 @@ Value ResultWriter::getRow(Value row) { return b.getRow(row, int64_t(op.getHeads
 
 void ResultWriter::storeOut(Value number, Value head, Value channel) {
   Value at = b.add(b.mulIndex(getRow(head), op.getState().getType().getHeadDim()), channel);
-  choose([&] { storePart(number, b.add(op.getPartOffset(), at), head, channel); },
+  choose([&] { b.store(number, op.getParts(), b.add(op.getPartOffset(), at)); },
          [&] { b.storeF32(number, op.getOut(), b.add(op.getOutOffset(), at)); });
 }
 
 void ResultWriter::storeLse(Value number, Value head) {
   Value row = getRow(head);
-  Value column = b.index(op.getState().getType().getHeadDim());
-  choose([&] { storePart(number, b.add(op.getPartLseOffset(), row), head, column); },
+  choose([&] { b.store(number, op.getParts(), b.add(op.getPartLseOffset(), row)); },
          [&] { b.store(number, op.getLse(), b.add(op.getLseOffset(), row)); });
-}
-
-void ResultWriter::storePart(Value number, Value at, Value head, Value column) {
-  if (getPart)
-    b.store(number, getPart(at, head, column), b.index(0));
-  else
-    b.store(number, op.getParts(), at);
 }
 
 Value GpuBuilder::bound(Value x, float cap) {

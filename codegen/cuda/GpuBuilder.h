@@ -13,8 +13,6 @@
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/Transforms/DialectConversion.h"
 
-#include <functional>
-
 namespace kvcc::cuda {
 
 /// Threads of a warp, lanes of a packing, free indices of a tile.
@@ -70,19 +68,9 @@ public:
   mlir::Value getRow(mlir::Value row, int64_t heads, std::optional<uint64_t> stride);
   /// Four numbers from an element on.
   llvm::SmallVector<mlir::Value> loadFour(mlir::Value memory, mlir::Value at);
-  /// Of a part of a row's result: its lse, and four outputs.
-  struct Part {
-    mlir::Value lse;
-    llvm::SmallVector<mlir::Value> outs;
-  };
-  /// Where that is: the first of the outputs is that of a channel; offsets in the parts in global memory.
-  struct PartPlace {
-    mlir::Value part, row, channel;
-    mlir::Value lseAt, outAt;
-  };
-  /// Merges parts by some threads.
-  void mergeParts(kv::TileMergeOp op, mlir::Value thread, mlir::Value threads,
-                  llvm::function_ref<Part(const PartPlace &)> load);
+  /// Merges parts by some threads, whose outputs `loadFour` loads.
+  void mergeParts(kv::TileMergeOp op, mlir::Value thread, int64_t threads,
+                  llvm::function_ref<llvm::SmallVector<mlir::Value>(mlir::Value, mlir::Value)> loadFour);
   /// A f8E4M3FN code (an i32) as f32.
   mlir::Value decodeE4m3(mlir::Value code);
   /// A f4E2M1FN code (an i32) as an integer: twice the number, plus 12.
@@ -111,21 +99,16 @@ mlir::MemRefType getMatrixType(llvm::ArrayRef<int64_t> shape, mlir::Type element
 /// Writes a result or a part of one.
 class ResultWriter {
 public:
-  /// `getPart` says where a number of a part is: what would be element `at` of the parts, or `column` of a row.
-  using GetPart = std::function<mlir::Value(mlir::Value at, mlir::Value row, mlir::Value column)>;
-  ResultWriter(GpuBuilder &b, kv::TileStoreResultOp op, GetPart getPart = nullptr)
-      : b(b), op(op), getPart(std::move(getPart)) {}
+  ResultWriter(GpuBuilder &b, kv::TileStoreResultOp op) : b(b), op(op) {}
   void storeOut(mlir::Value number, mlir::Value head, mlir::Value channel);
   void storeLse(mlir::Value number, mlir::Value head);
 
 private:
-  void storePart(mlir::Value number, mlir::Value at, mlir::Value head, mlir::Value column);
   mlir::Value getRow(mlir::Value row);
   /// Calls one of them where it is to be called.
   void choose(llvm::function_ref<void()> storePart, llvm::function_ref<void()> storeWhole);
   GpuBuilder &b;
   kv::TileStoreResultOp op;
-  GetPart getPart;
 };
 
 /// Multiplies blocks of `size` channels of a buffer in workgroup memory, which has been written before a barrier, by

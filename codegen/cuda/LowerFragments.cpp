@@ -1271,37 +1271,14 @@ private:
   }
 
   LogicalResult lower(TileMergeOp op) {
-    // All threads of a cluster, or of the block that was the last.
-    auto asIndex = [&](StringRef function) {
-      return arith::IndexCastUIOp::create(b, b.getIndexType(), b.call1(function, b.getI32Type(), {})).getResult();
-    };
-    Value threads = b.mulIndex(asIndex("kv_cluster_size"), getThreads());
-    Value thread = b.add(b.mulIndex(asIndex("kv_cluster_rank"), getThreads()), b.thread);
-    int64_t channels = int64_t(op.getHeadDim());
-    b.mergeParts(op, thread, threads, [&](const GpuBuilder::PartPlace &at) {
-      Value rank = b.toI32(at.part);
-      Value lse = getPart(op.getLses(), at.lseAt, at.row, b.index(channels), channels, rank);
-      Value outs = getPart(op.getParts(), at.outAt, at.row, at.channel, channels, rank);
-      Value four = b.call1("kv_ldg128", b.opaque("kv_u32x4"), outs);
-      GpuBuilder::Part part{b.load(lse, b.index(0)), {}};
+    b.mergeParts(op, b.thread, getThreads(), [&](Value memory, Value at) {
+      Value four = b.call1("kv_ldg128", b.opaque("kv_u32x4"), b.advance(memory, at));
+      SmallVector<Value> numbers;
       for (int64_t i = 0; i < 4; ++i)
-        part.outs.push_back(b.bitsToF32(b.element(four, i, b.getI32Type())));
-      return part;
+        numbers.push_back(b.bitsToF32(b.element(four, i, b.getI32Type())));
+      return numbers;
     });
-    b.call("kv_cluster_barrier", {}, {}); // blocks that are read do not end
     return success();
-  }
-  /// Memory of a number of a part, which in a cluster stays where the block `rank` has made it: in its first warp's
-  /// memory, outputs and then the lse of a row.
-  Value getPart(Value parts, Value at, Value row, Value column, int64_t channels, Value rank) {
-    auto type = MemRefType::get({ShapedType::kDynamic}, b.getF32Type());
-    Value own = memref::ViewOp::create(b, MemRefType::get({warps * warpBytes / 4}, b.getF32Type()), dynamic, b.index(0),
-                                       ValueRange());
-    Value ownAt = b.add(b.mulIndex(row, kvcc::getMergePitch(channels)), column);
-    own = b.advance(own, ownAt);
-    Type pointer = emitc::PointerType::get(b.getF32Type());
-    Value part = b.call1("kv_part", pointer, {b.advance(parts, at), own, rank});
-    return UnrealizedConversionCastOp::create(b, type, part).getResult(0);
   }
 
   LogicalResult lower(TileStoreResultOp op) {
@@ -1326,10 +1303,7 @@ private:
       b.store(load(state.sums, column), rows, b.addIndex(rowAt(head), channels + 1));
     });
     b.barrier();
-    Value rank = b.call1("kv_cluster_rank", b.getI32Type(), {});
-    ResultWriter writer(b, op, [&](Value at, Value row, Value column) {
-      return getPart(op.getParts(), at, row, column, channels, rank);
-    });
+    ResultWriter writer(b, op);
     // A warp for each row, a lane for every 32nd channel.
     Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
     b.loop(b.warp, getRows(state.heads), warps, false, [&](Value head) {
@@ -1353,7 +1327,6 @@ private:
           out = b.fma(b.load(rows, b.add(at(warp, c), lane)), weights[size_t(warp)], out);
         writer.storeOut(b.mul(out, inverse), head, b.addIndex(lane, c));
       }
-      b.syncWarp(); // the lse of a part takes the place of the maximum
       Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, lane, b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
       OpBuilder::InsertionGuard guard(b);

@@ -251,22 +251,6 @@ KV_KERNEL(32) void last_block(int32_t *counters, float *partial, float *out) {
   out[0] = sum;
 }
 
-// What a thread has in the memory of its block, and what another has in that of the next block of the cluster.
-KV_KERNEL(64) void clustered(float *global, float *out) {
-  KV_SHARED float own[64];
-  KV_SHARED_DYNAMIC(float, dynamic);
-  size_t tid = kv_thread_id_x(), rank = kv_cluster_rank();
-  size_t block = kv_block_id_x() + kv_grid_dim_x() * (kv_block_id_y() + kv_grid_dim_y() * kv_block_id_z());
-  own[tid] = dynamic[tid] = kv_i32_to_f32(block * 64 + tid);
-  kv_barrier();
-  float mine = own[tid ^ 63];
-  kv_cluster_barrier();
-  float others = *kv_part(global, dynamic + (tid ^ 1), (rank + 1) % kv_cluster_size());
-  kv_cluster_barrier();
-  out[2 * (block * 64 + tid)] = mine;
-  out[2 * (block * 64 + tid) + 1] = others;
-}
-
 KV_KERNEL(32) void poison(float *out) {
   KV_SHARED float s[32];
   KV_SHARED_DYNAMIC(float, dynamic);
@@ -566,23 +550,6 @@ TEST(CudaHost, LastBlockMerges) {
     EXPECT_EQ(counters[1], 0); // for the next launch
     EXPECT_EQ(counters[2], -1);
   }
-}
-
-TEST(CudaHost, BlocksOfAClusterReadEachOther) {
-  for (uint32_t cluster : {1, 4})
-    for (uint64_t seed = 0; seed < 4; ++seed) {
-      float global = -1;
-      std::vector<float> out(24 * 128);
-      float *globalAt = &global, *outAt = out.data();
-      void *args[] = {&globalAt, &outAt};
-      EXPECT_EQ(toString(good().launch("clustered", {3, 4, 2}, 64, args, seed, 256, cluster)), "");
-      for (uint32_t block = 0; block < 24; ++block)
-        for (uint32_t t = 0; t < 64; ++t) {
-          uint32_t y = block / 3 % 4, next = block - 3 * y + 3 * ((y + 1) % 4);
-          EXPECT_EQ(out[2 * (block * 64 + t)], float(block * 64 + (t ^ 63)));
-          EXPECT_EQ(out[2 * (block * 64 + t) + 1], cluster == 1 ? -1 : float(next * 64 + (t ^ 1)));
-        }
-    }
 }
 
 TEST(CudaHost, SharedMemoryStartsPoisonedInEveryBlock) {
@@ -897,10 +864,6 @@ TEST(CudaHostFaults, LaunchesAreChecked) {
   EXPECT_EQ(run(faulty(), "divergent", {1, 1, 1}, 32, 0, 0, out, out),
             "kernel 'divergent': expected 1 arguments, but got a count of 2");
   EXPECT_CONTAINS(run(faulty(), "divergent", {1, 0, 1}, 32, 0, 0, out), "expected a grid of 1 to");
-  void *args[] = {&out};
-  EXPECT_CONTAINS(
-      toString(faulty().launch("divergent", {1, 6, 1}, 32, args, 0, 0, 3)),
-      "expected 1, or all along the second dimension, up to 8, with up to 1024 threads, but got a cluster of 3");
   EXPECT_CONTAINS(run(faulty(), "nothing", {1, 1, 1}, 32, 0, 0, out), "no kernel 'nothing'");
 }
 

@@ -96,8 +96,6 @@ KV_KERNEL(128) void everything(float *KV_RESTRICT floats, kv_u32 *words, const k
   kv_stg128(words + 4 * i, l);
   f += kv_elt<3>(c) + kv_elt<1>(ci) + kv_elt<0>(m2) + dynamic[tid ^ 1] + (flag ? 1.0f : 0.0f);
   floats[i] = f + kv_rcp(f);
-  kv_cluster_barrier();
-  floats[i] += *kv_part(floats, dynamic, (kv_cluster_rank() + 1) % kv_cluster_size());
   if (kv_arrive(counter, 0, kv_grid_dim_x() * 6))
     floats[i] = 0;
 }

@@ -255,9 +255,9 @@ struct LaunchConfig { // CUlaunchConfig
 };
 API int cuLaunchKernelEx(const struct LaunchConfig *c, void *function, void **parameters, void **extra) {
   char details[256];
-  snprintf(details, sizeof(details), "%ux%ux%u, %ux%ux%u, %u, %s, %d = %d %d %d, %d, %s", c->grid[0], c->grid[1],
-           c->grid[2], c->block[0], c->block[1], c->block[2], c->sharedBytes, c->stream ? "stream" : "default",
-           c->attributes->id, c->attributes->value[0], c->attributes->value[1], c->attributes->value[2],
+  snprintf(details, sizeof(details), "%ux%ux%u, %ux%ux%u, %u, %s, %d = %d, %d, %s", c->grid[0], c->grid[1], c->grid[2],
+           c->block[0], c->block[1], c->block[2], c->sharedBytes, c->stream ? "stream" : "default",
+           c->numAttributes ? c->attributes->id : -1, c->numAttributes ? c->attributes->value[0] : -1,
            parameters ? *(int *)parameters[0] : -1, extra ? "extra" : "null");
   ENTER_IN_CONTEXT(details);
   return function && c->block[0] * c->block[1] * c->block[2] <= 1024 ? 0 : 1;

@@ -122,56 +122,12 @@ KV_DEVICE void kv_grid_launch() {
 #endif
 }
 
-// The splits of a work item, where the launch has made them a cluster, whose CTAs read each other's shared memory; else
-// one.
-KV_DEVICE kv_u32 kv_cluster_size() {
-#if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
-  kv_u32 size;
-  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
-  return size;
-#else
-  return 1;
-#endif
-}
-KV_DEVICE kv_u32 kv_cluster_rank() {
-#if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
-  kv_u32 rank;
-  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-#else
-  return 0;
-#endif
-}
-// All threads of a cluster meet, and see what the others have stored; nothing without a cluster.
-KV_DEVICE void kv_cluster_barrier() {
-#if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
-  if (kv_cluster_size() > 1)
-    asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
-#endif
-}
-// Where a part of a result is that the CTA `rank` of the cluster has: at `own` in shared memory, which is this CTA's;
-// or without a cluster at `global`.
-KV_DEVICE float *kv_part(float *global, float *own, kv_u32 rank) {
-#if __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200
-  if (kv_cluster_size() > 1) {
-    float *there;
-    asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(own), "r"(rank));
-    return there;
-  }
-#endif
-  return global;
-}
-
-// Whether this CTA is the last of `count` that arrive at a counter, which is zero again then, or one of a cluster. All
-// threads call it, and what the threads of the others stored before is seen after it: with the barriers, the atomic of
-// one thread publishes what all of its CTA have stored, and shows what those of the others have (as in grid
-// synchronization of cooperative groups).
+// Whether this CTA is the last of `count` that arrive at a counter, which is zero again then. All threads call it, and
+// what the threads of the others stored before is seen after it: with the barriers, the atomic of one thread publishes
+// what all of its CTA have stored, and shows what those of the others have (as in grid synchronization of cooperative
+// groups).
 KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count) {
   __shared__ bool last;
-  if (kv_cluster_size() > 1) {
-    kv_cluster_barrier();
-    return true;
-  }
   __syncthreads();
   if (threadIdx.x == 0) {
     kv_u32 before;

@@ -76,7 +76,7 @@ template <int I, class V> KV_DEVICE auto kv_elt(const V &v) {
 // Indices
 //===----------------------------------------------------------------------===//
 
-KV_DEVICE size_t kv_thread_id_x() { return kv_host::state.current->thread; }
+KV_DEVICE size_t kv_thread_id_x() { return kv_host::state.current->tid; }
 KV_DEVICE size_t kv_block_id_x() { return kv_host::state.block[0]; }
 KV_DEVICE size_t kv_block_id_y() { return kv_host::state.block[1]; }
 KV_DEVICE size_t kv_block_id_z() { return kv_host::state.block[2]; }
@@ -485,23 +485,8 @@ KV_DEVICE void kv_barrier(KV_HOST_LINE) { kv_host::collective(kv_host::ctaBarrie
 // Launches run one after the other, and so do CTAs of a grid, in one thread.
 KV_DEVICE void kv_grid_wait() {}
 KV_DEVICE void kv_grid_launch() {}
-KV_DEVICE kv_u32 kv_cluster_size() { return kv_host::state.ctas; }
-KV_DEVICE kv_u32 kv_cluster_rank() { return kv_host::state.cta; }
-KV_DEVICE void kv_cluster_barrier(KV_HOST_LINE) {
-  if (kv_host::state.ctas > 1)
-    kv_host::collective(kv_host::clusterBarrier, nullptr, line);
-}
-KV_DEVICE float *kv_part(float *global, float *own, kv_u32 rank) {
-  if (kv_host::state.ctas == 1)
-    return global;
-  return reinterpret_cast<float *>(kv_host::sharedOf(reinterpret_cast<unsigned char *>(own), rank));
-}
 KV_DEVICE bool kv_arrive(void *counters, int32_t at, int32_t count, KV_HOST_LINE) {
   static thread_local bool last;
-  if (kv_host::state.ctas > 1) {
-    kv_cluster_barrier(line);
-    return true;
-  }
   kv_barrier(line);
   if (kv_thread_id_x() == 0) {
     kv_u32 &arrived = static_cast<kv_u32 *>(counters)[at];

@@ -14,7 +14,6 @@ struct KvHostLaunch {
   uint32_t grid[3];     ///< CTAs per dimension, each at least 1.
   uint32_t threads;     ///< Threads of a CTA: a multiple of 32, at most 1024.
   uint32_t sharedBytes; ///< Dynamic shared memory of a CTA.
-  uint32_t cluster;     ///< CTAs of a cluster: all along the second dimension, or 1.
   uint32_t numArgs;     ///< Length of `args`.
   uint32_t errorSize;   ///< Bytes at `error`, at least 1.
   void **args;          ///< As for cuLaunchKernel: args[i] points to the value of parameter i.

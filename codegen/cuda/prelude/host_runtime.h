@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Runs a grid on one OS thread: one CTA, or one cluster, at a time, one fiber per CUDA thread. Knows scheduling,
+// Runs a grid on one OS thread: one CTA at a time, one fiber per CUDA thread. Knows scheduling,
 // collectives, asynchronous copies and shared memory, but no kv_* name; those are in host.h.
 //
 // A fiber runs until it reaches a collective. It leaves a pointer to its operands (on its own
@@ -52,7 +52,6 @@ namespace bc = boost::context::detail;
 
 constexpr uint32_t MaxThreads = 1024;
 constexpr uint32_t MaxPendingCopies = 256;
-constexpr uint32_t MaxCtas = 8; // of a cluster
 #if defined(KV_HOST_ASAN) || defined(KV_HOST_RACES)
 constexpr size_t StackBytes = 256 * 1024; // redzones, or no optimization, make frames several times as large
 #else
@@ -80,8 +79,7 @@ struct PendingCopy {
 
 struct Fiber {
   bc::fcontext_t context;
-  uint32_t tid;         ///< Among those of the cluster.
-  uint32_t thread, cta; ///< Of its CTA, and which that is.
+  uint32_t tid;
   bool done;
   uint32_t copyGroup; ///< Groups committed so far.
   uint32_t numCopies;
@@ -106,11 +104,10 @@ struct State {
   void (*body)();
   uint64_t random;
   bool failed;
-  // The current CTA, and those of its cluster, 1 without one.
+  // The current CTA.
   uint32_t block[3];
-  uint32_t cta, ctas;
   uint32_t alive;
-  uint32_t warpsAtBarrier[MaxCtas], warpsAtClusterBarrier;
+  uint32_t warpsAtBarrier;
   uint32_t copyMode; ///< 0: copies land at once; 1: at the wait; 2: either.
   Fiber *current;
   Fiber mainFiber;
@@ -124,10 +121,8 @@ struct State {
   unsigned char *stacks;
   uint32_t numStacks;
   PendingCopy *copies;
-  // Of this launch: the current CTA's, those of all CTAs of a cluster, what the KV_SHARED arrays of the others hold.
+  // Of this launch.
   unsigned char *dynamicShared;
-  unsigned char *allDynamicShared, *staticShared;
-  size_t dynamicPitch;
 };
 
 State state;
@@ -154,31 +149,10 @@ inline void asanLeave(Fiber &, Fiber &, bool) {}
 inline void asanEnter(Fiber &) {}
 #endif
 
-inline size_t staticSharedBytes() { return size_t(__stop_kv_shared - __start_kv_shared); }
-
-/// Makes a CTA of the cluster the current one.
-inline void enter(uint32_t cta) {
-  if (__builtin_expect(cta == state.cta, 1))
-    return;
-  if (size_t bytes = staticSharedBytes()) {
-    memcpy(state.staticShared + state.cta * bytes, __start_kv_shared, bytes);
-    memcpy(__start_kv_shared, state.staticShared + cta * bytes, bytes);
-  }
-  state.cta = state.block[1] = cta;
-  state.dynamicShared = state.allDynamicShared + cta * state.dynamicPitch;
-}
-
-/// The same place of the dynamic shared memory of another CTA of the cluster.
-inline unsigned char *sharedOf(unsigned char *own, uint32_t cta) {
-  return own - state.dynamicShared + state.allDynamicShared + cta * state.dynamicPitch;
-}
-
 /// Runs `next`; returns when somebody switches back.
 inline void switchTo(Fiber &next, bool forever = false) {
   Fiber &self = *state.current;
   state.current = &next;
-  if (&next != &state.mainFiber)
-    enter(next.cta);
   asanLeave(self, next, forever);
   bc::transfer_t t = bc::jump_fcontext(next.context, &self);
   // Whoever came back here left its own context behind.
@@ -208,7 +182,7 @@ inline void switchTo(Fiber &next, bool forever = false) {
 inline void printThreads(char *out, size_t size, const uint32_t *masks) {
   size_t used = 0;
   out[0] = 0;
-  uint32_t n = state.launch->threads * state.ctas;
+  uint32_t n = state.launch->threads;
   auto has = [&](uint32_t t) { return t < n && (masks[t / 32] >> (t % 32) & 1); };
   for (uint32_t t = 0; t < n; ++t) {
     if (!has(t) || (t && has(t - 1)))
@@ -228,7 +202,7 @@ inline void printThreads(char *out, size_t size, const uint32_t *masks) {
 /// have returned: the lanes of a warp meet in one collective or diverge, and warps that are
 /// complete only wait in the barrier.
 [[noreturn]] __attribute__((noinline)) void failStuck() {
-  uint32_t numWarps = state.launch->threads / 32 * state.ctas;
+  uint32_t numWarps = state.launch->threads / 32;
   char text[1024], who[192];
   size_t used = 0;
   text[0] = 0;
@@ -310,7 +284,6 @@ inline void release(Warp &warp, uint32_t self) {
 //===----------------------------------------------------------------------===//
 
 const Collective ctaBarrier = {"kv_barrier", nullptr, true};
-const Collective clusterBarrier = {"kv_cluster_barrier", nullptr, true};
 
 [[noreturn]] __attribute__((noinline)) void failDivergent(const Collective &c, uint32_t line) {
   const Warp &w = state.warps[state.current->tid / 32];
@@ -340,7 +313,7 @@ inline void collective(const Collective &c, void *operands, uint32_t line) {
     switchTo(nextReady());
     return;
   }
-  if (&c != &ctaBarrier && &c != &clusterBarrier) {
+  if (&c != &ctaBarrier) {
     KV_RACES(pause(true));
     if (c.run)
       c.run(w.operands);
@@ -350,25 +323,23 @@ inline void collective(const Collective &c, void *operands, uint32_t line) {
     KV_RACES(pause(false));
     return;
   }
-  bool ofCluster = &c == &clusterBarrier;
-  uint32_t numWarps = state.launch->threads / 32, first = ofCluster ? 0 : self.cta * numWarps;
-  if (ofCluster)
-    numWarps *= state.ctas;
-  uint32_t &warpsThere = ofCluster ? state.warpsAtClusterBarrier : state.warpsAtBarrier[self.cta];
-  if (++warpsThere < numWarps) {
+  uint32_t numWarps = state.launch->threads / 32;
+  if (++state.warpsAtBarrier < numWarps) {
     switchTo(nextReady());
     return;
   }
-  warpsThere = 0;
+  state.warpsAtBarrier = 0;
   KV_RACES(passBarrier(line));
   uint32_t start = state.launch->seed ? nextRandom() % numWarps : 0;
   for (uint32_t i = 0; i < numWarps; ++i)
-    release(state.warps[first + (start + i) % numWarps], self.tid);
+    release(state.warps[(start + i) % numWarps], self.tid);
 }
 
 //===----------------------------------------------------------------------===//
 // Shared memory and asynchronous copies
 //===----------------------------------------------------------------------===//
+
+inline size_t staticSharedBytes() { return size_t(__stop_kv_shared - __start_kv_shared); }
 
 /// Refuses what a GPU refuses: an address outside shared memory or not aligned to the access.
 inline void checkShared(const void *p, size_t bytes, const char *what, uint32_t line) {
@@ -484,31 +455,25 @@ void fiberMain(bc::transfer_t t) {
   __builtin_unreachable();
 }
 
-/// A CTA, or those of a cluster.
 void runBlock() {
   const KvHostLaunch &l = *state.launch;
-  uint32_t threads = l.threads * state.ctas;
   // All bits set: a NaN in every float format and an improbable integer.
   KV_RACES(pause(true));
   KV_RACES(startBlock());
-  if (size_t bytes = staticSharedBytes()) {
+  if (size_t bytes = staticSharedBytes())
     memset(__start_kv_shared, 0xff, bytes);
-    if (state.ctas > 1)
-      memset(state.staticShared, 0xff, bytes * state.ctas);
-  }
-  for (uint32_t cta = 0; cta < state.ctas && l.sharedBytes; ++cta)
-    memset(state.allDynamicShared + cta * state.dynamicPitch, 0xff, l.sharedBytes);
-  state.alive = threads;
-  memset(state.warpsAtBarrier, 0, sizeof(state.warpsAtBarrier));
-  state.warpsAtClusterBarrier = 0;
+  if (l.sharedBytes)
+    memset(state.dynamicShared, 0xff, l.sharedBytes);
+  state.alive = l.threads;
+  state.warpsAtBarrier = 0;
   state.copyMode = l.seed ? nextRandom() % 3 : 0;
   state.readyHead = 0;
   state.readyCount = 0;
-  for (uint32_t w = 0; w < threads / 32; ++w) {
+  for (uint32_t w = 0; w < l.threads / 32; ++w) {
     state.warps[w].arrived = 0;
     state.warps[w].firstLane = w * 32;
   }
-  for (uint32_t t = 0; t < threads; ++t) {
+  for (uint32_t t = 0; t < l.threads; ++t) {
     Fiber &f = state.fibers[t];
     unsigned char *low = state.stacks + t * (GuardBytes + StackBytes) + GuardBytes;
 #ifdef KV_HOST_ASAN
@@ -517,8 +482,6 @@ void runBlock() {
     size_t usable = StackBytes - (t % 9) * StackColour;
     f.context = bc::make_fcontext(low + usable, usable, fiberMain);
     f.tid = t;
-    f.thread = t % l.threads;
-    f.cta = t / l.threads;
     f.done = false;
     f.copyGroup = f.numCopies = 0;
     f.copies = state.copies + size_t(t) * MaxPendingCopies;
@@ -558,14 +521,6 @@ int runGrid(const char *kernel, void (*body)(), uint32_t arity, const KvHostLaun
   if (!blocks || !l.grid[2] || blocks > 0x7fffffffu || blocks * l.grid[2] > 0x7fffffffu)
     return refuse("a last extent of", l.grid[2], "a grid of 1 to 2147483647 blocks");
   blocks *= l.grid[2];
-  if (l.cluster != 1 && (l.cluster != l.grid[1] || l.cluster > MaxCtas || l.cluster * l.threads > MaxThreads))
-    return refuse("a cluster of", l.cluster, "1, or all along the second dimension, up to 8, with up to 1024 threads");
-#ifdef KV_HOST_RACES
-  constexpr uint32_t cluster = 1; // it knows one CTA's shared memory
-#else
-  uint32_t cluster = l.cluster;
-#endif
-  blocks /= cluster;
 
   state.launch = &l;
   state.kernel = kernel;
@@ -573,15 +528,11 @@ int runGrid(const char *kernel, void (*body)(), uint32_t arity, const KvHostLaun
   state.random = l.seed;
   state.failed = false;
   constexpr size_t margin = KV_SHARED_MARGIN;
-  state.cta = 0;
-  state.ctas = cluster;
-  state.dynamicPitch = ((l.sharedBytes + 128) & ~127u) + 2 * margin;
-  unsigned char *shared = static_cast<unsigned char *>(aligned_alloc(128, state.dynamicPitch * cluster));
-  state.dynamicShared = state.allDynamicShared = shared ? shared + margin : nullptr;
-  state.staticShared = cluster > 1 ? static_cast<unsigned char *>(malloc(staticSharedBytes() * cluster + 1)) : nullptr;
+  unsigned char *shared =
+      static_cast<unsigned char *>(aligned_alloc(128, ((l.sharedBytes + 128) & ~127u) + 2 * margin));
+  state.dynamicShared = shared ? shared + margin : nullptr;
   uint32_t *order = static_cast<uint32_t *>(malloc(blocks * sizeof(uint32_t)));
-  bool allocated = allocateStacks(l.threads * cluster) && state.dynamicShared && order &&
-                   (cluster == 1 || state.staticShared) && KV_RACES_START(staticSharedBytes());
+  bool allocated = allocateStacks(l.threads) && state.dynamicShared && order && KV_RACES_START(staticSharedBytes());
   if (!allocated)
     refuse("a block count of", blocks, "a launch that fits in memory");
   state.failed = !allocated;
@@ -594,18 +545,14 @@ int runGrid(const char *kernel, void (*body)(), uint32_t arity, const KvHostLaun
     }
     for (uint64_t i = 0; i < blocks && !state.failed; ++i) {
       uint32_t b = order[i];
-      uint32_t rows = l.grid[1] / cluster; // a cluster begins with its first CTA
       state.block[0] = b % l.grid[0];
-      state.block[1] = b / l.grid[0] % rows;
-      state.block[2] = b / l.grid[0] / rows;
-      state.cta = 0;
-      state.dynamicShared = state.allDynamicShared;
+      state.block[1] = b / l.grid[0] % l.grid[1];
+      state.block[2] = b / l.grid[0] / l.grid[1];
       runBlock();
     }
   }
   KV_RACES(stop());
   free(shared);
-  free(state.staticShared);
   free(order);
   state.dynamicShared = nullptr;
   return state.failed;
