@@ -590,7 +590,7 @@ private:
       });
       return;
     }
-    if (b.getWidth() == 1 && rows.from && codes.isInTile()) {
+    if (b.getWidth() == 1 && rows.from && lanesAreTokens && codes.isInTile()) {
       // Few rows have few groups: the threads share their numbers.
       SmallVector<Value> known; // scales, inverses of them, zeros
       auto keep = [&](size_t i, Value number, Value lane, Value group) {
@@ -605,11 +605,13 @@ private:
           keep(2, parameters.zero, lane, group);
       });
       b.barrier();
-      b.forLaneParts(laneExtent, rows, others, [&](Value lane, Value other) {
-        Value at[] = {b.divIndex(other, size), lane};
-        GroupCodec::Parameters parameters{b.loadLanes(known[0], at),
-                                          known.size() > 2 ? b.loadLanes(known[2], at) : Value()};
-        storeCode(codec.encode(load(lane, other), parameters, b.loadLanes(known[1], at)), lane, other);
+      b.loopAbreast(rows.from, rows.to, [&](Value token) {
+        b.forLanes(columns, [&](Value channel) {
+          Value at[] = {b.divIndex(channel, size), token};
+          GroupCodec::Parameters parameters{b.loadLanes(known[0], at),
+                                            known.size() > 2 ? b.loadLanes(known[2], at) : Value()};
+          storeCode(codec.encode(load(token, channel), parameters, b.loadLanes(known[1], at)), token, channel);
+        });
       });
     } else {
       encodeLanes([&](Value lane, Value group, auto code) {

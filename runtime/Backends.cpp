@@ -117,8 +117,7 @@ public:
     shape.block = {block.threads, 1, 1};
     shape.dynamicSharedBytes = block.sharedBytes;
     shape.stream = options.stream;
-    // Blocks of a large grid would be given to multiprocessors unevenly, as those become free.
-    shape.overlaps = waits && grid[0] * grid[1] * grid[2] <= gpu.multiprocessors;
+    shape.overlaps = waits && overlapsLaunches(gpu, grid[0] * grid[1] * grid[2]);
     auto pointers = pointersTo(args);
     return kernels[size_t(kernel)].launch(shape, pointers);
   }

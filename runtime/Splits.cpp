@@ -10,32 +10,45 @@
 
 using namespace llvm;
 
+bool kvcc::overlapsLaunches(const GpuShape &gpu, int64_t blocks) { return 2 * blocks <= gpu.multiprocessors; }
+
 double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits) {
-  // What a block of threads does besides its loop; a warp for a block of tokens that has come ahead of time, or that it
-  // waits for; the merge, and what it takes for each part.
-  constexpr double kStart = 5e-6, kStaged = 0.62e-6, kDirect = 1e-6, kMerge = 1e-6, kPart = 0.12e-6;
-  // Of the bandwidth, what one block of threads per multiprocessor has enough bytes on their way for.
-  constexpr double kAloneStaged = 0.87, kAloneDirect = 0.95;
+  // What a block of threads does besides its loop, and what each that shares its multiprocessor adds to that; a warp
+  // for a block of tokens that has come ahead of time, or that it waits for; the merge, and what it takes for each
+  // part.
+  constexpr double kStart = 3.7e-6, kShared = 0.6e-6, kStaged = 0.62e-6, kDirect = 1e-6, kMerge = 1.3e-6,
+                   kPart = 0.12e-6;
+  // Of the launch, what is done while the kernel before ends.
+  constexpr double kOverlapped = 0.8e-6;
+  // Of the bandwidth, what one block of threads per multiprocessor has enough bytes on their way for, and what is
+  // missed for multiprocessors without one.
+  constexpr double kAloneStaged = 0.87, kAloneDirect = 0.95, kIdle = 0.3;
 
   int64_t stages = divideCeil(divideCeil(step.blocks, splits), step.unit);
   int64_t blocksOfWarp = divideCeil(stages, step.warps) * step.unit;
-  double loop = double(blocksOfWarp) * (step.staged ? kStaged : kDirect), alone = kStart + loop;
-
   int64_t count = step.items * splits, each = divideCeil(count, gpu.multiprocessors);
   int64_t waves = divideCeil(each, gpu.resident);
+  double start = kStart + kShared * double(std::min(each, gpu.resident));
+  double loop = double(blocksOfWarp) * (step.staged ? kStaged : kDirect), alone = start + loop;
   double share = step.staged ? kAloneStaged : kAloneDirect; // of the bandwidth, that is reached
   double tail = 0, uneven = 1;
   if (waves > 1) {
     // Those of a multiprocessor that are in their loops read; the last ones end when others have long.
     share = std::min(1.0, share * double(gpu.resident) * loop / alone);
     tail = alone;
-  } else if (each > 1) {
+  } else if (each <= 1) {
+    // A multiprocessor reads more where others read nothing.
+    share *= 1 - kIdle * (1 - double(count) / double(gpu.multiprocessors));
+  } else {
     share = 1;
     if (step.staged) // multiprocessors with more of them than others read no faster
       uneven = double(each * gpu.multiprocessors) / double(count);
   }
   double memory = step.bytes / gpu.bandwidth * uneven / share + tail;
-  return std::max(double(waves) * alone, kStart + memory) + (splits > 1 ? kMerge + kPart * double(splits) : 0);
+  double seconds = std::max(double(waves) * alone, start + memory);
+  if (splits > 1)
+    seconds += kMerge + kPart * double(splits);
+  return overlapsLaunches(gpu, count) ? seconds - kOverlapped : seconds;
 }
 
 int64_t kvcc::chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most) {

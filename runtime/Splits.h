@@ -22,6 +22,9 @@ struct GpuStep {
   bool staged = false;           ///< blocks of tokens come to shared memory ahead of time
 };
 
+/// Whether a grid of so many blocks of threads may begin while the kernel before it ends: where both have
+/// multiprocessors of their own. Else blocks would be given those that become free, unevenly.
+bool overlapsLaunches(const GpuShape &gpu, int64_t blocks);
 /// Seconds that the GPU works on a step, without the launch.
 double estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits);
 /// The number of splits from 1 to `most` with the least of those.
