@@ -473,9 +473,9 @@ private:
         TilePrefetchOp::create(b, args[Slots], at(offset), uint64_t(cache.getHeadDim()) * sizeof(float));
     if (!hasWindows())
       return;
-    auto [start, end] = getWindowRange();
-    loop(start, end, [&](Value block) {
-      TilePrefetchOp::create(b, args[Slots], getWindowBlock(block).at, uint64_t(layout.window.bytes));
+    // Not by getWindowRange: what it gives would be kept through the loop over pages, in registers that are not there.
+    loop(ix.add(ix.max(first, pageEnd), warp), last, [&](Value block) {
+      TilePrefetchOp::create(b, args[Slots], getWindowBlock(ix.sub(block, pageEnd)).at, uint64_t(layout.window.bytes));
     });
   }
 

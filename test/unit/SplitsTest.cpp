@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How steps are split on a GPU, against what was measured on an H100 (tools/bench/results/cuda-2026-11-26*.md).
+// How steps are split on a GPU, against what was measured on an H100 (tools/bench/results/cuda-2026-11-27-rounds.md;
+// fp8 and fp16: cuda-2026-11-26-rounds.md).
 #include "runtime/Splits.h"
 
 #include "gtest/gtest.h"
