@@ -43,7 +43,7 @@ Value LaneBuilder::shiftRight(Value x, int64_t by) {
 void LaneBuilder::fillRows(Value tile, Rows rows, Value end, RowNumber number, Rows held) {
   int64_t columns = cast<MemRefType>(tile.getType()).getDimSize(1);
   auto fill = [&](Value first, Value last, RowNumber what) {
-    loop(first, last, [&](Value row) {
+    loopAbreast(first, last, [&](Value row) {
       forLanes(columns, [&](Value channel) { storeLanes(what(row, channel), tile, {row, channel}); });
     });
   };

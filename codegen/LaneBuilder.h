@@ -129,7 +129,7 @@ public:
   virtual void storeColumn(mlir::Value value, mlir::Value matrix, mlir::Value column, mlir::Value firstRow) = 0;
   /// Stores rows of a 32-row tile, `number(row, channel)` in its lanes, and zeros from there to row `end`. The rows of
   /// `held` count then.
-  virtual void fillRows(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held);
+  void fillRows(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held);
   /// The same, and leaves the tile as `orient` does.
   virtual void fillOriented(mlir::Value tile, Rows rows, mlir::Value end, RowNumber number, Rows held) {
     fillRows(tile, rows, end, number, held);

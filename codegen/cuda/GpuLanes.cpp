@@ -63,16 +63,6 @@ public:
   void storeColumn(Value value, Value matrix, Value column, Value firstRow) override {
     storeLanes(value, matrix, {firstRow, column}, {});
   }
-  void fillRows(Value tile, Rows rows, Value end, RowNumber number, Rows) override {
-    int64_t columns = cast<MemRefType>(tile.getType()).getDimSize(1);
-    auto fill = [&](Value first, Value last, RowNumber what) {
-      loopAbreast(first, last, [&](Value row) {
-        forLanes(columns, [&](Value channel) { storeLanes(what(row, channel), tile, {row, channel}, {}); });
-      });
-    };
-    fill(rows.from, rows.to, number);
-    fill(rows.to, end, [&](Value, Value) { return f32(0); });
-  }
   void rotateRows(Value tile, int64_t size, Rows) override { // all at once
     GpuBuilder b(getLoc(), *this);
     cuda::rotateRows(b, tile, cast<MemRefType>(tile.getType()).getShape(), size, kWriterThreads);
