@@ -109,13 +109,15 @@ public:
   /// 32 bits of every lane, at `word` in units of 32 bits of a block of codes.
   virtual mlir::Value loadWords(mlir::Value codes, mlir::Value word) = 0;
   virtual void storeWords(mlir::Value value, mlir::Value codes, mlir::Value word, mlir::Value mask = {}) = 0;
-  /// Memory of the work item.
+  /// Memory of the work item, for one operation.
   virtual mlir::Value scratch(llvm::ArrayRef<int64_t> shape, mlir::Type element) = 0;
   /// The same, for a matrix whose rows or columns are lanes.
   virtual mlir::Value scratchMatrix(llvm::ArrayRef<int64_t> shape, mlir::Type element) {
     return scratch(shape, element);
   }
-  /// What has been stored may be loaded by other lanes after it.
+  /// Memory of its own for the tile of a writer, which operations pass on.
+  virtual mlir::Value makeTile(llvm::ArrayRef<int64_t> shape) { return scratch(shape, getF32Type()); }
+  /// What has been stored may be loaded by other lanes after it. Every operation of a writer ends with it.
   virtual void barrier() = 0;
 
   using RowNumber = llvm::function_ref<mlir::Value(mlir::Value row, mlir::Value channel)>;

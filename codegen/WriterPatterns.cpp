@@ -100,7 +100,7 @@ struct ScratchPattern : OpConversionPattern<TileScratchOp> {
       : OpConversionPattern(converter, context), makeBuilder(makeBuilder) {}
   LogicalResult matchAndRewrite(TileScratchOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
     std::unique_ptr<LaneBuilder> b = makeBuilder(op.getLoc(), rewriter);
-    rewriter.replaceOp(op, b->scratchMatrix(cast<VectorType>(op.getTile().getType()).getShape(), b->getF32Type()));
+    rewriter.replaceOp(op, b->makeTile(cast<VectorType>(op.getTile().getType()).getShape()));
     return success();
   }
   MakeLaneBuilder makeBuilder;
@@ -254,7 +254,6 @@ public:
   }
   /// The codes stand in the tile, which may be oriented: brings them where lanes that are free indices find them.
   void settle(bool isOriented, const Rows &rows) {
-    b.barrier();
     if (block.isKey() && !isOriented)
       b.orient(tile, rows);
     if (!block.isKey() && isOriented)

@@ -92,7 +92,7 @@ def ConvertTileToGpuPass : Pass<"kv-convert-tile-to-gpu", "::mlir::ModuleOp"> {
   let summary = "tile operations to gpu, arith, math, scf, memref and calls of the prelude";
   let description = [{
     Functions with `kv.warps` are lowered to fragments of tensor cores (codegen/cuda/README.md), for so many warps per
-    work item; the others for one warp, in f32:
+    work item; writers for four warps, a lane per thread; the others for one warp, in f32:
     a lane owns a token of a score tile and channels lane, lane + 32, ... of the output. Tiles live in
     workgroup memory, the state in private memory. The work item's indices become block ids x, y, z.
     Sums are f32; codes are converted to f32 exactly.

@@ -169,7 +169,8 @@ private:
 
   /// Copies tokens `from` to `to`, counted from token `base`, which lie in blocks `first` to `last` of a ring.
   void copy(Value first, Value last, Value base, Value from, Value to, int64_t offset, int64_t blocksOfRing) {
-    ix.loop(first, last, ix.constant(1), [&](Value block) {
+    // Parts take turns.
+    ix.loop(ix.add(first, args[Part]), last, args[Parts], [&](Value block) {
       Value token = ix.mul(block, kBlockTokens);
       Value start = ix.add(ix.add(ix.mul(ix.rem(block, blocksOfRing), layout.window.bytes), slot), offset);
       for (bool isKey : {true, false}) {

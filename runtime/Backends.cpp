@@ -10,8 +10,6 @@
 using namespace llvm;
 using namespace kvcc;
 
-/// Threads of a block of all kernels but attention's: one warp per work item.
-
 namespace {
 
 /// What MLIR's C interface passes for memref<?xT>.
@@ -105,9 +103,8 @@ private:
 
 class CudaBackend : public Backend {
 public:
-  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend, GpuShape gpu,
-              bool waits)
-      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), gpu(gpu), waits(waits) {}
+  CudaBackend(std::shared_ptr<CudaContext> context, SmallVector<CudaKernel, 3> kernels, CudaBlock attend, GpuShape gpu)
+      : context(std::move(context)), kernels(std::move(kernels)), attend(attend), gpu(gpu) {}
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     CudaLaunch shape;
@@ -117,7 +114,7 @@ public:
     shape.block = {block.threads, 1, 1};
     shape.dynamicSharedBytes = block.sharedBytes;
     shape.stream = options.stream;
-    shape.overlaps = waits && overlapsLaunches(gpu, grid[0] * grid[1] * grid[2]);
+    shape.overlaps = overlapsLaunches(gpu, grid[0] * grid[1] * grid[2]);
     auto pointers = pointersTo(args);
     return kernels[size_t(kernel)].launch(shape, pointers);
   }
@@ -149,7 +146,6 @@ private:
   SmallVector<CudaKernel, 3> kernels; ///< by Kernel
   CudaBlock attend;
   GpuShape gpu;
-  bool waits; ///< kernels do, for those before them: see kv_grid_wait
 };
 
 } // namespace
@@ -176,6 +172,15 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes, Cu
   if (!module)
     return module.takeError();
   return std::make_unique<CudaHostBackend>(std::move(*module), attend);
+}
+
+/// Whether kernels wait for those before them on their own (kv_grid_wait), and the driver can make use of it. PTX may
+/// be of an older architecture than was asked for.
+static bool canOverlap(StringRef image, StringRef arch, const CudaDriver &driver) {
+  if (auto [before, after] = image.split(".target "); !after.empty() && !image.starts_with("\x7f"
+                                                                                           "ELF"))
+    arch = after.take_until([](char c) { return c == ',' || c == '\n'; });
+  return getComputeCapability(arch) >= 90 && driver.overlapsLaunches();
 }
 
 Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const Plan &plan, CudaBlock attend) {
@@ -212,7 +217,6 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
       bandwidth = usual->bandwidth;
   constexpr double kReached = 0.875, kUnknown = 1e12;
   GpuShape gpu{device.multiprocessors, std::min(*resident, kMostBlocks),
-               bandwidth == 0 ? kUnknown : kReached * bandwidth};
-  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, gpu,
-                                       getComputeCapability(plan.target.arch) >= 90);
+               bandwidth == 0 ? kUnknown : kReached * bandwidth, canOverlap(image, plan.target.arch, **driver)};
+  return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, gpu);
 }

@@ -105,6 +105,12 @@ Error CudaDriver::check(int status, const Twine &what) const {
                    : ""));
 }
 
+bool CudaDriver::overlapsLaunches() const {
+  // Since this version, such launches can be captured into graphs.
+  constexpr int kOverlapsInGraphs = 12030;
+  return fn->launchKernelEx && driverVersion >= kOverlapsInGraphs;
+}
+
 Expected<int> CudaDriver::deviceCount() const {
   int count = 0;
   if (Error error = check(fn->deviceGetCount(&count), "cannot count cuda devices"))

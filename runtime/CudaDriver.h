@@ -64,6 +64,8 @@ public:
   const std::string &path() const { return libraryPath; }
   /// The CUDA version that the driver supports: 13000 means 13.0.
   int version() const { return driverVersion; }
+  /// Whether CudaLaunch::overlaps makes a difference.
+  bool overlapsLaunches() const;
   llvm::Expected<int> deviceCount() const;
   llvm::Expected<CudaDeviceInfo> deviceInfo(int ordinal) const;
 

@@ -119,9 +119,6 @@ Expected<int> CudaKernel::getResidentBlocks(unsigned threads, unsigned dynamicSh
   return blocks;
 }
 
-/// Since this version of CUDA, launches that overlap can be captured into graphs.
-static constexpr int kOverlapsInGraphs = 12030;
-
 Error CudaKernel::launch(const CudaLaunch &launch, ArrayRef<void *> arguments) const {
   const CudaContext &context = module->context();
   CudaContext::Scope scope(context);
@@ -130,7 +127,7 @@ Error CudaKernel::launch(const CudaLaunch &launch, ArrayRef<void *> arguments) c
   const CudaFunctions &fn = context.driver().functions();
   auto **parameters = const_cast<void **>(arguments.data());
   int status;
-  if (launch.overlaps && fn.launchKernelEx && context.driver().version() >= kOverlapsInGraphs) {
+  if (launch.overlaps && context.driver().overlapsLaunches()) {
     CudaLaunchAttribute attribute{cuda::LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, 0, {1}};
     CudaLaunchConfig config{{launch.grid[0], launch.grid[1], launch.grid[2]},
                             {launch.block[0], launch.block[1], launch.block[2]},

@@ -203,11 +203,12 @@ Error Program::append(const AppendCall &call) const {
   // The blocks of a prefill are independent of each other, but not of what is measured before and overwritten after.
   if (Error error = launch(kAppendBegins, 1, call))
     return error;
+  int64_t blocksOfWindows = std::max<int64_t>(plan.layout->sinkBlocks + plan.layout->recentBlocks, 1);
   int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), heads = call.batch * plan.shape.kvHeads;
-  int64_t wanted = divideCeil(4 * backend->getParallelism(call.threads), heads);
-  if (Error error = launch(kAppendQuantizes, std::clamp<int64_t>(wanted, 1, blocks), call))
+  int64_t wanted = std::max<int64_t>(divideCeil(4 * backend->getParallelism(call.threads), heads), 1);
+  if (Error error = launch(kAppendQuantizes, std::min(wanted, blocks), call))
     return error;
-  return launch(kAppendFillsWindows, 1, call);
+  return launch(kAppendFillsWindows, std::min(wanted, blocksOfWindows), call);
 }
 
 bool Program::quantizes(const AppendCall &call) const {

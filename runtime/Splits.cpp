@@ -10,7 +10,9 @@
 
 using namespace llvm;
 
-bool kvcc::overlapsLaunches(const GpuShape &gpu, int64_t blocks) { return 2 * blocks <= gpu.multiprocessors; }
+bool kvcc::overlapsLaunches(const GpuShape &gpu, int64_t blocks) {
+  return gpu.overlaps && 2 * blocks <= gpu.multiprocessors;
+}
 
 double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits) {
   // What a block of threads does besides its loop, and what each that shares its multiprocessor adds to that; a warp

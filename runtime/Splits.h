@@ -10,8 +10,9 @@ namespace kvcc {
 /// What blocks of threads share.
 struct GpuShape {
   int64_t multiprocessors = 0;
-  int64_t resident = 0; ///< blocks of threads of the kernel that a multiprocessor holds
-  double bandwidth = 0; ///< bytes per second that loads get at best
+  int64_t resident = 0;  ///< blocks of threads of the kernel that a multiprocessor holds
+  double bandwidth = 0;  ///< bytes per second that loads get at best
+  bool overlaps = false; ///< a launch may begin while the kernel before it ends
 };
 
 /// A step, as far as it matters how it is split.
@@ -22,8 +23,8 @@ struct GpuStep {
   bool staged = false;           ///< blocks of tokens come to shared memory ahead of time
 };
 
-/// Whether a grid of so many blocks of threads may begin while the kernel before it ends: where both have
-/// multiprocessors of their own. Else blocks would be given those that become free, unevenly.
+/// Whether a grid of so many blocks of threads should begin while the kernel before it ends: where it leaves that
+/// half of the multiprocessors. Others would be given those that become free, unevenly.
 bool overlapsLaunches(const GpuShape &gpu, int64_t blocks);
 /// Seconds that the GPU works on a step, without the launch.
 double estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits);

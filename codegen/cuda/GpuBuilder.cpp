@@ -202,8 +202,12 @@ MemRefType kvcc::cuda::getMatrixType(ArrayRef<int64_t> shape, Type element) {
   return typeIn(gpu::AddressSpace::Workgroup, shape, element, layout);
 }
 
+MemRefType kvcc::cuda::getSharedType(ArrayRef<int64_t> shape, Type element) {
+  return typeIn(gpu::AddressSpace::Workgroup, shape, element);
+}
+
 Value GpuBuilder::shared(ArrayRef<int64_t> shape, Type element) {
-  return shared(typeIn(gpu::AddressSpace::Workgroup, shape, element ? element : getF32Type()));
+  return shared(getSharedType(shape, element ? element : getF32Type()));
 }
 Value GpuBuilder::shared(MemRefType type) { return allocate(*this, type); }
 Value GpuBuilder::registers(ArrayRef<int64_t> shape) {

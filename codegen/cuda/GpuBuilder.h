@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the GPU lowerings of tile operations are written with: one warp, a lane per free index.
+// What the GPU lowerings of tile operations are written with.
 #ifndef KVCC_CODEGEN_CUDA_GPUBUILDER_H
 #define KVCC_CODEGEN_CUDA_GPUBUILDER_H
 
@@ -93,6 +93,8 @@ public:
   llvm::SmallVector<mlir::Value> unpackCodes(mlir::Value words, mlir::Value first, unsigned bits);
 };
 
+/// Workgroup memory.
+mlir::MemRefType getSharedType(llvm::ArrayRef<int64_t> shape, mlir::Type element);
 /// A matrix in workgroup memory whose rows are padded, so that a column's numbers are in banks of their own.
 mlir::MemRefType getMatrixType(llvm::ArrayRef<int64_t> shape, mlir::Type element);
 

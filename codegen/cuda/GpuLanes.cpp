@@ -15,7 +15,7 @@ public:
   using LaneBuilder::LaneBuilder;
 
   int64_t getWidth() const override { return 1; }
-  int64_t getRowsAbreast() const override { return 16; }
+  int64_t getRowsAbreast() const override { return kv::kBlockTokens; }
   // The device compiler would contract the operations of the language.
   Value add(Value x, Value y) override { return x.getType().isF32() ? call("kv_add", x, y) : LaneBuilder::add(x, y); }
   Value sub(Value x, Value y) override { return x.getType().isF32() ? call("kv_sub", x, y) : LaneBuilder::sub(x, y); }
@@ -46,11 +46,10 @@ public:
   Value loadWords(Value codes, Value word) override { return loadLanes(codes, word); }
   void storeWords(Value value, Value codes, Value word, Value mask) override { storeLanes(value, codes, word, mask); }
 
-  Value scratch(ArrayRef<int64_t> shape, Type element) override {
-    return GpuBuilder(getLoc(), *this).shared(shape, element);
-  }
-  Value scratchMatrix(ArrayRef<int64_t> shape, Type element) override {
-    return GpuBuilder(getLoc(), *this).shared(getMatrixType(shape, element));
+  Value scratch(ArrayRef<int64_t> shape, Type element) override { return scratch(getSharedType(shape, element)); }
+  Value scratchMatrix(ArrayRef<int64_t> shape, Type element) override { return scratch(getMatrixType(shape, element)); }
+  Value makeTile(ArrayRef<int64_t> shape) override {
+    return GpuBuilder(getLoc(), *this).shared(getMatrixType(shape, getF32Type()));
   }
   void barrier() override { gpu::BarrierOp::create(*this); }
 
@@ -69,6 +68,17 @@ public:
   }
 
 private:
+  /// What another operation has had, if it has what this one needs: a block has 48 KiB for all of them.
+  Value scratch(MemRefType type) {
+    constexpr StringLiteral kScratch = "kv.scratch";
+    auto func = getInsertionBlock()->getParent()->getParentOfType<func::FuncOp>();
+    for (auto known : func.front().getOps<memref::AllocaOp>())
+      if (known.getType() == type && known->hasAttr(kScratch) && !is_contained(taken, known.getResult()))
+        return taken.emplace_back(known.getResult());
+    Value memory = GpuBuilder(getLoc(), *this).shared(type);
+    memory.getDefiningOp()->setAttr(kScratch, getUnitAttr());
+    return taken.emplace_back(memory);
+  }
   /// Indices 0 to `extent`, which is `known` unless that is 0.
   void forThreads(Value extent, int64_t known, function_ref<void(Value)> body) {
     Value thread = gpu::ThreadIdOp::create(*this, gpu::Dimension::x);
@@ -81,6 +91,8 @@ private:
   Value call(StringRef function, Value x, Value y) {
     return GpuBuilder(getLoc(), *this).call1(function, x.getType(), {x, y});
   }
+
+  SmallVector<Value> taken; ///< by this operation
 
 protected:
   Value extendHalf(Value raw) override { return arith::ExtFOp::create(*this, getF32Type(), raw); }

@@ -389,6 +389,8 @@ func.func @results(%outs: memref<?xf32>, %lses: memref<?xf32>, %out: memref<?xf3
 // CHECK-LABEL: func.func @write(
 // CHECK-SAME:    kv.threads = 128
 // CHECK:         %[[TILE:.*]] = memref.alloca() : memref<32x64xf32, strided<[65, 1]>, #gpu.address_space<workgroup>>
+// CHECK:         emitc.call_opaque "kv_grid_wait"
+// CHECK-NEXT:    emitc.call_opaque "kv_grid_launch"
 // CHECK:         scf.for %[[ROW:.*]] = %[[FROM:.*]] to %[[TO:.*]] step
 // CHECK:           %[[CHANNEL:.*]] = gpu.thread_id x
 // CHECK:           memref.store %{{.*}}, %[[TILE]][%[[ROW]], %[[CHANNEL]]]

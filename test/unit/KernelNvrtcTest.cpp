@@ -96,6 +96,21 @@ TEST_F(KernelNvrtcTest, EveryHeadDimWithoutSpills) {
   }
 }
 
+// What a writer has in shared memory: 48 KiB at most, which only the device compiler knows.
+TEST_F(KernelNvrtcTest, WritersOfManyChannels) {
+  const char *transformed =
+      "k = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>], feedback>; "
+      "v = <i3, map = sym, group = 32x1, scale = f16, transforms = [#kv.diag<rms>]>; "
+      "window = <sink = 32, recent = 96, flush = 32>";
+  const char *alone = "k = <i4, map = asym, group = 1x16, scale = f16, transforms = [#kv.diag<rms>]>; "
+                      "v = <i4, map = asym, group = 1x16, scale = f16, transforms = [#kv.diag<rms>]>; "
+                      "window = <sink = 0, recent = 0, flush = 1>";
+  for (const char *scheme : {transformed, alone}) {
+    SCOPED_TRACE(scheme);
+    expectCompiles(emitText(scheme, 4, 256, 90), 90, 2 * kFewBytes);
+  }
+}
+
 TEST_F(KernelNvrtcTest, SixteenHeadsWithFewSpills) {
   for (const char *scheme : {"fp16", "innerq-small", "q8_0", "kvcc-3.5"}) {
     SCOPED_TRACE(scheme);

@@ -19,7 +19,7 @@ constexpr Kernel kInnerqBase{"innerq-base", 3584, 4, 2, 3, true}, kKvcc3{"kvcc-3
     kKivi2{"kivi-2", 3072, 4, 2, 3, true}, kQ40{"q4_0", 4608, 0, 1, 3, true}, kFp8{"fp8", 8320, 0, 1, 3, true},
     kFp16{"fp16", 16384, 0, 1, 2, false};
 
-GpuShape getH100(const Kernel &kernel) { return {132, kernel.resident, 2.93e12}; }
+GpuShape getH100(const Kernel &kernel) { return {132, kernel.resident, 2.93e12, true}; }
 GpuStep makeStep(const Kernel &kernel, int64_t batch, int64_t tokens) {
   constexpr int64_t kHeads = 8, kWindowBytes = 16384;
   int64_t blocks = tokens / 32, windows = std::min(blocks, kernel.windowBlocks), items = kHeads * batch;
@@ -142,6 +142,14 @@ TEST(SplitsTest, ChoosesNoSplitThatWasSlower) {
       EXPECT_NE(chooseSplits(getH100(slow.kernel), step, step.blocks / 4), slow.splits)
           << slow.kernel.name << " batch " << slow.batch << ", " << slow.tokens << " tokens";
     }
+}
+
+TEST(SplitsTest, OverlapsWhereMultiprocessorsAreLeft) {
+  GpuShape gpu = getH100(kInnerqBase);
+  EXPECT_TRUE(overlapsLaunches(gpu, 66));
+  EXPECT_FALSE(overlapsLaunches(gpu, 67));
+  gpu.overlaps = false;
+  EXPECT_FALSE(overlapsLaunches(gpu, 1));
 }
 
 TEST(SplitsTest, StaysWithinWhatIsAllowed) {

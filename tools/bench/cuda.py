@@ -20,7 +20,7 @@ Peers, all by default; one that cannot run is named and left out:
   triton-int2-inner  inner dimension, tuned by Triton; triton_peer.py, where Triton is installed (pip install triton)
 
 --writers measures instead what filling a cache costs: a token appended to every sequence, beside a decode step, and a
-prefill of all tokens. An append's figure is the mean of 128 in a row, what they flush included, each to another copy.
+prefill of all tokens. An append's figure is the mean of 128 in a row, what they flush included, the copies in turn.
 --split-tokens measures each scheme with sequences split into parts of so many tokens, too; 0 is kvcc's choice.
 --check first compares every scheme with the same kernels executed on the host: what the writers wrote, bit for bit, and
 the outputs; and the kernels of this folder with attention in NumPy. It needs a C++ compiler and Boost.Context here, as
@@ -284,7 +284,7 @@ def kvcc_subjects(program, splits, batch, ctx, device, l2, limit):
                       [lambda stream, c=c, launch=launch: launch(stream, c) for c in caches], device, out)
 
 
-APPENDS = 128  # in a row: every window flushes at least once
+APPENDS = 128  # in a row: the windows of all presets flush at least once
 
 
 def writer_subjects(program, batch, ctx, device, l2, limit):

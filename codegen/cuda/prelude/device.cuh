@@ -279,7 +279,7 @@ template <class T> KV_DEVICE T *kv_opaque_ptr(T *p) {
 }
 
 KV_DEVICE kv_u32x4 kv_ldg128(const void *p) { return *static_cast<const kv_u32x4 *>(p); }
-// For memory that nothing writes while the kernel runs.
+// For memory that nothing writes after kv_grid_wait. Addresses come from what is loaded behind it.
 KV_DEVICE kv_u32x4 kv_ldg128_nc(const void *p) {
   kv_u32x4 r;
   asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w) : "l"(p));
