@@ -363,18 +363,13 @@ struct StoreResultPattern : OpConversionPattern<TileStoreResultOp> {
 /// buffer in private memory with the columns of StateColumns.
 void populateTypes(TypeConverter &converter) {
   converter.addConversion([](Type type) { return type; });
-  auto buffer = [](ArrayRef<int64_t> shape, Type element, gpu::AddressSpace space) -> Type {
-    return MemRefType::get(shape, element, MemRefLayoutAttrInterface(),
-                           gpu::AddressSpaceAttr::get(element.getContext(), space));
-  };
-  converter.addConversion([=](VectorType type) -> Type {
+  converter.addConversion([](VectorType type) -> Type {
     if (type.getRank() == 2 && type.getDimSize(0) == kBlockTokens) // columns of a tile are read, too
       return getMatrixType(type.getShape(), type.getElementType());
-    return buffer(type.getShape(), type.getElementType(), gpu::AddressSpace::Workgroup);
+    return getSharedType(type.getShape(), type.getElementType());
   });
-  converter.addConversion([=](StateType type) {
-    return buffer({type.getHeads(), StateColumns(type).total}, Float32Type::get(type.getContext()),
-                  gpu::AddressSpace::Private);
+  converter.addConversion([](StateType type) -> Type {
+    return getPrivateType({type.getHeads(), StateColumns(type).total}, Float32Type::get(type.getContext()));
   });
   converter.addConversion([](BlockType type) -> Type {
     if (type.isCodes())

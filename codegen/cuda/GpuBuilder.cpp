@@ -206,13 +206,15 @@ MemRefType kvcc::cuda::getSharedType(ArrayRef<int64_t> shape, Type element) {
   return typeIn(gpu::AddressSpace::Workgroup, shape, element);
 }
 
+MemRefType kvcc::cuda::getPrivateType(ArrayRef<int64_t> shape, Type element) {
+  return typeIn(gpu::AddressSpace::Private, shape, element);
+}
+
 Value GpuBuilder::shared(ArrayRef<int64_t> shape, Type element) {
   return shared(getSharedType(shape, element ? element : getF32Type()));
 }
 Value GpuBuilder::shared(MemRefType type) { return allocate(*this, type); }
-Value GpuBuilder::registers(ArrayRef<int64_t> shape) {
-  return allocate(*this, typeIn(gpu::AddressSpace::Private, shape, getF32Type()));
-}
+Value GpuBuilder::registers(ArrayRef<int64_t> shape) { return allocate(*this, getPrivateType(shape, getF32Type())); }
 
 Value GpuBuilder::loadF32(Value memory, ValueRange at, Type element) {
   Value value = load(memory, at);

@@ -93,8 +93,9 @@ public:
   llvm::SmallVector<mlir::Value> unpackCodes(mlir::Value words, mlir::Value first, unsigned bits);
 };
 
-/// Workgroup memory.
+/// Workgroup memory, and a lane's own.
 mlir::MemRefType getSharedType(llvm::ArrayRef<int64_t> shape, mlir::Type element);
+mlir::MemRefType getPrivateType(llvm::ArrayRef<int64_t> shape, mlir::Type element);
 /// A matrix in workgroup memory whose rows are padded, so that a column's numbers are in banks of their own.
 mlir::MemRefType getMatrixType(llvm::ArrayRef<int64_t> shape, mlir::Type element);
 

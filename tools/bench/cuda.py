@@ -270,7 +270,12 @@ def filled_caches(program, splits, batch, ctx, device, l2, limit):
 def kvcc_subjects(program, splits, batch, ctx, device, l2, limit):
     """One for each number of tokens of `splits` that a sequence is split into, 0 for those that kvcc chooses."""
     caches, query = filled_caches(program, splits, batch, ctx, device, l2, limit)
+    return steps(caches, query, splits)
+
+
+def steps(caches, query, splits):
     first = caches[0]
+    program, ctx, device = first.program, first.ctx, first.device
     for tokens in splits:
         if tokens >= 2 * ctx:
             continue
@@ -289,8 +294,8 @@ APPENDS = 128  # in a row: the windows of all presets flush at least once
 
 def writer_subjects(program, batch, ctx, device, l2, limit):
     """A decode step, a token appended to every sequence, a prefill."""
-    step, = kvcc_subjects(program, [0], batch, ctx, device, l2, limit)
-    caches, _ = filled_caches(program, [0], batch, ctx, device, l2, limit)
+    caches, query = filled_caches(program, [0], batch, ctx, device, l2, limit)
+    step, = steps(caches, query, [0])
     _, keys, values = tensors(program.layer, batch, ctx, device, torch.bfloat16)
     keys, values = (x.expand(batch, -1, -1, -1) for x in (keys, values))
     one = torch.ones(batch, dtype=torch.int32, device=device)
