@@ -54,7 +54,7 @@ int64_t getQueryTiles(kv::CacheType cache);
 /// and, when that is done with, `rows` of those.
 int64_t getMergePitch(int64_t headDim);
 int64_t getWarpBytes(int64_t ring, int64_t rows, int64_t headDim);
-/// The last bytes of a warp's: constant operands of the loop.
+/// Shared memory behind that of the warps: constant operands of the loop.
 constexpr int64_t kConstantBytes = 64;
 /// Dynamic shared memory of an attention kernel, 0 where compute is not f16.
 int64_t getSharedBytes(kv::CacheType cache, kv::ScheduleAttr schedule);

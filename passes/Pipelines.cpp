@@ -34,6 +34,8 @@ void kvcc::buildPipeline(OpPassManager &manager, kv::TargetKind kind, Level leve
   manager.addPass(createCSEPass());
   if (level == Level::Tile)
     return;
+  if (kind == kv::TargetKind::Cuda)
+    manager.addPass(arith::createArithIntRangeNarrowing({/*bitwidthsSupported=*/{32}}));
   manager.addPass(kind == kv::TargetKind::Cpu ? createConvertTileToCpuPass() : createConvertTileToGpuPass());
   manager.addPass(createCanonicalizerPass());
   manager.addPass(createCSEPass());

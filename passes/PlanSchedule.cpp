@@ -55,7 +55,7 @@ struct Pipeline {
 
 /// Dynamic shared memory of a block of threads.
 static int64_t getBlockBytes(CacheType cache, int64_t rows, int64_t warps, int64_t ring) {
-  return warps * kvcc::getWarpBytes(ring, rows, cache.getHeadDim()) +
+  return warps * kvcc::getWarpBytes(ring, rows, cache.getHeadDim()) + kvcc::kConstantBytes +
          kvcc::getQueryTiles(cache) * rows * cache.getHeadDim() * int64_t(sizeof(float));
 }
 
@@ -112,7 +112,7 @@ int64_t kvcc::getMergePitch(int64_t headDim) {
 }
 
 int64_t kvcc::getWarpBytes(int64_t ring, int64_t rows, int64_t headDim) {
-  return llvm::alignTo(std::max(ring, rows * getMergePitch(headDim) * int64_t(sizeof(float))), 16) + kConstantBytes;
+  return llvm::alignTo(std::max(ring, rows * getMergePitch(headDim) * int64_t(sizeof(float))), 16);
 }
 
 int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {

@@ -25,6 +25,7 @@ enum AppendArg {
   HeadStride,
   Gives,
   Phases,
+  Sides,
   Parts,
   Part,
   Head,
@@ -35,13 +36,19 @@ class AppendBuilder {
 public:
   AppendBuilder(AppendOp append, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
       : cache(append.getCache().getType()), window(cache.getWindow()), layout(cache, *append.getSchedule()),
-        givenLayout(cache), blocks(blocks), b(b), ix{b}, args(args) {}
+        givenLayout(cache), blocks(blocks), b(b), ix{b}, args(args.begin(), args.end()) {}
 
   void build() {
-    tokens = ix.load(args[Lens], args[Seq]);
+    for (AppendArg arg : {Gives, Phases, Sides, Parts, Part, Head, Seq})
+      args[arg] = ix.count(args[arg], arg == Parts);
+    // Keys and values of a head are one work item, or two.
+    hasBoth = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, args[Sides], ix.constant(1));
+    side = ix.rem(args[Head], 2);
+    head = ix.select(hasBoth, args[Head], ix.div(args[Head], 2));
+    tokens = ix.max(ix.load(args[Lens], args[Seq]), ix.constant(0));
     old = ix.monus(tokens, ix.load(args[NewLens], args[Seq]));
-    slot = getSlot(ix, layout, args[SlotIds], args[Seq], args[Head]);
-    source = ix.add(ix.mul(args[Seq], args[SequenceStride]), ix.mul(args[Head], args[HeadStride]));
+    slot = getSlot(ix, layout, args[SlotIds], args[Seq], head);
+    source = ix.add(ix.mul(args[Seq], args[SequenceStride]), ix.mul(head, args[HeadStride]));
     oldQuantized = getQuantizedTokens(ix, window, old);
     quantized = getQuantizedTokens(ix, window, tokens);
 
@@ -58,6 +65,13 @@ private:
     Value bit = ix.rem(ix.div(args[Phases], phase), 2);
     return arith::CmpIOp::create(b, arith::CmpIPredicate::ne, bit, ix.constant(0));
   }
+  /// What is to be done for keys, for values, or for both.
+  void forEachSide(function_ref<void(bool isKey)> body) {
+    for (bool isKey : {true, false}) {
+      Value isIt = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, side, ix.constant(!isKey));
+      ix.branch(arith::OrIOp::create(b, hasBoth, isIt), [&] { body(isKey); });
+    }
+  }
   /// 1 if what the bit stands for is given, else 0.
   Value gives(int64_t what) { return ix.rem(ix.div(args[Gives], what), 2); }
   /// What must be added to `source` for a token; of an earlier token than the new ones, minus something.
@@ -69,17 +83,20 @@ private:
 
   /// Windows of zeros, and what transforms need to know.
   void begin() {
-    if (int64_t bytes = layout.slotHeadBytes - layout.sinkOffset)
-      TileClearOp::create(b, args[Slots], at(layout.sinkOffset), bytes);
-    for (bool isKey : {true, false}) {
+    forEachSide([&](bool isKey) {
+      int64_t values = layout.window.value.data, bytes = isKey ? values : layout.window.bytes - values;
+      Value windows = at(layout.sinkOffset + (isKey ? 0 : values));
+      ix.loop(ix.constant(0), ix.constant(layout.sinkBlocks + layout.recentBlocks), ix.constant(1), [&](Value block) {
+        TileClearOp::create(b, args[Slots], ix.add(windows, ix.mul(block, layout.window.bytes)), bytes);
+      });
       auto [factors, means] = getVectors(isKey);
       if (factors < 0 && means < 0)
-        continue;
-      Value given = ix.add(ix.mul(args[Head], givenLayout.headExtent), isKey ? givenLayout.key : givenLayout.value);
+        return;
+      Value given = ix.add(ix.mul(head, givenLayout.headExtent), isKey ? givenLayout.key : givenLayout.value);
       TileMeasureOp::create(b, args[isKey ? Keys : Values], source, args[TokenStride], tokens, args[Given], given,
                             gives(isKey ? kvcc::kGivesKeyMeans : kvcc::kGivesValueMeans), args[Slots], at(factors),
                             at(means), cache.getHeadDim(), getQuant(isKey));
-    }
+    });
   }
 
   Value load(BlockType type, Value memory, Value offset) {
@@ -92,28 +109,29 @@ private:
     // Each part has blocks that follow each other.
     Value first = ix.div(oldQuantized, kBlockTokens);
     Value count = ix.sub(ix.ceilDiv(quantized, kBlockTokens), first);
-    auto bound = [&](Value part) { return ix.add(first, ix.div(ix.mul(count, part), args[Parts])); };
+    Value share = ix.div(count, args[Parts]), rest = ix.rem(count, args[Parts]);
+    auto bound = [&](Value part) { return ix.add(first, ix.add(ix.mul(part, share), ix.min(part, rest))); };
     ix.loop(bound(args[Part]), bound(ix.add(args[Part], 1)), ix.constant(1), [&](Value block) {
       Value token = ix.add(ix.mul(block, kBlockTokens), window.getSink());
       Value from = clampRows(ix.sub(old, token));
       Value to = clampRows(ix.sub(quantized, ix.mul(block, kBlockTokens)));
-      Value page = getPageBlock(ix, layout, args[Table], ix.mul(args[Seq], args[TableStride]), args[Head], block);
+      Value page = getPageBlock(ix, layout, args[Table], ix.mul(args[Seq], args[TableStride]), head, block);
       Value ring = ix.add(ix.mul(ix.rem(block, layout.recentBlocks), layout.window.bytes), layout.recentOffset);
-      for (bool isKey : {true, false}) {
+      // A block that begins gets zeros after its tokens, and keeps those until there are more.
+      Value begins = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, from, ix.constant(0));
+      Value end = arith::SelectOp::create(b, begins, ix.constant(kBlockTokens), to);
+      forEachSide([&](bool isKey) {
         const SideTypes &types = isKey ? blocks.key : blocks.value;
         const SideLayout &windowSide = isKey ? layout.window.key : layout.window.value;
         if (oneByOne) {
-          // A block that begins gets zeros after its tokens, and keeps those until there are more.
-          Value begins = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, from, ix.constant(0));
-          Value end = arith::SelectOp::create(b, begins, ix.constant(kBlockTokens), to);
           bool oriented = gather(isKey, Value(), getRow(token), from, to, end);
           encode(isKey, page, from, end, oriented);
-          continue;
+          return;
         }
         Value waiting = load(types.window, args[Slots], ix.add(ix.add(slot, ring), windowSide.data));
         bool oriented = gather(isKey, waiting, getRow(token), from, to, ix.constant(kBlockTokens));
         encode(isKey, page, Value(), Value(), oriented);
-      }
+      });
     });
   }
 
@@ -144,7 +162,7 @@ private:
     Value weights, offset, givesWeights;
     if (quant.getFeedback()) {
       weights = args[Given];
-      offset = ix.add(ix.mul(args[Head], givenLayout.headExtent), givenLayout.weights);
+      offset = ix.add(ix.mul(head, givenLayout.headExtent), givenLayout.weights);
       givesWeights = gives(kvcc::kGivesWeights);
     }
     TileEncodeOp::create(b, tile, in(types.data, side.data), in(types.scales, side.scales),
@@ -173,12 +191,12 @@ private:
     ix.loop(ix.add(first, args[Part]), last, args[Parts], [&](Value block) {
       Value token = ix.mul(block, kBlockTokens);
       Value start = ix.add(ix.add(ix.mul(ix.rem(block, blocksOfRing), layout.window.bytes), slot), offset);
-      for (bool isKey : {true, false}) {
+      forEachSide([&](bool isKey) {
         const SideLayout &side = isKey ? layout.window.key : layout.window.value;
         Value target = load(isKey ? blocks.key.window : blocks.value.window, args[Slots], ix.add(start, side.data));
         TileWriteRowsOp::create(b, args[isKey ? Keys : Values], getRow(ix.add(token, base)), args[TokenStride],
                                 clampRows(ix.sub(from, token)), clampRows(ix.sub(to, token)), target);
-      }
+      });
     });
   }
 
@@ -189,7 +207,8 @@ private:
   const BlockTypes &blocks;
   ImplicitLocOpBuilder &b;
   IndexBuilder ix;
-  ValueRange args;
+  SmallVector<Value> args;
+  Value hasBoth, side, head; ///< which the work item has: both sides, or keys (0) or values (1), of a KV head
   Value tokens, old, slot, source, oldQuantized, quantized, tile;
 };
 
@@ -207,7 +226,7 @@ LogicalResult kvcc::kv::tileAppend(func::FuncOp func, AppendOp append) {
   Type numbers = memory(cache.getDtype()), bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()),
        floats = memory(builder.getF32Type());
   SmallVector<Type> types{numbers, numbers, bytes, words, bytes, words, words, words, floats};
-  types.append(10, builder.getIndexType());
+  types.append(11, builder.getIndexType());
   func::FuncOp tiled = replaceFunction(func, types, 3);
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(append.getLoc(), &tiled.front());
   AppendBuilder(append, *blocks, b, tiled.getArguments()).build();

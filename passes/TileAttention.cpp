@@ -48,20 +48,24 @@ class AttendBuilder {
 public:
   AttendBuilder(AttendOp attend, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
       : attend(attend), cache(attend.getCache().getType()), schedule(*attend.getSchedule()), layout(cache, schedule),
-        blocks(blocks), b(b), ix{b}, args(args), queryHeads(attend.getQueryHeads()), heads(schedule.getHeads()),
-        queries(schedule.getQueries()), rows(heads * queries), halves(schedule.getCompute() == Compute::F16),
-        exponent(chooseExponent()) {}
+        blocks(blocks), b(b), ix{b}, args(args.begin(), args.end()), queryHeads(attend.getQueryHeads()),
+        heads(schedule.getHeads()), queries(schedule.getQueries()), rows(heads * queries),
+        halves(schedule.getCompute() == Compute::F16), exponent(chooseExponent()) {}
 
   void build() {
-    Value firstHead = ix.mul(args[Tile], heads);
-    kvHead = ix.div(args[Tile], queryHeads / cache.getKvHeads() / heads);
-    // Queries of one sequence stand together, some of them in a work item.
-    sequence = ix.div(args[Seq], queries == 1 ? args[Queries] : ix.ceilDiv(args[Queries], queries));
+    for (AttendArg arg : {Batch, Queries, Splits, SplitBlocks, Tile, Split, Seq})
+      args[arg] = ix.count(args[arg], arg == Queries || arg == Splits);
+    // Of some queries of a sequence, all tiles of heads, then those of the next queries.
+    int64_t tiles = queryHeads / heads;
+    Value tile = ix.rem(args[Tile], tiles), firstHead = ix.mul(tile, heads);
+    kvHead = ix.div(tile, queryHeads / cache.getKvHeads() / heads);
+    firstQuery = ix.mul(ix.div(args[Tile], tiles), queries);
+    sequence = args[Seq];
     slot = getSlot(ix, layout, args[SlotIds], sequence, kvHead);
     computeRanges();
 
     state = TileInitStateOp::create(b, StateType::get(b.getContext(), rows, cache.getHeadDim()));
-    Value row = queries == 1 ? args[Seq] : ix.add(ix.mul(sequence, args[Queries]), firstQuery);
+    Value row = ix.add(ix.mul(sequence, args[Queries]), firstQuery);
     queryRow = ix.add(ix.mul(row, queryHeads), firstHead);
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
     Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
@@ -104,7 +108,8 @@ private:
                               ix.mul(partRow, cache.getHeadDim()), ix.add(lses, partRow), count,
                               b.getI64IntegerAttr(exponent), headsOfQuery, stride);
     ix.branch(isPart, [&] {
-      Value item = ix.add(ix.mul(args[Seq], queryHeads / heads), args[Tile]);
+      Value ofSequence = ix.mul(ix.ceilDiv(args[Queries], queries), queryHeads / heads);
+      Value item = ix.add(ix.mul(sequence, ofSequence), args[Tile]);
       ix.branch(TileArriveOp::create(b, b.getI1Type(), args[Arrivals], item, args[Splits]), [&] {
         TileMergeOp::create(b, args[Parts], outAt, args[Parts], ix.add(lses, queryRow), args[Splits], allRows,
                             args[Out], outAt, args[Lse], queryRow, count, b.getI64IntegerAttr(heads),
@@ -149,18 +154,15 @@ private:
   /// Blocks of a sequence in the order they are split: quantized, sink, recent; of each those that the query reaches.
   void computeRanges() {
     WindowAttr window = cache.getWindow();
-    Value all = ix.load(args[Lens], sequence);
+    Value all = ix.max(ix.load(args[Lens], sequence), ix.constant(0));
     // What this query sees, or the last of several: all but the tokens of the queries after it.
-    Value lastQuery = ix.sub(args[Queries], ix.constant(1)), number;
-    if (queries == 1) {
-      number = ix.rem(args[Seq], args[Queries]);
-    } else {
-      firstQuery = ix.mul(ix.rem(args[Seq], ix.ceilDiv(args[Queries], queries)), queries);
+    Value lastQuery = ix.sub(args[Queries], ix.constant(1)), number = firstQuery;
+    if (queries > 1) {
       number = ix.min(ix.add(firstQuery, queries - 1), lastQuery);
       laterQueries = ix.sub(number, firstQuery);
       count = ix.add(laterQueries, 1);
     }
-    tokens = ix.monus(all, ix.sub(lastQuery, number));
+    tokens = ix.monus(all, ix.monus(lastQuery, number));
     // Where tokens lie depends on all of them. Later tokens than a query's are quantized only if nothing is recent.
     quantizedTokens = getQuantizedTokens(ix, window, all);
     if (!window.getRecent())
@@ -500,21 +502,17 @@ private:
   /// are needed.
   void buildStagedLoop(function_ref<void(Value block, Value memory, Value at)> body) {
     int64_t stages = schedule.getStages(), unit = getUnit(), bytes = getStageBytes(), step = getStep();
-    auto op = scf::ForOp::create(b, ring.first, ring.last, number(step), ValueRange{number(0), ring.entry});
+    auto op = scf::ForOp::create(b, ring.first, ring.last, number(step),
+                                 ValueRange{number(0), number((stages - 1) * bytes), ring.entry});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(op.getBody());
-    Value block = op.getInductionVar(), at = op.getRegionIterArg(0), entry = op.getRegionIterArg(1);
+    Value block = op.getInductionVar(), at = op.getRegionIterArg(0), free = op.getRegionIterArg(1),
+          entry = op.getRegionIterArg(2);
     TileAwaitOp::create(b, b.getI64IntegerAttr(std::max<int64_t>(stages - 2, 0)));
     // What was computed last is done with: its memory takes the block that is needed last. Its page has been looked up
     // an iteration ago.
-    Value isFirst = compare(arith::CmpIPredicate::eq, at, number(0));
     Value ahead = arith::AddIOp::create(b, block, number((stages - 1) * step));
-    ix.branch(compare(arith::CmpIPredicate::slt, ahead, ring.last), [&] {
-      fetch(ahead,
-            arith::SelectOp::create(b, isFirst, number((stages - 1) * bytes),
-                                    arith::SubIOp::create(b, at, number(bytes))),
-            entry);
-    });
+    ix.branch(compare(arith::CmpIPredicate::slt, ahead, ring.last), [&] { fetch(ahead, free, entry); });
     TileCommitOp::create(b);
     entry = loadEntry(arith::AddIOp::create(b, block, number(stages * step)));
     if (stages == 1)
@@ -523,17 +521,17 @@ private:
       body(toIndex(block), ring.memory, toIndex(at));
     } else {
       Value count = arith::MinSIOp::create(b, number(unit), arith::SubIOp::create(b, ring.last, block));
-      auto inner = scf::ForOp::create(b, number(0), count, number(1));
+      Value length = arith::MulIOp::create(b, count, number(layout.page.bytes));
+      auto inner = scf::ForOp::create(b, at, arith::AddIOp::create(b, at, length), number(layout.page.bytes), block);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(inner.getBody());
-      Value i = inner.getInductionVar();
-      Value offset = arith::AddIOp::create(b, at, arith::MulIOp::create(b, i, number(layout.page.bytes)));
-      body(toIndex(arith::AddIOp::create(b, block, i)), ring.memory, toIndex(offset));
+      Value current = inner.getRegionIterArg(0);
+      body(toIndex(current), ring.memory, toIndex(inner.getInductionVar()));
+      scf::YieldOp::create(b, arith::AddIOp::create(b, current, number(1)).getResult());
     }
     Value isLast = compare(arith::CmpIPredicate::eq, at, number((stages - 1) * bytes));
-    scf::YieldOp::create(
-        b,
-        ValueRange{arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes))), entry});
+    Value next = arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes)));
+    scf::YieldOp::create(b, ValueRange{next, at, entry});
   }
 
   /// A block of quantized tokens.
@@ -667,7 +665,7 @@ private:
   BlockTypes blocks;
   ImplicitLocOpBuilder &b;
   IndexBuilder ix;
-  ValueRange args;
+  SmallVector<Value> args;
   int64_t queryHeads, heads;
   int64_t queries, rows; ///< of a work item; rows are queries x heads
   bool halves;           ///< products on tensor cores, by several warps

@@ -37,7 +37,7 @@ struct KernelShape {
 };
 /// By Kernel.
 constexpr KernelShape kKernels[] = {
-    {kAttendName, 11, 19, 3, call<11, 19>}, {kAppendName, 9, 19, 3, call<9, 19>}, {kMergeName, 4, 7, 1, call<4, 7>}};
+    {kAttendName, 11, 19, 3, call<11, 19>}, {kAppendName, 9, 20, 3, call<9, 20>}, {kMergeName, 4, 7, 1, call<4, 7>}};
 const KernelShape &shapeOf(Kernel kernel) { return kKernels[size_t(kernel)]; }
 
 class CpuBackend : public Backend {
@@ -47,6 +47,7 @@ public:
 
   Error launch(Kernel kernel, ArrayRef<KernelArg> args, Grid grid, const LaunchOptions &options) override {
     const KernelShape &shape = shapeOf(kernel);
+    assert(args.size() + shape.items == shape.arguments && "expected the arguments of the kernel's ABI");
     SmallVector<MemRef, 9> memrefs(args.begin(), args.begin() + shape.memories);
     SmallVector<int64_t, 16> common;
     for (const KernelArg &arg : args.drop_front(shape.memories))

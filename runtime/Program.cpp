@@ -153,13 +153,12 @@ Error Program::attendSome(const AttendCall &call) const {
   int64_t queries = call.batch * call.queries;
   if (queries == 0)
     return Error::success();
-  int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads();
-  int64_t groups = call.batch * divideCeil(call.queries, plan.schedule.getQueries());
+  int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads() * divideCeil(call.queries, plan.schedule.getQueries());
   auto *counters = static_cast<uint8_t *>(call.workspace), *parts = counters;
   if (call.splits > 1) {
     parts += kCounterBytes;
     if (plan.target.executor != Executor::CudaDevice)
-      std::memset(counters, 0, size_t(tiles * groups) * sizeof(int32_t));
+      std::memset(counters, 0, size_t(tiles * call.batch) * sizeof(int32_t));
   }
   KernelArg args[] = {call.query, call.pages,   call.table,  call.slots,      call.slotIds, call.lens,
                       call.out,   call.lse,     call.sinks,  parts,           counters,     call.tableStride,
@@ -167,7 +166,7 @@ Error Program::attendSome(const AttendCall &call) const {
   LaunchOptions options = call;
   if (plan.target.executor == Executor::Cpu && isShort(call))
     options.threads = 1;
-  return backend->launch(Kernel::Attend, args, {tiles, call.splits, groups}, options);
+  return backend->launch(Kernel::Attend, args, {tiles, call.splits, call.batch}, options);
 }
 
 Error Program::merge(const float *outs, const float *lses, int64_t parts, int64_t rows, float *out, float *lse,
@@ -186,12 +185,27 @@ static constexpr int64_t kCopiesPerThread = 16;
 Error Program::append(const AppendCall &call) const {
   if (call.batch == 0)
     return Error::success();
+  // Both sides wait for memory, on a GPU at the same time.
+  int64_t sides = plan.target.executor == Executor::Cpu ? 1 : 2;
   auto launch = [&](int64_t phases, int64_t parts, const LaunchOptions &options) {
-    KernelArg args[] = {
-        call.keys,    call.values, call.pages,       call.table,          call.slots,       call.slotIds,    call.lens,
-        call.newLens, call.given,  call.tableStride, call.sequenceStride, call.tokenStride, call.headStride, call.gives,
-        phases,       parts};
-    return backend->launch(Kernel::Append, args, {parts, plan.shape.kvHeads, call.batch}, options);
+    KernelArg args[] = {call.keys,
+                        call.values,
+                        call.pages,
+                        call.table,
+                        call.slots,
+                        call.slotIds,
+                        call.lens,
+                        call.newLens,
+                        call.given,
+                        call.tableStride,
+                        call.sequenceStride,
+                        call.tokenStride,
+                        call.headStride,
+                        call.gives,
+                        phases,
+                        sides,
+                        parts};
+    return backend->launch(Kernel::Append, args, {parts, plan.shape.kvHeads * sides, call.batch}, options);
   };
   if (call.maxNew <= kFusedTokens) {
     LaunchOptions options = call;
@@ -204,8 +218,8 @@ Error Program::append(const AppendCall &call) const {
   if (Error error = launch(kAppendBegins, 1, call))
     return error;
   int64_t blocksOfWindows = std::max<int64_t>(plan.layout->sinkBlocks + plan.layout->recentBlocks, 1);
-  int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), heads = call.batch * plan.shape.kvHeads;
-  int64_t wanted = std::max<int64_t>(divideCeil(4 * backend->getParallelism(call.threads), heads), 1);
+  int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), items = call.batch * plan.shape.kvHeads * sides;
+  int64_t wanted = std::max<int64_t>(divideCeil(4 * backend->getParallelism(call.threads), items), 1);
   if (Error error = launch(kAppendQuantizes, std::min(wanted, blocks), call))
     return error;
   return launch(kAppendFillsWindows, std::min(wanted, blocksOfWindows), call);

@@ -215,8 +215,8 @@ struct DynamicSharedPattern : OpConversionPattern<gpu::DynamicSharedMemoryOp> {
   }
 };
 
-/// Unsigned division of indices, which are size_t.
-template <typename Op, typename EmitcOp> struct IndexDivisionPattern : OpConversionPattern<Op> {
+/// Operations on indices, which are size_t, that upstream has for integers only.
+template <typename Op, typename EmitcOp> struct IndexPattern : OpConversionPattern<Op> {
   using OpConversionPattern<Op>::OpConversionPattern;
   LogicalResult matchAndRewrite(Op op, typename Op::Adaptor in, ConversionPatternRewriter &rewriter) const override {
     if (!op.getType().isIndex())
@@ -341,9 +341,8 @@ struct ConvertGpuToEmitcPass : kvcc::impl::ConvertGpuToEmitcPassBase<ConvertGpuT
         .add<AllocaPattern, CastPattern, DynamicSharedPattern, ExtFPattern, FuncPattern, InfinityPattern, LoadPattern,
              ReturnPattern, ShufflePattern, SpaceCastPattern, StorePattern, TruncFPattern, ViewPattern>(converter,
                                                                                                         context);
-    patterns
-        .add<IndexDivisionPattern<arith::DivUIOp, emitc::DivOp>, IndexDivisionPattern<arith::RemUIOp, emitc::RemOp>>(
-            converter, context);
+    patterns.add<IndexPattern<arith::AndIOp, emitc::BitwiseAndOp>, IndexPattern<arith::DivUIOp, emitc::DivOp>,
+                 IndexPattern<arith::RemUIOp, emitc::RemOp>>(converter, context);
     patterns.add<ShiftPattern<arith::ShRUIOp, emitc::BitwiseRightShiftOp>,
                  ShiftPattern<arith::ShLIOp, emitc::BitwiseLeftShiftOp>>(converter, context);
     patterns.add<CallPattern<gpu::BarrierOp>>(converter, context, "kv_barrier");

@@ -149,7 +149,8 @@ private:
   /// Memory for a tile, in shared memory.
   Value makeTile(ArrayRef<int64_t> shape) {
     auto type = MemRefType::get({shape[0] * shape[1]}, b.getF32Type());
-    Value at = b.index(warps * warpBytes + queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
+    Value at =
+        b.index(warps * warpBytes + kvcc::kConstantBytes + queryTiles++ * shape[0] * shape[1] * int64_t(sizeof(float)));
     return memref::ViewOp::create(b, type, dynamic, at, ValueRange());
   }
   /// Stores this thread's elements of a tile.
@@ -333,6 +334,8 @@ private:
     auto bytes = int64_t(op.getBytes());
     constexpr int64_t kCopy = 16;
     LaneOffset offset{LaneOffset::Lane, kCopy};
+    // Copies take offsets of -2048 to 2047 bytes from their source for nothing.
+    int64_t middle = std::min<int64_t>(bytes / 2, 2048);
     Value lane = b.getLane(offset);
     Value to = b.addBytes(b.addLane(rings.at(op.getRing()), offset), b.toI32(op.getTo()));
     // Where the lane's part begins, kept where the memory is.
@@ -340,11 +343,13 @@ private:
     if (!memory) {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointAfterValue(op.getSource());
-      memory = b.advance(op.getSource(), b.getLane(offset));
+      memory = b.advance(op.getSource(), b.addIndex(b.getLane(offset), middle));
     }
     auto copy = [&](int64_t at) {
       auto type = MemRefType::get({kCopy}, b.getI8Type());
-      Value source = memref::ViewOp::create(b, type, memory, b.addIndex(op.getOffset(), at), ValueRange());
+      Value from = at < middle ? arith::SubIOp::create(b, op.getOffset(), b.index(middle - at)).getResult()
+                               : b.addIndex(op.getOffset(), at - middle);
+      Value source = memref::ViewOp::create(b, type, memory, from, ValueRange());
       b.call("kv_cp_async16", {}, {b.addBytes(to, b.i32(int32_t(at))), source});
     };
     int64_t whole = bytes / (kCopy * kWarp) * kCopy * kWarp;
@@ -352,7 +357,7 @@ private:
       copy(at);
     if (whole == bytes)
       return success();
-    Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, lane, b.index(bytes - whole));
+    Value isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, b.toI32(lane), b.i32(int32_t(bytes - whole)));
     auto branch = scf::IfOp::create(b, isThere, /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
@@ -376,9 +381,28 @@ private:
     return success();
   }
   LogicalResult lower(TileAwaitOp op) {
+    if (auto loop = op->getParentOfType<scf::ForOp>()) {
+      keep(loop.getUpperBound());
+      // A stage has a block at least.
+      for (auto stage : loop.getOps<scf::ForOp>()) {
+        OpBuilder::InsertionGuard guard(b);
+        b.setInsertionPoint(stage);
+        b.call("kv_assume", {},
+               arith::CmpIOp::create(b, arith::CmpIPredicate::slt, stage.getLowerBound(), stage.getUpperBound())
+                   .getResult());
+      }
+    }
     b.call("kv_cp_async_wait_group", {}, {}, int64_t(op.getPending()));
     b.syncWarp();
     return success();
+  }
+
+  /// Keeps a number in a register, which the device compiler would rather compute again where it is used.
+  void keep(Value number) {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointAfterValue(number);
+    Value kept = b.call1("kv_opaque_i32", number.getType(), number);
+    number.replaceAllUsesExcept(kept, kept.getDefiningOp());
   }
 
   LogicalResult lower(TileLoadOp op) {
@@ -506,19 +530,17 @@ private:
     int64_t at = 16 * (found - constants.begin());
     if (!op->getParentOfType<LoopLikeOpInterface>() || at == kvcc::kConstantBytes)
       return make();
-    auto address = [&] { return b.addBytes(constantMemory, b.i32(int32_t(at))); };
+    auto address = [&] { return b.addBytes(constantMemory, b.i32(int32_t(warps * warpBytes + at))); };
     OpBuilder::InsertionGuard guard(b);
     if (found == constants.end()) {
       constants.push_back(words);
       if (!constantMemory) {
         b.setInsertionPointAfterValue(dynamic);
-        Value start = b.addIndex(b.mulIndex(b.warp, warpBytes), warpBytes - kvcc::kConstantBytes);
-        Value pointer = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
-        constantMemory = b.addBytes(pointer, b.toI32(start));
+        constantMemory = b.call1("kv_smem_of", b.opaque("kv_smem_ptr"), ValueRange{dynamic});
       }
-      // Each warp its own. The barrier after the query has been shared stands between this and the loops.
+      // The barrier after the query has been shared stands between this and the loops.
       b.setInsertionPointAfterValue(constantMemory);
-      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, b.add(b.gid, b.tig), b.index(0));
+      Value isFirst = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, b.thread, b.index(0));
       auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
       b.setInsertionPointToStart(branch.thenBlock());
       b.call("kv_sts128", {}, {address(), make()});
@@ -1341,7 +1363,7 @@ private:
   FragmentBuilder b;
   Value dynamic;                                      ///< dynamic shared memory
   SmallVector<std::array<uint32_t, 2>> constants;     ///< see constantA
-  Value constantMemory;                               ///< where the warp's are
+  Value constantMemory;                               ///< the shared memory that has them
   int64_t warpBytes = 0;                              ///< of it that each warp has
   Value rowsThere;                                    ///< where several queries share a work item
   int64_t fewestRows = 0;                             ///< of these: those of one query

@@ -10,11 +10,30 @@
 // CHECK-LABEL: func.func @windows(
 // CHECK-SAME:    %[[KEYS:[^:]*]]: memref<?xf16>, %[[VALUES:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
 // CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>, %[[NEW:[^:]*]]: memref<?xi32>, %[[GIVEN:[^:]*]]: memref<?xf32>,
-// CHECK-SAME:    %[[TABLE_STRIDE:[^:]*]]: index, %[[SEQ_STRIDE:[^:]*]]: index, %[[TOKEN_STRIDE:[^:]*]]: index, %[[HEAD_STRIDE:[^:]*]]: index, %[[GIVES:[^:]*]]: index,
-// CHECK-SAME:    %[[PHASES:[^:]*]]: index, %[[PARTS:[^:]*]]: index, %[[PART:[^:]*]]: index, %[[HEAD:[^:]*]]: index, %[[SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
+// CHECK-SAME:    %[[TABLE_STRIDE:[^:]*]]: index, %[[SEQ_STRIDE:[^:]*]]: index, %[[TOKEN_STRIDE:[^:]*]]: index, %[[HEAD_STRIDE:[^:]*]]: index, %[[ARG_GIVES:[^:]*]]: index,
+// CHECK-SAME:    %[[ARG_PHASES:[^:]*]]: index, %[[ARG_SIDES:[^:]*]]: index, %[[ARG_PARTS:[^:]*]]: index, %[[ARG_PART:[^:]*]]: index, %[[ARG_HEAD:[^:]*]]: index, %[[ARG_SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK-DAG:     %[[C8:.*]] = arith.constant 8 : index
+// CHECK-DAG:     %[[C32:.*]] = arith.constant 32 : index
+// CHECK-DAG:     %[[MOST:.*]] = arith.constant 2147483647 : index
+// CHECK:         %[[PHASES:.*]] = arith.andi %[[ARG_PHASES]], %[[MOST]]
+// CHECK:         %[[SIDES:.*]] = arith.andi %[[ARG_SIDES]], %[[MOST]]
+// CHECK:         %[[SOME_PARTS:.*]] = arith.andi %[[ARG_PARTS]], %[[MOST]]
+// CHECK:         %[[PARTS:.*]] = arith.maxsi %[[SOME_PARTS]], %[[C1]]
+// CHECK:         %[[PART:.*]] = arith.andi %[[ARG_PART]], %[[MOST]]
+// CHECK:         %[[HEADS:.*]] = arith.andi %[[ARG_HEAD]], %[[MOST]]
+// CHECK:         %[[SEQ:.*]] = arith.andi %[[ARG_SEQ]], %[[MOST]]
+
+// Both sides of a head, or one.
+// CHECK:         %[[BOTH:.*]] = arith.cmpi eq, %[[SIDES]], %[[C1]]
+// CHECK:         %[[SIDE:.*]] = arith.remui %[[HEADS]], %[[C2]]
+// CHECK:         %[[HALF:.*]] = arith.divui %[[HEADS]], %[[C2]]
+// CHECK:         %[[HEAD:.*]] = arith.select %[[BOTH]], %[[HEADS]], %[[HALF]]
 // CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]][%[[SEQ]]]
-// CHECK:         %[[LEN:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[LEN_INDEX:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[LEN:.*]] = arith.maxsi %[[LEN_INDEX]], %[[C0]]
 // CHECK:         %[[NEW_WORD:.*]] = memref.load %[[NEW]][%[[SEQ]]]
 // CHECK:         %[[COUNT:.*]] = arith.index_cast %[[NEW_WORD]]
 // CHECK:         %[[BEFORE:.*]] = arith.subi %[[LEN]], %[[COUNT]]
@@ -24,13 +43,26 @@
 // The first tokens: 8 blocks of windows.
 // CHECK:         arith.remui %[[PHASES]],
 // CHECK:         scf.if
-// CHECK:           kv.tile.clear %[[SLOTS]][%{{.*}}] bytes 65536
-// CHECK:           kv.tile.measure %[[KEYS]][%{{.*}}] stride %[[TOKEN_STRIDE]] rows %[[LEN]] given %[[GIVEN]]
+// CHECK:           %[[IS_KEY:.*]] = arith.cmpi eq, %[[SIDE]], %[[C0]]
+// CHECK:           %[[HAS_KEY:.*]] = arith.ori %[[BOTH]], %[[IS_KEY]]
+// CHECK:           scf.if %[[HAS_KEY]] {
+// CHECK:             scf.for %{{.*}} = %[[C0]] to %[[C8]] step %[[C1]] {
+// CHECK:               kv.tile.clear %[[SLOTS]][%{{.*}}] bytes 4096
+// CHECK:             kv.tile.measure %[[KEYS]][%{{.*}}] stride %[[TOKEN_STRIDE]] rows %[[LEN]] given %[[GIVEN]]
+// CHECK:           %[[IS_VALUE:.*]] = arith.cmpi eq, %[[SIDE]], %[[C1]]
+// CHECK:           %[[HAS_VALUE:.*]] = arith.ori %[[BOTH]], %[[IS_VALUE]]
+// CHECK:           scf.if %[[HAS_VALUE]] {
+// CHECK:             scf.for %{{.*}} = %[[C0]] to %[[C8]] step %[[C1]] {
+// CHECK:               kv.tile.clear %[[SLOTS]][%{{.*}}] bytes 4096
 // CHECK-NOT:       kv.tile.measure
 // CHECK:         %[[TILE:.*]] = kv.tile.scratch : vector<32x64xf32>
 
-// The blocks of this part.
-// CHECK:         arith.divui %{{.*}}, %[[PARTS]]
+// The blocks of this part: the first parts have one more.
+// CHECK:         %[[SHARE:.*]] = arith.divui %[[BLOCKS:.*]], %[[PARTS]]
+// CHECK:         %[[REST:.*]] = arith.remui %[[BLOCKS]], %[[PARTS]]
+// CHECK:         %[[BEFORE_PART:.*]] = arith.muli %[[PART]], %[[SHARE]]
+// CHECK:         %[[MORE:.*]] = arith.minsi %[[PART]], %[[REST]]
+// CHECK:         arith.addi %[[BEFORE_PART]], %[[MORE]]
 // CHECK:         scf.for
 // CHECK:           %[[WAITING_K:.*]] = kv.tile.load %[[SLOTS]]{{.*}} -> <key, 32x64xf16, packing = <16x1>>
 // CHECK:           kv.tile.gather %[[TILE]] oriented window %[[WAITING_K]], %[[KEYS]]{{.*}} factors %[[SLOTS]]
@@ -72,12 +104,13 @@ func.func @windows(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !
 // CHECK:         scf.for
 // CHECK:           %[[BEGINS:.*]] = arith.cmpi eq, %[[FROM:.*]], %{{.*}} : index
 // CHECK:           %[[END:.*]] = arith.select %[[BEGINS]], %{{.*}}, %[[TO:.*]] : index
+// CHECK:           scf.if
 // CHECK:           kv.tile.gather %[[TILE:.*]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END]] means %{{.*}} : vector<32x64xf32>, memref<?xbf16>
 // CHECK:           kv.tile.rotate_rows %[[TILE]] rows %[[FROM]] to %[[END]] size 64
 // CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] to %[[END]] into %{{.*}} weights %{{.*}} as <i8,
-// CHECK:           kv.tile.gather %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END_V:.*]] : vector<32x64xf32>, memref<?xbf16>
-// CHECK:           kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[FROM]] to %[[END_V]]
-// CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] to %[[END_V]] into %{{.*}} as <i4,
+// CHECK:           kv.tile.gather %[[TILE]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END]] : vector<32x64xf32>, memref<?xbf16>
+// CHECK:           kv.tile.normalize_tokens %[[TILE]], %{{.*}} rows %[[FROM]] to %[[END]]
+// CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] to %[[END]] into %{{.*}} as <i4,
 // CHECK-NOT:     kv.tile.write_rows
 // CHECK:         return
 func.func @one_by_one(%k: tensor<?x2x?x64xbf16>, %v: tensor<?x2x?x64xbf16>, %cache: !cache) -> !cache {

@@ -17,8 +17,8 @@
 // CHECK-LABEL: func.func @codes(
 // CHECK-SAME:    %[[Q:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
 // CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>,
-// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %{{[^:]*}}: memref<?xf32>, %[[PARTS:[^:]*]]: memref<?xf32>, %[[ARRIVALS:[^:]*]]: memref<?xi32>, %[[STRIDE:[^:]*]]: index, %[[BATCH:[^:]*]]: index, %[[QUERIES:[^:]*]]: index, %[[SPLITS:[^:]*]]: index, %[[SPLIT_BLOCKS:[^:]*]]: index,
-// CHECK-SAME:    %[[TILE:[^:]*]]: index, %[[SPLIT:[^:]*]]: index, %[[SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
+// CHECK-SAME:    %[[OUT:[^:]*]]: memref<?xf32>, %[[LSE:[^:]*]]: memref<?xf32>, %{{[^:]*}}: memref<?xf32>, %[[PARTS:[^:]*]]: memref<?xf32>, %[[ARRIVALS:[^:]*]]: memref<?xi32>, %[[STRIDE:[^:]*]]: index, %[[ARG_BATCH:[^:]*]]: index, %[[ARG_QUERIES:[^:]*]]: index, %[[ARG_SPLITS:[^:]*]]: index, %[[ARG_SPLIT_BLOCKS:[^:]*]]: index,
+// CHECK-SAME:    %[[ARG_TILE:[^:]*]]: index, %[[ARG_SPLIT:[^:]*]]: index, %[[ARG_SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
 // CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
@@ -39,13 +39,26 @@
 // CHECK-DAG:     %[[WINDOW_BLOCK:.*]] = arith.constant 8192 : index
 // CHECK-DAG:     %[[RECENT:.*]] = arith.constant 8448 : index
 // CHECK-DAG:     %[[C7:.*]] = arith.constant 7 : index
+// CHECK-DAG:     %[[MOST:.*]] = arith.constant 2147483647 : index
 // CHECK-DAG:     %[[SLOT_HEAD:.*]] = arith.constant 65792 : index
 // CHECK-DAG:     %[[SLOT:.*]] = arith.constant 131584 : index
 
-// The work item: first query head, KV head, slot.
+// Counts are less than 2^31, and there is a query and a split.
+// CHECK:         %[[BATCH:.*]] = arith.andi %[[ARG_BATCH]], %[[MOST]]
+// CHECK:         %[[SOME_QUERIES:.*]] = arith.andi %[[ARG_QUERIES]], %[[MOST]]
+// CHECK:         %[[QUERIES:.*]] = arith.maxsi %[[SOME_QUERIES]], %[[C1]]
+// CHECK:         %[[SOME_SPLITS:.*]] = arith.andi %[[ARG_SPLITS]], %[[MOST]]
+// CHECK:         %[[SPLITS:.*]] = arith.maxsi %[[SOME_SPLITS]], %[[C1]]
+// CHECK:         %[[SPLIT_BLOCKS:.*]] = arith.andi %[[ARG_SPLIT_BLOCKS]], %[[MOST]]
+// CHECK:         %[[TILES:.*]] = arith.andi %[[ARG_TILE]], %[[MOST]]
+// CHECK:         %[[SPLIT:.*]] = arith.andi %[[ARG_SPLIT]], %[[MOST]]
+// CHECK:         %[[SEQUENCE:.*]] = arith.andi %[[ARG_SEQ]], %[[MOST]]
+
+// The work item: first query head, KV head, which query of the sequence, slot.
+// CHECK:         %[[TILE:.*]] = arith.remui %[[TILES]], %[[C4]]
 // CHECK:         %[[FIRST_HEAD:.*]] = arith.muli %[[TILE]], %[[C2]]
 // CHECK:         %[[KV_HEAD:.*]] = arith.divui %[[TILE]], %[[C2]]
-// CHECK:         %[[SEQUENCE:.*]] = arith.divui %[[SEQ]], %[[QUERIES]]
+// CHECK:         %[[NUMBER:.*]] = arith.divui %[[TILES]], %[[C4]]
 // CHECK:         %[[SLOT_WORD:.*]] = memref.load %[[SLOT_IDS]][%[[SEQUENCE]]]
 // CHECK:         %[[SLOT_ID:.*]] = arith.index_cast %[[SLOT_WORD]]
 // CHECK:         %[[SLOT_BYTES:.*]] = arith.muli %[[SLOT_ID]], %[[SLOT]]
@@ -55,10 +68,11 @@
 // Blocks of the sequence, pages, then sinks, then the recent ones, and the share of this split.
 // The query sees all tokens but the last %LATER; where tokens lie depends on all of them.
 // CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]][%[[SEQUENCE]]]
-// CHECK:         %[[ALL:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[LEN_INDEX:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[ALL:.*]] = arith.maxsi %[[LEN_INDEX]], %[[C0]]
 // CHECK:         %[[LAST_QUERY:.*]] = arith.subi %[[QUERIES]], %[[C1]]
-// CHECK:         %[[NUMBER:.*]] = arith.remui %[[SEQ]], %[[QUERIES]]
-// CHECK:         %[[LATER:.*]] = arith.subi %[[LAST_QUERY]], %[[NUMBER]]
+// CHECK:         %[[QUERIES_LEFT:.*]] = arith.subi %[[LAST_QUERY]], %[[NUMBER]]
+// CHECK:         %[[LATER:.*]] = arith.maxsi %[[QUERIES_LEFT]], %[[C0]]
 // CHECK:         %[[SEEN:.*]] = arith.subi %[[ALL]], %[[LATER]]
 // CHECK:         %[[LEN:.*]] = arith.maxsi %[[SEEN]], %[[C0]]
 // CHECK:         %[[DIFFERENCE:.*]] = arith.subi %[[ALL]], %[[C128]]
@@ -83,7 +97,9 @@
 
 // The query, scaled by 0.125 * log2(e); only pages see it through the factors of the keys.
 // CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
-// CHECK:         %[[ROWS:.*]] = arith.muli %[[SEQ]], %[[C8]]
+// CHECK:         %[[QUERIES_BEFORE:.*]] = arith.muli %[[SEQUENCE]], %[[QUERIES]]
+// CHECK:         %[[QUERY_INDEX:.*]] = arith.addi %[[QUERIES_BEFORE]], %[[NUMBER]]
+// CHECK:         %[[ROWS:.*]] = arith.muli %[[QUERY_INDEX]], %[[C8]]
 // CHECK:         %[[ROW:.*]] = arith.addi %[[ROWS]], %[[FIRST_HEAD]]
 // CHECK:         %[[PAGES_END:.*]] = arith.minsi %[[LAST]], %[[PAGE_BLOCKS]]
 // CHECK:         %[[QUERY_AT:.*]] = arith.muli %[[ROW]], %[[C64]]
@@ -166,8 +182,9 @@
 // CHECK:         %[[PART_LSE:.*]] = arith.addi %[[LSES]], %[[PART_ROW]]
 // CHECK:         kv.tile.store_result %[[STATE]], %[[OUT]][%[[QUERY_AT]]], %[[LSE]][%[[ROW]]] part if %[[IS_PART]] into %[[PARTS]][%[[PART_AT]]], [%[[PART_LSE]]]
 // CHECK:         scf.if %[[IS_PART]] {
-// CHECK:           %[[SEQ_TILES:.*]] = arith.muli %[[SEQ]], %[[C4]]
-// CHECK:           %[[ITEM:.*]] = arith.addi %[[SEQ_TILES]], %[[TILE]]
+// CHECK:           %[[TILES_OF_SEQ:.*]] = arith.muli %[[QUERIES]], %[[C4]]
+// CHECK:           %[[SEQ_TILES:.*]] = arith.muli %[[SEQUENCE]], %[[TILES_OF_SEQ]]
+// CHECK:           %[[ITEM:.*]] = arith.addi %[[SEQ_TILES]], %[[TILES]]
 // CHECK:           %[[IS_LAST:.*]] = kv.tile.arrive %[[ARRIVALS]][%[[ITEM]]] of %[[SPLITS]] : memref<?xi32>
 // CHECK:           scf.if %[[IS_LAST]] {
 // CHECK:             %[[FIRST_LSE:.*]] = arith.addi %[[LSES]], %[[ROW]]
@@ -506,8 +523,11 @@ func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x6
 // CHECK-DAG:     %[[C31:.*]] = arith.constant 31 : index
 // CHECK-DAG:     %[[C32:.*]] = arith.constant 32 : index
 // CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]]
-// CHECK:         %[[ALL:.*]] = arith.index_cast %[[LEN_WORD]]
-// CHECK:         %[[LEN:.*]] = arith.maxsi
+// CHECK:         %[[LEN_INDEX:.*]] = arith.index_cast %[[LEN_WORD]]
+// CHECK:         %[[ALL:.*]] = arith.maxsi %[[LEN_INDEX]],
+// CHECK:         %[[LATER:.*]] = arith.maxsi
+// CHECK:         %[[LEFT:.*]] = arith.subi %[[ALL]], %[[LATER]]
+// CHECK:         %[[LEN:.*]] = arith.maxsi %[[LEFT]],
 // CHECK:         %[[PAGE_ALL:.*]] = arith.maxsi %[[ALL]],
 // CHECK:         %[[SEEN:.*]] = arith.maxsi %[[LEN]],
 // CHECK:         %[[PAGE_TOKENS:.*]] = arith.minsi %[[PAGE_ALL]], %[[SEEN]]

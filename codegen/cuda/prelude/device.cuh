@@ -308,6 +308,11 @@ KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) {
   asm volatile("" : "+r"(p));
   return p;
 }
+KV_DEVICE void kv_assume(bool x) { __builtin_assume(x); }
+KV_DEVICE kv_i32 kv_opaque_i32(kv_i32 x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p) {
   kv_u32 r;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(p) : "memory");
