@@ -65,7 +65,7 @@ public:
     computeRanges();
 
     state = TileInitStateOp::create(b, StateType::get(b.getContext(), rows, cache.getHeadDim()));
-    Value row = ix.add(ix.mul(sequence, args[Queries]), firstQuery);
+    Value row = ix.count(ix.add(ix.mul(sequence, args[Queries]), firstQuery));
     queryRow = ix.add(ix.mul(row, queryHeads), firstHead);
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
     Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
@@ -156,13 +156,12 @@ private:
     WindowAttr window = cache.getWindow();
     Value all = ix.max(ix.load(args[Lens], sequence), ix.constant(0));
     // What this query sees, or the last of several: all but the tokens of the queries after it.
-    Value lastQuery = ix.sub(args[Queries], ix.constant(1)), number = firstQuery;
+    Value queriesLeft = ix.monus(args[Queries], firstQuery), here = ix.constant(1);
     if (queries > 1) {
-      number = ix.min(ix.add(firstQuery, queries - 1), lastQuery);
-      laterQueries = ix.sub(number, firstQuery);
-      count = ix.add(laterQueries, 1);
+      here = count = ix.min(queriesLeft, ix.constant(queries));
+      laterQueries = ix.sub(count, ix.constant(1));
     }
-    tokens = ix.monus(all, ix.monus(lastQuery, number));
+    tokens = ix.monus(all, ix.monus(queriesLeft, here));
     // Where tokens lie depends on all of them. Later tokens than a query's are quantized only if nothing is recent.
     quantizedTokens = getQuantizedTokens(ix, window, all);
     if (!window.getRecent())

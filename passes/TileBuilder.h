@@ -35,7 +35,7 @@ struct IndexBuilder {
   mlir::Value ceilDiv(mlir::Value x, int64_t y) { return div(add(x, y - 1), y); }
   /// max(x - y, 0).
   mlir::Value monus(mlir::Value x, mlir::Value y) { return max(sub(x, y), constant(0)); }
-  /// An argument that counts something, `least` or more, less than 2^31: what is computed of it can be narrowed.
+  /// What counts something, `least` or more, less than 2^31: what is computed of it can be narrowed.
   mlir::Value count(mlir::Value x, int64_t least = 0) {
     mlir::Value bits = mlir::arith::AndIOp::create(b, x, constant(INT32_MAX));
     return least ? max(bits, constant(least)) : bits;

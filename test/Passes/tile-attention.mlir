@@ -70,9 +70,10 @@
 // CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]][%[[SEQUENCE]]]
 // CHECK:         %[[LEN_INDEX:.*]] = arith.index_cast %[[LEN_WORD]]
 // CHECK:         %[[ALL:.*]] = arith.maxsi %[[LEN_INDEX]], %[[C0]]
-// CHECK:         %[[LAST_QUERY:.*]] = arith.subi %[[QUERIES]], %[[C1]]
-// CHECK:         %[[QUERIES_LEFT:.*]] = arith.subi %[[LAST_QUERY]], %[[NUMBER]]
-// CHECK:         %[[LATER:.*]] = arith.maxsi %[[QUERIES_LEFT]], %[[C0]]
+// CHECK:         %[[FROM_THIS_ON:.*]] = arith.subi %[[QUERIES]], %[[NUMBER]]
+// CHECK:         %[[QUERIES_LEFT:.*]] = arith.maxsi %[[FROM_THIS_ON]], %[[C0]]
+// CHECK:         %[[AFTER_THIS:.*]] = arith.subi %[[QUERIES_LEFT]], %[[C1]]
+// CHECK:         %[[LATER:.*]] = arith.maxsi %[[AFTER_THIS]], %[[C0]]
 // CHECK:         %[[SEEN:.*]] = arith.subi %[[ALL]], %[[LATER]]
 // CHECK:         %[[LEN:.*]] = arith.maxsi %[[SEEN]], %[[C0]]
 // CHECK:         %[[DIFFERENCE:.*]] = arith.subi %[[ALL]], %[[C128]]
@@ -99,7 +100,8 @@
 // CHECK:         %[[STATE:.*]] = kv.tile.init_state : <2x64>
 // CHECK:         %[[QUERIES_BEFORE:.*]] = arith.muli %[[SEQUENCE]], %[[QUERIES]]
 // CHECK:         %[[QUERY_INDEX:.*]] = arith.addi %[[QUERIES_BEFORE]], %[[NUMBER]]
-// CHECK:         %[[ROWS:.*]] = arith.muli %[[QUERY_INDEX]], %[[C8]]
+// CHECK:         %[[QUERY_COUNT:.*]] = arith.andi %[[QUERY_INDEX]], %[[MOST]]
+// CHECK:         %[[ROWS:.*]] = arith.muli %[[QUERY_COUNT]], %[[C8]]
 // CHECK:         %[[ROW:.*]] = arith.addi %[[ROWS]], %[[FIRST_HEAD]]
 // CHECK:         %[[PAGES_END:.*]] = arith.minsi %[[LAST]], %[[PAGE_BLOCKS]]
 // CHECK:         %[[QUERY_AT:.*]] = arith.muli %[[ROW]], %[[C64]]
@@ -525,8 +527,7 @@ func.func @token_norms(%q: tensor<?x4x64xf16>, %cache: !normed) -> (tensor<?x4x6
 // CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]]
 // CHECK:         %[[LEN_INDEX:.*]] = arith.index_cast %[[LEN_WORD]]
 // CHECK:         %[[ALL:.*]] = arith.maxsi %[[LEN_INDEX]],
-// CHECK:         %[[LATER:.*]] = arith.maxsi
-// CHECK:         %[[LEFT:.*]] = arith.subi %[[ALL]], %[[LATER]]
+// CHECK:         %[[LEFT:.*]] = arith.subi %[[ALL]],
 // CHECK:         %[[LEN:.*]] = arith.maxsi %[[LEFT]],
 // CHECK:         %[[PAGE_ALL:.*]] = arith.maxsi %[[ALL]],
 // CHECK:         %[[SEEN:.*]] = arith.maxsi %[[LEN]],
