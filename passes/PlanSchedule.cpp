@@ -123,6 +123,15 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
   return getBlockBytes(cache, rows, schedule.getWarps(), ring);
 }
 
+/// Codes of three bits are so far from their numbers that rounding what multiplies them to bytes cannot be told from it
+/// (codegen/README.md has both), where 32 neighbours have a scale of their own and none has been folded into them.
+static bool hidesBytes(CacheType cache) {
+  constexpr int64_t kMostBits = 3, kMostNeighbours = 32;
+  QuantAttr key = cache.getKey(), value = cache.getValue();
+  return key.getBits() <= kMostBits && value.getBits() <= kMostBits && key.getGroupTokens() == 1 &&
+         key.getGroupChannels() <= kMostNeighbours && value.getGroupTokens() == kBlockTokens;
+}
+
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
                                         StringRef arch, StringRef wanted) {
   const kvcc::CpuLevel *level = kind == TargetKind::Cpu ? kvcc::findCpuLevel(arch) : nullptr;
@@ -130,8 +139,11 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
   bool halves = kind == TargetKind::Cuda && !wide;
   if (wanted == "auto" && halves)
     return Compute::F16;
-  if (wanted == "auto")
-    return level && level->hasByteProducts() && !hasFloatBytes(cache) ? Compute::Int16 : Compute::F32;
+  if (wanted == "auto") {
+    if (!level || !level->hasByteProducts() || hasFloatBytes(cache))
+      return Compute::F32;
+    return hidesBytes(cache) ? Compute::Int8 : Compute::Int16;
+  }
   std::optional<Compute> compute = symbolizeCompute(wanted);
   if (!compute)
     return emitError() << "expected compute auto, f32, f16, int16 or int8, but got " << wanted;

@@ -44,7 +44,7 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // CPU-TILE-DAG:      %[[BLOCKS:.*]] = arith.constant 4 : index
 // CUDA-TILE-DAG:     %[[BLOCKS:.*]] = arith.constant 4 : i32
 // OPTIONS-DAG:       %[[BLOCKS:.*]] = arith.constant 2 : index
-// CPU-TILE:          kv.tile.prepare {{.*}} -> vector<4x64xi16>, vector<4x2xf32>, vector<4x2xf32>
+// CPU-TILE:          kv.tile.prepare {{.*}} -> vector<4x64xi8>, vector<4x2xf32>, vector<4x2xf32>
 // What four heads leave of eight columns serves a second query. Pages are on their way before it is in registers.
 // CUDA-TILE:         kv.tile.load_query {{.*}} queries %{{.*}} heads 4 stride 512 : memref<?xf16> -> vector<8x64xf32>
 // CUDA-TILE:         %[[RING:.*]] = kv.tile.ring stages 4 bytes 3072

@@ -1,19 +1,22 @@
 // What kv-plan-schedule decides: arithmetic and packings by target, query heads by group, options.
-// Without products of bytes nothing is rounded; all CPU levels share one order of codes.
+// Without products of bytes nothing is rounded; where codes have more than three bits, what multiplies them is rounded to
+// words. All CPU levels share one order of codes.
 // GENERIC: compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // WORDS: compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // BYTES: compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // RUN: split-file %s %t
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule | FileCheck %t/cpu.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64 accumulators=12" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
-// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int16 | FileCheck %t/cpu.mlir
+// RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int16 | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/<i2,/<i4,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/<i3,/<i4,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
-// RUN: sed 's/avx512_vnni/avx512/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/avx512_vnni/x86-64-v4/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/avx512_vnni/avx_vnni/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/avx512_vnni/avx2/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/avx512_vnni/x86-64-v3/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/avx512_vnni/neon_dotprod/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/avx512_vnni/avx512/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/avx512_vnni/x86-64-v4/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/avx512_vnni/avx_vnni/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/avx512_vnni/avx2/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/avx512_vnni/x86-64-v3/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/avx512_vnni/neon_dotprod/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
 // RUN: sed 's/avx512_vnni/generic/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=GENERIC
 // RUN: sed 's/avx512_vnni/generic/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
 // RUN: kvcc-opt %t/heads.mlir -kv-plan-schedule=heads=2 | FileCheck %t/heads.mlir
@@ -39,11 +42,11 @@
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @group_4(
-  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
   // OPTIONS-LABEL: func.func @group_4(
   // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 12, ahead = 2>
   // REMARK:        [[#@LINE+3]]:5: remark: [Passed] schedule | Category:kv-plan-schedule
-  // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int16 products
+  // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int8 products
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return

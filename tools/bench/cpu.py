@@ -74,7 +74,7 @@ SHAPES = {
     "smollm2-135m": ("smollm2-135m-instruct.json", 0),
 }
 REFERENCE = "PyTorch SDPA bf16"  # what speedups are over
-SCHEMES = ["innerq-small", "innerq-small:int8", "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token", "fp16"]
+SCHEMES = ["innerq-small", "innerq-small:int16", "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token", "fp16"]
 
 
 def model_without_softcap(shape, folder):
@@ -204,7 +204,7 @@ def run(options, peers):
             model = model_without_softcap(shape, folder)
             for threads in options.threads:
                 context = library.context(threads)
-                # A scheme may name its arithmetic: "innerq-small:int8".
+                # A scheme may name its arithmetic: "innerq-small:int16".
                 programs = [Program(library, context, model, SHAPES[shape][1], *scheme.split(":"))
                             for scheme in options.scheme]
                 layer = programs[0].layer
