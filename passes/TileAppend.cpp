@@ -108,7 +108,7 @@ private:
     bool oneByOne = window.getFlush() % kBlockTokens;
     // Each part has blocks that follow each other.
     Value first = ix.div(oldQuantized, kBlockTokens);
-    Value count = ix.sub(ix.ceilDiv(quantized, kBlockTokens), first);
+    Value count = ix.monus(ix.ceilDiv(quantized, kBlockTokens), first);
     Value share = ix.div(count, args[Parts]), rest = ix.rem(count, args[Parts]);
     auto bound = [&](Value part) { return ix.add(first, ix.add(ix.mul(part, share), ix.min(part, rest))); };
     ix.loop(bound(args[Part]), bound(ix.add(args[Part], 1)), ix.constant(1), [&](Value block) {

@@ -31,7 +31,13 @@ public:
   void forLaneParts(int64_t extent, Rows rows, int64_t count, function_ref<void(Value, Value)> body) override {
     Value lanes = rows.from ? arith::SubIOp::create(*this, rows.to, rows.from).getResult() : index(extent);
     forThreads(mulIndex(lanes, count), rows.from ? 0 : extent * count, [&](Value i) {
-      Value lane = arith::RemUIOp::create(*this, i, lanes), part = arith::DivUIOp::create(*this, i, lanes);
+      // A few thousand at most: divisions of 64 bits are calls.
+      auto divide = [&](auto op) -> Value {
+        auto word = [&](Value x) { return arith::IndexCastOp::create(*this, getI32Type(), x).getResult(); };
+        Value result = decltype(op)::create(*this, word(i), word(lanes));
+        return arith::IndexCastUIOp::create(*this, getIndexType(), result);
+      };
+      Value lane = divide(arith::RemUIOp()), part = divide(arith::DivUIOp());
       body(rows.from ? addIndex(rows.from, lane) : lane, part);
     });
   }
