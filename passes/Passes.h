@@ -103,6 +103,8 @@ constexpr llvm::StringLiteral kObjectiveAttrName = "kv.objective";
 /// What a call of the append kernel does, bits of its argument `phases`: begins sequences (measures, clears windows),
 /// quantizes what leaves the recent windows, copies new tokens into the windows. All at once only if `parts` is 1.
 constexpr int64_t kAppendBegins = 1, kAppendQuantizes = 2, kAppendFillsWindows = 4, kAppendAll = 7;
+/// On a GPU keys and values of a head are work items of their own.
+constexpr int64_t kAppendSides = 2;
 /// What its argument `given` holds besides the factors of #kv.diag<given>, bits of its argument `gives`.
 constexpr int64_t kGivesKeyMeans = 1, kGivesValueMeans = 2, kGivesWeights = 4;
 

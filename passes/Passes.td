@@ -132,8 +132,9 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
   let description = [{
     Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none, and on each `kv.append` that of the
     kv.attend over the same cache. Packing and page size
-    change nothing that is computed; what arithmetic rounds is said at `#kv.schedule`. `auto` is `int16` on a CPU level
-    with products of bytes, `f16` on a GPU with a model of 16 bits, and `f32` elsewhere.
+    change nothing that is computed; what arithmetic rounds is said at `#kv.schedule`. On a CPU level with products of bytes
+    `auto` is `int8` where codes of at most three bits hide it, else `int16`; it is `f16` on a GPU with a model of 16 bits,
+    and `f32` elsewhere.
 
     ```mlir
     %0:2 = kv.attend %q, %c {scale = 0.125} : ...
@@ -162,16 +163,17 @@ def TileAttentionPass : Pass<"kv-tile-attention", "::mlir::ModuleOp"> {
   let description = [{
     A function that returns the results of one `kv.attend`, `kv.append` or `kv.merge` becomes a function over one work
     item, its last arguments. Follows `key_scales`, `value_scales` and `schedule`; bit-exact. Of kv.attend an item is a tile
-    of query heads, a split of the tokens and a query (`queries` of a sequence follow each other); of kv.append a part of
-    the blocks, a KV head and a sequence.
+    of query heads (of the first queries of the sequence, then of the next), a split of the tokens and a sequence; of
+    kv.append a part of the blocks, a KV head and a sequence, with a cuda target keys or values of a head alone.
 
     ```mlir
     func.func @attend(%q: tensor<?x4x64xf16>, %cache: !kv.cache<...>) -> (...)
     // becomes
     func.func @attend(%q: memref<?xf16>, %pages: memref<?xi8>, %table: memref<?xi32>,
                       %slots: memref<?xi8>, %slot_ids: memref<?xi32>, %lens: memref<?xi32>,
-                      %out: memref<?xf32>, %lse: memref<?xf32>, %table_stride: index, %batch: index,
-                      %queries: index, %splits: index, %tile: index, %split: index, %seq: index)
+                      %out: memref<?xf32>, %lse: memref<?xf32>, %sinks: memref<?xf32>, %parts: memref<?xf32>,
+                      %arrivals: memref<?xi32>, %table_stride: index, %batch: index, %queries: index,
+                      %splits: index, %split_blocks: index, %tile: index, %split: index, %seq: index)
         attributes {kv.item_args = 3 : i64}
     ```
   }];

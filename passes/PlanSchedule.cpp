@@ -124,12 +124,13 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
 }
 
 /// Codes of three bits are so far from their numbers that rounding what multiplies them to bytes cannot be told from it
-/// (codegen/README.md has both), where 32 neighbours have a scale of their own and none has been folded into them.
+/// (codegen/README.md has both), where at most 32 of those share a scale and nothing has been folded into them.
 static bool hidesBytes(CacheType cache) {
   constexpr int64_t kMostBits = 3, kMostNeighbours = 32;
   QuantAttr key = cache.getKey(), value = cache.getValue();
   return key.getBits() <= kMostBits && value.getBits() <= kMostBits && key.getGroupTokens() == 1 &&
-         key.getGroupChannels() <= kMostNeighbours && value.getGroupTokens() == kBlockTokens;
+         key.getGroupChannels() <= kMostNeighbours && value.getGroupTokens() == kBlockTokens &&
+         !value.getTransform<TokenNormAttr>();
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,

@@ -25,28 +25,24 @@ enum AppendArg {
   HeadStride,
   Gives,
   Phases,
-  Sides,
   Parts,
   Part,
-  Head,
+  Head, ///< or, where sides are work items of their own, twice the head, and one more for values
   Seq
 };
 
 class AppendBuilder {
 public:
-  AppendBuilder(AppendOp append, const BlockTypes &blocks, ImplicitLocOpBuilder &b, ValueRange args)
+  AppendBuilder(AppendOp append, const BlockTypes &blocks, bool hasBoth, ImplicitLocOpBuilder &b, ValueRange args)
       : cache(append.getCache().getType()), window(cache.getWindow()), layout(cache, *append.getSchedule()),
-        givenLayout(cache), blocks(blocks), b(b), ix{b}, args(args.begin(), args.end()) {}
+        givenLayout(cache), blocks(blocks), hasBoth(hasBoth), b(b), ix{b}, args(args.begin(), args.end()) {}
 
   void build() {
-    for (AppendArg arg : {Gives, Phases, Sides, Parts, Part, Head, Seq})
-      args[arg] = ix.count(args[arg], arg == Parts);
-    // Keys and values of a head are one work item, or two.
-    hasBoth = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, args[Sides], ix.constant(1));
-    side = ix.rem(args[Head], 2);
-    head = ix.select(hasBoth, args[Head], ix.div(args[Head], 2));
+    for (AppendArg arg : {Gives, Phases, Parts, Part, Head, Seq})
+      args[arg] = ix.bounded(args[arg], arg == Parts ? 1 : 0);
+    head = hasBoth ? args[Head] : ix.div(args[Head], kvcc::kAppendSides);
     tokens = ix.max(ix.load(args[Lens], args[Seq]), ix.constant(0));
-    old = ix.monus(tokens, ix.load(args[NewLens], args[Seq]));
+    old = ix.monus(tokens, ix.max(ix.load(args[NewLens], args[Seq]), ix.constant(0)));
     slot = getSlot(ix, layout, args[SlotIds], args[Seq], head);
     source = ix.add(ix.mul(args[Seq], args[SequenceStride]), ix.mul(head, args[HeadStride]));
     oldQuantized = getQuantizedTokens(ix, window, old);
@@ -65,11 +61,16 @@ private:
     Value bit = ix.rem(ix.div(args[Phases], phase), 2);
     return arith::CmpIOp::create(b, arith::CmpIPredicate::ne, bit, ix.constant(0));
   }
-  /// What is to be done for keys, for values, or for both.
+  /// What is to be done for keys and for values, or for the one that the work item has.
   void forEachSide(function_ref<void(bool isKey)> body) {
     for (bool isKey : {true, false}) {
-      Value isIt = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, side, ix.constant(!isKey));
-      ix.branch(arith::OrIOp::create(b, hasBoth, isIt), [&] { body(isKey); });
+      if (hasBoth) {
+        body(isKey);
+        continue;
+      }
+      Value side = ix.rem(args[Head], kvcc::kAppendSides);
+      Value isIt = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, side, ix.constant(isKey ? 0 : 1));
+      ix.branch(isIt, [&] { body(isKey); });
     }
   }
   /// 1 if what the bit stands for is given, else 0.
@@ -205,11 +206,11 @@ private:
   CacheLayout layout;
   GivenLayout givenLayout;
   const BlockTypes &blocks;
+  bool hasBoth; ///< sides of a head in a work item
   ImplicitLocOpBuilder &b;
   IndexBuilder ix;
   SmallVector<Value> args;
-  Value hasBoth, side, head; ///< which the work item has: both sides, or keys (0) or values (1), of a KV head
-  Value tokens, old, slot, source, oldQuantized, quantized, tile;
+  Value head, tokens, old, slot, source, oldQuantized, quantized, tile;
 };
 
 } // namespace
@@ -226,10 +227,13 @@ LogicalResult kvcc::kv::tileAppend(func::FuncOp func, AppendOp append) {
   Type numbers = memory(cache.getDtype()), bytes = memory(builder.getI8Type()), words = memory(builder.getI32Type()),
        floats = memory(builder.getF32Type());
   SmallVector<Type> types{numbers, numbers, bytes, words, bytes, words, words, words, floats};
-  types.append(11, builder.getIndexType());
+  types.append(10, builder.getIndexType());
   func::FuncOp tiled = replaceFunction(func, types, 3);
   ImplicitLocOpBuilder b = ImplicitLocOpBuilder::atBlockEnd(append.getLoc(), &tiled.front());
-  AppendBuilder(append, *blocks, b, tiled.getArguments()).build();
+  // Both sides wait for memory, on a GPU at the same time.
+  auto target = func->getParentOfType<ModuleOp>()->getAttrOfType<TargetAttr>(kvcc::kTargetAttrName);
+  bool hasBoth = !target || target.getKind() == TargetKind::Cpu;
+  AppendBuilder(append, *blocks, hasBoth, b, tiled.getArguments()).build();
   func::ReturnOp::create(b);
   return success();
 }

@@ -37,7 +37,7 @@ enum AttendArg {
   Queries,
   Splits,
   SplitBlocks,
-  Tile,
+  Tile, ///< of the query heads; first all of the first queries of the sequence
   Split,
   Seq
 };
@@ -54,7 +54,7 @@ public:
 
   void build() {
     for (AttendArg arg : {Batch, Queries, Splits, SplitBlocks, Tile, Split, Seq})
-      args[arg] = ix.count(args[arg], arg == Queries || arg == Splits);
+      args[arg] = ix.bounded(args[arg], arg == Queries || arg == Splits ? 1 : 0);
     // Of some queries of a sequence, all tiles of heads, then those of the next queries.
     int64_t tiles = queryHeads / heads;
     Value tile = ix.rem(args[Tile], tiles), firstHead = ix.mul(tile, heads);
@@ -65,7 +65,7 @@ public:
     computeRanges();
 
     state = TileInitStateOp::create(b, StateType::get(b.getContext(), rows, cache.getHeadDim()));
-    Value row = ix.count(ix.add(ix.mul(sequence, args[Queries]), firstQuery));
+    Value row = ix.bounded(ix.add(ix.mul(sequence, args[Queries]), firstQuery));
     queryRow = ix.add(ix.mul(row, queryHeads), firstHead);
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
     Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
@@ -670,10 +670,10 @@ private:
   bool halves;           ///< products on tensor cores, by several warps
   int64_t exponent;
   Value queryRow, warp, kvHead, sequence, slot, state;
-  Value missing; ///< in the logits of quantized tokens, per head; null where nothing is, or where it is added later
-  /// Where several queries share a work item: the first of them, how many there are, and how many after the first; else
-  /// null.
-  Value firstQuery, count, laterQueries;
+  Value missing;    ///< in the logits of quantized tokens, per head; null where nothing is, or where it is added later
+  Value firstQuery; ///< of the sequence's that the work item has
+  /// Where several queries share a work item: how many there are, and how many after the first; else null.
+  Value count, laterQueries;
   Value keyMeans; ///< where they are; null without them
   Value tokens, quantizedTokens, pageBlocks, sinkTokens, sinkBlocks, recentTokens, first, last;
   Value pageEnd; ///< blocks of pages that the query reaches

@@ -35,8 +35,8 @@ struct IndexBuilder {
   mlir::Value ceilDiv(mlir::Value x, int64_t y) { return div(add(x, y - 1), y); }
   /// max(x - y, 0).
   mlir::Value monus(mlir::Value x, mlir::Value y) { return max(sub(x, y), constant(0)); }
-  /// What counts something, `least` or more, less than 2^31: what is computed of it can be narrowed.
-  mlir::Value count(mlir::Value x, int64_t least = 0) {
+  /// What is known to be at least `least`, 0 or more, and less than 2^31, for what is computed of it to be narrowed.
+  mlir::Value bounded(mlir::Value x, int64_t least = 0) {
     mlir::Value bits = mlir::arith::AndIOp::create(b, x, constant(INT32_MAX));
     return least ? max(bits, constant(least)) : bits;
   }

@@ -37,7 +37,7 @@ struct KernelShape {
 };
 /// By Kernel.
 constexpr KernelShape kKernels[] = {
-    {kAttendName, 11, 19, 3, call<11, 19>}, {kAppendName, 9, 20, 3, call<9, 20>}, {kMergeName, 4, 7, 1, call<4, 7>}};
+    {kAttendName, 11, 19, 3, call<11, 19>}, {kAppendName, 9, 19, 3, call<9, 19>}, {kMergeName, 4, 7, 1, call<4, 7>}};
 const KernelShape &shapeOf(Kernel kernel) { return kKernels[size_t(kernel)]; }
 
 class CpuBackend : public Backend {

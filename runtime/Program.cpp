@@ -69,8 +69,7 @@ int64_t Program::getExpiredPages(int64_t tokens) const {
 }
 
 int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens, unsigned threads) const {
-  int64_t items =
-      batch * divideCeil(queries, plan.schedule.getQueries()) * plan.shape.qHeads / plan.schedule.getHeads();
+  int64_t items = batch * getTiles(queries);
   // Whole items that keep every thread busy need no splitting and no merging.
   if (items == 0 || items % backend->getParallelism(threads) == 0 || items > kMaxSplitItems)
     return 1;
@@ -98,8 +97,12 @@ int64_t Program::getSplits(int64_t splitBlocks, int64_t maxTokens) const {
 }
 
 int64_t Program::getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {
-  int64_t items = divideCeil(rows, plan.schedule.getQueries()) * plan.shape.qHeads / plan.schedule.getHeads();
+  int64_t items = getTiles(rows);
   return items ? limitSplits(items, maxTokens, threads) : 1;
+}
+
+int64_t Program::getTiles(int64_t queries) const {
+  return divideCeil(queries, plan.schedule.getQueries()) * (plan.shape.qHeads / plan.schedule.getHeads());
 }
 
 int64_t Program::limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const {
@@ -123,8 +126,7 @@ size_t Program::getWorkspaceBytes(int64_t rows, int64_t splits) const {
 
 Error Program::attend(const AttendCall &call) const {
   // As many sequences at a time as there are counters for.
-  int64_t perSequence =
-      divideCeil(call.queries, plan.schedule.getQueries()) * plan.shape.qHeads / plan.schedule.getHeads();
+  int64_t perSequence = getTiles(call.queries);
   int64_t most = kMaxSplitItems / perSequence;
   if (call.splits > 1 && most == 0)
     return createStringError("expected at most " + Twine(kMaxSplitItems) +
@@ -153,7 +155,7 @@ Error Program::attendSome(const AttendCall &call) const {
   int64_t queries = call.batch * call.queries;
   if (queries == 0)
     return Error::success();
-  int64_t tiles = plan.shape.qHeads / plan.schedule.getHeads() * divideCeil(call.queries, plan.schedule.getQueries());
+  int64_t tiles = getTiles(call.queries);
   auto *counters = static_cast<uint8_t *>(call.workspace), *parts = counters;
   if (call.splits > 1) {
     parts += kCounterBytes;
@@ -177,7 +179,7 @@ Error Program::merge(const float *outs, const float *lses, int64_t parts, int64_
   return backend->launch(Kernel::Merge, args, {rows, 1, 1}, options);
 }
 
-/// Tokens per sequence up to which one work item per head does all phases of an append.
+/// Tokens per sequence up to which one work item per head, or side of one, does all phases of an append.
 static constexpr int64_t kFusedTokens = 64;
 /// Heads whose new tokens are only copied, a microsecond's work each, for which a thread more is worth waking.
 static constexpr int64_t kCopiesPerThread = 16;
@@ -185,27 +187,13 @@ static constexpr int64_t kCopiesPerThread = 16;
 Error Program::append(const AppendCall &call) const {
   if (call.batch == 0)
     return Error::success();
-  // Both sides wait for memory, on a GPU at the same time.
-  int64_t sides = plan.target.executor == Executor::Cpu ? 1 : 2;
+  int64_t heads = plan.shape.kvHeads * (plan.target.executor == Executor::Cpu ? 1 : kAppendSides);
   auto launch = [&](int64_t phases, int64_t parts, const LaunchOptions &options) {
-    KernelArg args[] = {call.keys,
-                        call.values,
-                        call.pages,
-                        call.table,
-                        call.slots,
-                        call.slotIds,
-                        call.lens,
-                        call.newLens,
-                        call.given,
-                        call.tableStride,
-                        call.sequenceStride,
-                        call.tokenStride,
-                        call.headStride,
-                        call.gives,
-                        phases,
-                        sides,
-                        parts};
-    return backend->launch(Kernel::Append, args, {parts, plan.shape.kvHeads * sides, call.batch}, options);
+    KernelArg args[] = {
+        call.keys,    call.values, call.pages,       call.table,          call.slots,       call.slotIds,    call.lens,
+        call.newLens, call.given,  call.tableStride, call.sequenceStride, call.tokenStride, call.headStride, call.gives,
+        phases,       parts};
+    return backend->launch(Kernel::Append, args, {parts, heads, call.batch}, options);
   };
   if (call.maxNew <= kFusedTokens) {
     LaunchOptions options = call;
@@ -218,7 +206,7 @@ Error Program::append(const AppendCall &call) const {
   if (Error error = launch(kAppendBegins, 1, call))
     return error;
   int64_t blocksOfWindows = std::max<int64_t>(plan.layout->sinkBlocks + plan.layout->recentBlocks, 1);
-  int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), items = call.batch * plan.shape.kvHeads * sides;
+  int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), items = call.batch * heads;
   int64_t wanted = std::max<int64_t>(divideCeil(4 * backend->getParallelism(call.threads), items), 1);
   if (Error error = launch(kAppendQuantizes, std::min(wanted, blocks), call))
     return error;

@@ -135,6 +135,8 @@ private:
   llvm::Error attendSome(const AttendCall &call) const;
   /// The most blocks that a query of up to so many tokens reaches.
   int64_t getReachedBlocks(int64_t maxTokens) const;
+  /// Work items of a sequence that is not split, `queries` of which attend.
+  int64_t getTiles(int64_t queries) const;
   int64_t limitSplits(int64_t items, int64_t maxTokens, unsigned threads) const;
   Program(Plan plan, std::unique_ptr<Backend> backend);
   /// Whether a step is too short for several threads, and whether an append has more to do than copy a few tokens; of

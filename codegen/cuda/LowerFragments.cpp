@@ -335,7 +335,7 @@ private:
     constexpr int64_t kCopy = 16;
     LaneOffset offset{LaneOffset::Lane, kCopy};
     // Copies take offsets of -2048 to 2047 bytes from their source for nothing.
-    int64_t middle = std::min<int64_t>(bytes / 2, 2048);
+    constexpr int64_t kMiddle = 2048;
     Value lane = b.getLane(offset);
     Value to = b.addBytes(b.addLane(rings.at(op.getRing()), offset), b.toI32(op.getTo()));
     // Where the lane's part begins, kept where the memory is.
@@ -343,12 +343,12 @@ private:
     if (!memory) {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointAfterValue(op.getSource());
-      memory = b.advance(op.getSource(), b.addIndex(b.getLane(offset), middle));
+      memory = b.advance(op.getSource(), b.addIndex(b.getLane(offset), kMiddle));
     }
     auto copy = [&](int64_t at) {
       auto type = MemRefType::get({kCopy}, b.getI8Type());
-      Value from = at < middle ? arith::SubIOp::create(b, op.getOffset(), b.index(middle - at)).getResult()
-                               : b.addIndex(op.getOffset(), at - middle);
+      Value from = at < kMiddle ? arith::SubIOp::create(b, op.getOffset(), b.index(kMiddle - at)).getResult()
+                                : b.addIndex(op.getOffset(), at - kMiddle);
       Value source = memref::ViewOp::create(b, type, memory, from, ValueRange());
       b.call("kv_cp_async16", {}, {b.addBytes(to, b.i32(int32_t(at))), source});
     };

@@ -73,7 +73,7 @@ module attributes {kv.target = #kv.target<TARGET>} {
 
 // CPU-LABEL:       func.func @attend(
 // CPU-SAME:          llvm.emit_c_interface
-// The query is rounded to words; the weights are, too, where a token dominates, and to bytes elsewhere.
+// The query is rounded to bytes, and so are the weights, with codes of so few bits.
 // CPU:               llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
 // CPU:               scf.if
 // CPU:                 llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"
@@ -83,8 +83,17 @@ module attributes {kv.target = #kv.target<TARGET>} {
 
 // GPU-LABEL:       func.func @attend(
 // GPU-SAME:          attributes {kv.blocks = 3 : i64, kv.threads = 128 : i64}
+// Constants of the loop are in memory of the block, behind that of its warps. What is computed of lengths has 32 bits.
+// GPU:               arith.cmpi eq, %{{.*}}, %c0{{.*}} : index
+// GPU-NEXT:          scf.if
+// GPU:                 emitc.call_opaque "kv_sts128"
 // GPU:               gpu.block_id x
+// GPU-NOT:           arith.divui %{{[0-9]+}}, %{{[0-9]+}} : index
+// GPU:               arith.divui %{{[0-9]+}}, %{{[0-9]+}} : i32
+// GPU-NOT:           arith.divui %{{[0-9]+}}, %{{[0-9]+}} : index
+// GPU:               emitc.call_opaque "kv_opaque_i32"
 // GPU:               emitc.call_opaque "kv_cp_async16"
+// GPU:               emitc.call_opaque "kv_assume"
 // GPU:               emitc.call_opaque "kv_mma_m16n8k16_f16"
 // GPU:               emitc.call_opaque "kv_movmatrix_trans"
 // GPU-LABEL:       func.func @merge(

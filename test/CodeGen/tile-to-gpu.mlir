@@ -399,8 +399,10 @@ func.func @results(%outs: memref<?xf32>, %lses: memref<?xf32>, %out: memref<?xf3
 // CHECK:         %[[ALL:.*]] = arith.muli %[[ROWS]], %c2
 // CHECK:         %[[THREAD:.*]] = gpu.thread_id x
 // CHECK:         scf.for %[[I:.*]] = %[[THREAD]] to %[[ALL]] step %c128
-// CHECK:           arith.remui %[[I]], %[[ROWS]]
-// CHECK:           arith.divui %[[I]], %[[ROWS]]
+// CHECK:           %[[I_WORD:.*]] = arith.index_cast %[[I]]
+// CHECK:           %[[ROWS_WORD:.*]] = arith.index_cast %[[ROWS]]
+// CHECK:           arith.remui %[[I_WORD]], %[[ROWS_WORD]] : i32
+// CHECK:           arith.divui %{{.*}} : i32
 func.func @write(%x: memref<?xf16>, %bytes: memref<?xi8>, %at: index, %from: index, %to: index, %item: index)
     attributes {kv.item_args = 1 : i64} {
   %tile = kv.tile.scratch : vector<32x64xf32>

@@ -1,6 +1,6 @@
 // What kv-plan-schedule decides: arithmetic and packings by target, query heads by group, options.
-// Without products of bytes nothing is rounded; where codes have more than three bits, what multiplies them is rounded to
-// words. All CPU levels share one order of codes.
+// Without products of bytes nothing is rounded; where codes have more than three bits, or scales or norms are folded into
+// what multiplies them, that is rounded to words. All CPU levels share one order of codes.
 // GENERIC: compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // WORDS: compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // BYTES: compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
@@ -10,6 +10,11 @@
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int16 | FileCheck %s --check-prefix=WORDS
 // RUN: sed 's/<i2,/<i4,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
 // RUN: sed 's/<i3,/<i4,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/group = 1x32/group = 1x64/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/group = 1x32/group = 32x1/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/group = 32x1/group = 1x32/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/group = 32x1, scale = f16/&, transforms = [#kv.token_norm<f16>]/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule \
+// RUN:   | FileCheck %s --check-prefix=WORDS
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
 // RUN: sed 's/avx512_vnni/avx512/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
 // RUN: sed 's/avx512_vnni/x86-64-v4/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES

@@ -11,7 +11,7 @@
 // CHECK-SAME:    %[[KEYS:[^:]*]]: memref<?xf16>, %[[VALUES:[^:]*]]: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %[[TABLE:[^:]*]]: memref<?xi32>,
 // CHECK-SAME:    %[[SLOTS:[^:]*]]: memref<?xi8>, %[[SLOT_IDS:[^:]*]]: memref<?xi32>, %[[LENS:[^:]*]]: memref<?xi32>, %[[NEW:[^:]*]]: memref<?xi32>, %[[GIVEN:[^:]*]]: memref<?xf32>,
 // CHECK-SAME:    %[[TABLE_STRIDE:[^:]*]]: index, %[[SEQ_STRIDE:[^:]*]]: index, %[[TOKEN_STRIDE:[^:]*]]: index, %[[HEAD_STRIDE:[^:]*]]: index, %[[ARG_GIVES:[^:]*]]: index,
-// CHECK-SAME:    %[[ARG_PHASES:[^:]*]]: index, %[[ARG_SIDES:[^:]*]]: index, %[[ARG_PARTS:[^:]*]]: index, %[[ARG_PART:[^:]*]]: index, %[[ARG_HEAD:[^:]*]]: index, %[[ARG_SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
+// CHECK-SAME:    %[[ARG_PHASES:[^:]*]]: index, %[[ARG_PARTS:[^:]*]]: index, %[[ARG_PART:[^:]*]]: index, %[[ARG_HEAD:[^:]*]]: index, %[[ARG_SEQ:[^:]*]]: index) attributes {kv.item_args = 3 : i64}
 // CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
 // CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
@@ -19,23 +19,18 @@
 // CHECK-DAG:     %[[C32:.*]] = arith.constant 32 : index
 // CHECK-DAG:     %[[MOST:.*]] = arith.constant 2147483647 : index
 // CHECK:         %[[PHASES:.*]] = arith.andi %[[ARG_PHASES]], %[[MOST]]
-// CHECK:         %[[SIDES:.*]] = arith.andi %[[ARG_SIDES]], %[[MOST]]
 // CHECK:         %[[SOME_PARTS:.*]] = arith.andi %[[ARG_PARTS]], %[[MOST]]
 // CHECK:         %[[PARTS:.*]] = arith.maxsi %[[SOME_PARTS]], %[[C1]]
 // CHECK:         %[[PART:.*]] = arith.andi %[[ARG_PART]], %[[MOST]]
-// CHECK:         %[[HEADS:.*]] = arith.andi %[[ARG_HEAD]], %[[MOST]]
+// CHECK:         arith.andi %[[ARG_HEAD]], %[[MOST]]
 // CHECK:         %[[SEQ:.*]] = arith.andi %[[ARG_SEQ]], %[[MOST]]
 
-// Both sides of a head, or one.
-// CHECK:         %[[BOTH:.*]] = arith.cmpi eq, %[[SIDES]], %[[C1]]
-// CHECK:         %[[SIDE:.*]] = arith.remui %[[HEADS]], %[[C2]]
-// CHECK:         %[[HALF:.*]] = arith.divui %[[HEADS]], %[[C2]]
-// CHECK:         %[[HEAD:.*]] = arith.select %[[BOTH]], %[[HEADS]], %[[HALF]]
 // CHECK:         %[[LEN_WORD:.*]] = memref.load %[[LENS]][%[[SEQ]]]
 // CHECK:         %[[LEN_INDEX:.*]] = arith.index_cast %[[LEN_WORD]]
 // CHECK:         %[[LEN:.*]] = arith.maxsi %[[LEN_INDEX]], %[[C0]]
 // CHECK:         %[[NEW_WORD:.*]] = memref.load %[[NEW]][%[[SEQ]]]
-// CHECK:         %[[COUNT:.*]] = arith.index_cast %[[NEW_WORD]]
+// CHECK:         %[[NEW_INDEX:.*]] = arith.index_cast %[[NEW_WORD]]
+// CHECK:         %[[COUNT:.*]] = arith.maxsi %[[NEW_INDEX]], %[[C0]]
 // CHECK:         %[[BEFORE:.*]] = arith.subi %[[LEN]], %[[COUNT]]
 // CHECK:         %[[OLD:.*]] = arith.maxsi %[[BEFORE]], %[[C0]]
 // CHECK:         %[[IS_FIRST:.*]] = arith.cmpi eq, %[[OLD]], %[[C0]]
@@ -43,17 +38,11 @@
 // The first tokens: 8 blocks of windows.
 // CHECK:         arith.remui %[[PHASES]],
 // CHECK:         scf.if
-// CHECK:           %[[IS_KEY:.*]] = arith.cmpi eq, %[[SIDE]], %[[C0]]
-// CHECK:           %[[HAS_KEY:.*]] = arith.ori %[[BOTH]], %[[IS_KEY]]
-// CHECK:           scf.if %[[HAS_KEY]] {
-// CHECK:             scf.for %{{.*}} = %[[C0]] to %[[C8]] step %[[C1]] {
-// CHECK:               kv.tile.clear %[[SLOTS]][%{{.*}}] bytes 4096
-// CHECK:             kv.tile.measure %[[KEYS]][%{{.*}}] stride %[[TOKEN_STRIDE]] rows %[[LEN]] given %[[GIVEN]]
-// CHECK:           %[[IS_VALUE:.*]] = arith.cmpi eq, %[[SIDE]], %[[C1]]
-// CHECK:           %[[HAS_VALUE:.*]] = arith.ori %[[BOTH]], %[[IS_VALUE]]
-// CHECK:           scf.if %[[HAS_VALUE]] {
-// CHECK:             scf.for %{{.*}} = %[[C0]] to %[[C8]] step %[[C1]] {
-// CHECK:               kv.tile.clear %[[SLOTS]][%{{.*}}] bytes 4096
+// CHECK:           scf.for %{{.*}} = %[[C0]] to %[[C8]] step %[[C1]] {
+// CHECK:             kv.tile.clear %[[SLOTS]][%{{.*}}] bytes 4096
+// CHECK:           kv.tile.measure %[[KEYS]][%{{.*}}] stride %[[TOKEN_STRIDE]] rows %[[LEN]] given %[[GIVEN]]
+// CHECK:           scf.for %{{.*}} = %[[C0]] to %[[C8]] step %[[C1]] {
+// CHECK:             kv.tile.clear %[[SLOTS]][%{{.*}}] bytes 4096
 // CHECK-NOT:       kv.tile.measure
 // CHECK:         %[[TILE:.*]] = kv.tile.scratch : vector<32x64xf32>
 
@@ -104,7 +93,6 @@ func.func @windows(%k: tensor<?x2x?x64xf16>, %v: tensor<?x2x?x64xf16>, %cache: !
 // CHECK:         scf.for
 // CHECK:           %[[BEGINS:.*]] = arith.cmpi eq, %[[FROM:.*]], %{{.*}} : index
 // CHECK:           %[[END:.*]] = arith.select %[[BEGINS]], %{{.*}}, %[[TO:.*]] : index
-// CHECK:           scf.if
 // CHECK:           kv.tile.gather %[[TILE:.*]], %{{.*}} rows %[[FROM]] to %[[TO]] end %[[END]] means %{{.*}} : vector<32x64xf32>, memref<?xbf16>
 // CHECK:           kv.tile.rotate_rows %[[TILE]] rows %[[FROM]] to %[[END]] size 64
 // CHECK:           kv.tile.encode %[[TILE]] rows %[[FROM]] to %[[END]] into %{{.*}} weights %{{.*}} as <i8,
@@ -119,4 +107,37 @@ func.func @one_by_one(%k: tensor<?x2x?x64xbf16>, %v: tensor<?x2x?x64xbf16>, %cac
                               value = <32x32, lanes = 32>, floats = <32x1>>}
     : tensor<?x2x?x64xbf16>, tensor<?x2x?x64xbf16> into !cache -> !cache
   return %0 : !cache
+}
+
+// -----
+
+// On a GPU keys and values are work items of their own: of an index, whose half is the head, what is left says which.
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = bf16,
+                   key = <i8, map = sym_full, group = 1x64, scale = f16>,
+                   value = <i4, map = sym, group = 1x64, scale = f16>,
+                   window = <sink = 0, recent = 0, flush = 1>>
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+// CHECK-LABEL: func.func @sides(
+// CHECK-SAME:    %[[KEYS:[^:]*]]: memref<?xbf16>, %[[VALUES:[^:]*]]: memref<?xbf16>,
+// CHECK-SAME:    %[[ARG_HEAD:[^:]*]]: index, %{{[^:]*}}: index) attributes {kv.item_args = 3 : i64}
+// CHECK-DAG:     %[[C0:.*]] = arith.constant 0 : index
+// CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK:         %[[SIDES:.*]] = arith.andi %[[ARG_HEAD]],
+// CHECK:         arith.divui %[[SIDES]], %[[C2]]
+// CHECK:         scf.for
+// CHECK:           %[[SIDE:.*]] = arith.remui %[[SIDES]], %[[C2]]
+// CHECK:           %[[IS_KEY:.*]] = arith.cmpi eq, %[[SIDE]], %[[C0]]
+// CHECK:           scf.if %[[IS_KEY]] {
+// CHECK:             kv.tile.gather %{{.*}}, %[[KEYS]]
+// CHECK:           %[[IS_VALUE:.*]] = arith.cmpi eq, %[[SIDE]], %[[C1]]
+// CHECK:           scf.if %[[IS_VALUE]] {
+// CHECK:             kv.tile.gather %{{.*}}, %[[VALUES]]
+func.func @sides(%k: tensor<?x2x?x64xbf16>, %v: tensor<?x2x?x64xbf16>, %cache: !cache) -> !cache {
+  %0 = kv.append %k, %v into %cache {
+      schedule = #kv.schedule<heads = 2, page = 32, compute = f32, key = <32x32, lanes = 32>,
+                              value = <32x32, lanes = 32>, floats = <32x1>>}
+    : tensor<?x2x?x64xbf16>, tensor<?x2x?x64xbf16> into !cache -> !cache
+  return %0 : !cache
+}
 }

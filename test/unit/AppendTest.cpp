@@ -197,7 +197,7 @@ TEST_P(AppendTest, WritesWhatTheScalarWriterWrites) {
     return; // see TakesWhatItIsGiven
   std::mt19937 random(3);
   // A prefill, a chunk of one, tokens one by one over several flushes, more than fits the windows at once.
-  ASSERT_NO_FATAL_FAILURE(replay.append(90));
+  ASSERT_NO_FATAL_FAILURE(replay.append(90, 2));
   ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel(/*whole=*/true));
   ASSERT_NO_FATAL_FAILURE(replay.append(70, 5));
   ASSERT_NO_FATAL_FAILURE(replay.expectLikeModel(/*whole=*/true));

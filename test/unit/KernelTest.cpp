@@ -305,7 +305,8 @@ TEST(KernelTest, ExactOnEveryLevel) {
 }
 
 TEST(KernelTest, QueriesInBytes) {
-  for (const char *scheme : {"innerq-small", "q8_0", "int4-token", "kivi-2", "nvfp4", "kvcc-3"}) {
+  for (const char *scheme :
+       {"innerq-small", "innerq-base", "innerq-hybrid", "q8_0", "int4-token", "kivi-2", "nvfp4", "kvcc-3"}) {
     Problem problem;
     problem.scheme = scheme;
     problem.lens = {300, 161};
