@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """How long a framework waits for kvcc_compile: all kernels of a model, cold and from the cache, on 1 and 2 processors.
 
-Usage: load.py [--runs N] [--target T]... [--record]
+Usage: load.py [--runs N] [--target T]... [--export] [--record]
 
 Every figure is the median, and in brackets the minimum, of N fresh processes (default 5), which load libkvcc.so, create a
-context and compile; the cache is empty for `cold` and holds everything for `warm`. --record writes results/load-DATE.md.
+context and compile; the cache is empty for `cold` and holds everything for `warm`. With --export the processes are
+`kvcc cache export`, which does the same but for the driver's part, and needs no device. --record writes results/load-DATE.md.
 """
 import argparse
 import ctypes
@@ -50,6 +51,16 @@ def table(layers, variants):
                    "window = #kv.window<sink = 0, recent = 0, flush = 32>}\n" for i in range(layers))
 
 
+def export(arguments, cpus, cache):
+    """The same without a device."""
+    model, scheme, target = arguments
+    start = time.perf_counter()
+    subprocess.run(["taskset", "-c", cpus, str(BUILD / "bin/kvcc"), "cache", "export", f"--model={model}",
+                    f"--scheme={scheme}", f"--targets={target}", "-o", "/dev/null"], check=True,
+                   env={**os.environ, "KVCC_CACHE_DIR": cache}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return 1000 * (time.perf_counter() - start)
+
+
 def run(arguments, cpus, cache):
     """One process on these processors, in milliseconds."""
     done = subprocess.run(["taskset", "-c", cpus, sys.executable, __file__, "--load", *arguments], check=True,
@@ -57,7 +68,7 @@ def run(arguments, cpus, cache):
     return float(done.stdout)
 
 
-def measure(arguments, sets, runs, cache):
+def measure(run, arguments, sets, runs, cache):
     """Times of every set of processors, cold and then warm; round by round, so that the machine's moods fall on all."""
     run(arguments, sets[-1], cache)
     times = [[] for _ in range(2 * len(sets))]
@@ -80,6 +91,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--target", action="append", help="default: cpu")
+    parser.add_argument("--export", action="store_true", help="compile with `kvcc cache export`: no device is needed")
     parser.add_argument("--record", action="store_true", help="write results/load-DATE.md")
     options = parser.parse_args()
     processors = sorted(os.sched_getaffinity(0))
@@ -95,7 +107,7 @@ def main():
                     scheme, cache = Path(folder) / f"{model}-{variants}.mlir", f"{folder}/{model}-{target}-{variants}"
                     scheme.write_text(table(layers, variants))
                     arguments = [str(ROOT / f"test/models/{model}.json"), str(scheme), target]
-                    times = measure(arguments, sets, options.runs, cache)
+                    times = measure(export if options.export else run, arguments, sets, options.runs, cache)
                     cells = [model, target, str(variants)] + [format_times(each) for each in times]
                     lines.append("| " + " | ".join(cells) + " |")
                     print(lines[-1], flush=True)
@@ -105,7 +117,8 @@ def main():
         load_average = os.getloadavg()[2]
         today = datetime.date.today()
         command = "tools/dev bench load " + " ".join(sys.argv[1:])
-        text = (f"Milliseconds from loading libkvcc.so until all kernels of a model can run, medians and (minima) of "
+        until = "are compiled, without what the driver does" if options.export else "can run"
+        text = (f"Milliseconds from loading libkvcc.so until all kernels of a model {until}, medians and (minima) of "
                 f"{options.runs} processes; {name}, {len(processors)} processors, which others used as well (load "
                 f"average {load_average:.1f}), {today}; `{command}`. Kernels: distinct pairs of formats, given by a table.\n\n")
         (ROOT / f"tools/bench/results/load-{today}.md").write_text(text + "\n".join(lines) + "\n")
