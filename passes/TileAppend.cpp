@@ -41,8 +41,8 @@ public:
     for (AppendArg arg : {Gives, Phases, Parts, Part, Head, Seq})
       args[arg] = ix.bounded(args[arg], arg == Parts ? 1 : 0);
     head = hasBoth ? args[Head] : ix.div(args[Head], kvcc::kAppendSides);
-    tokens = ix.max(ix.load(args[Lens], args[Seq]), ix.constant(0));
-    old = ix.monus(tokens, ix.max(ix.load(args[NewLens], args[Seq]), ix.constant(0)));
+    tokens = ix.loadCount(args[Lens], args[Seq]);
+    old = ix.monus(tokens, ix.loadCount(args[NewLens], args[Seq]));
     slot = getSlot(ix, layout, args[SlotIds], args[Seq], head);
     source = ix.add(ix.mul(args[Seq], args[SequenceStride]), ix.mul(head, args[HeadStride]));
     oldQuantized = getQuantizedTokens(ix, window, old);
@@ -118,20 +118,20 @@ private:
       Value to = clampRows(ix.sub(quantized, ix.mul(block, kBlockTokens)));
       Value page = getPageBlock(ix, layout, args[Table], ix.mul(args[Seq], args[TableStride]), head, block);
       Value ring = ix.add(ix.mul(ix.rem(block, layout.recentBlocks), layout.window.bytes), layout.recentOffset);
-      // A block that begins gets zeros after its tokens, and keeps those until there are more.
-      Value begins = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, from, ix.constant(0));
-      Value end = arith::SelectOp::create(b, begins, ix.constant(kBlockTokens), to);
+      Value end = ix.constant(kBlockTokens);
+      if (oneByOne) {
+        // A block that begins gets zeros after its tokens, and keeps those until there are more.
+        Value begins = arith::CmpIOp::create(b, arith::CmpIPredicate::eq, from, ix.constant(0));
+        end = ix.select(begins, end, to);
+      }
       forEachSide([&](bool isKey) {
         const SideTypes &types = isKey ? blocks.key : blocks.value;
         const SideLayout &windowSide = isKey ? layout.window.key : layout.window.value;
-        if (oneByOne) {
-          bool oriented = gather(isKey, Value(), getRow(token), from, to, end);
-          encode(isKey, page, from, end, oriented);
-          return;
-        }
-        Value waiting = load(types.window, args[Slots], ix.add(ix.add(slot, ring), windowSide.data));
-        bool oriented = gather(isKey, waiting, getRow(token), from, to, ix.constant(kBlockTokens));
-        encode(isKey, page, Value(), Value(), oriented);
+        Value waiting;
+        if (!oneByOne)
+          waiting = load(types.window, args[Slots], ix.add(ix.add(slot, ring), windowSide.data));
+        bool oriented = gather(isKey, waiting, getRow(token), from, to, end);
+        encode(isKey, page, oneByOne ? from : Value(), oneByOne ? end : Value(), oriented);
       });
     });
   }

@@ -154,7 +154,7 @@ private:
   /// Blocks of a sequence in the order they are split: quantized, sink, recent; of each those that the query reaches.
   void computeRanges() {
     WindowAttr window = cache.getWindow();
-    Value all = ix.max(ix.load(args[Lens], sequence), ix.constant(0));
+    Value all = ix.loadCount(args[Lens], sequence);
     // What this query sees, or the last of several: all but the tokens of the queries after it.
     Value queriesLeft = ix.monus(args[Queries], firstQuery), here = ix.constant(1);
     if (queries > 1) {

@@ -45,6 +45,8 @@ struct IndexBuilder {
     mlir::Value word = mlir::memref::LoadOp::create(b, memory, mlir::ValueRange{at});
     return mlir::arith::IndexCastOp::create(b, b.getIndexType(), word);
   }
+  /// The same, of what counts something: 0 or more.
+  mlir::Value loadCount(mlir::Value memory, mlir::Value at) { return max(load(memory, at), constant(0)); }
   void loop(mlir::Value from, mlir::Value to, mlir::Value step, llvm::function_ref<void(mlir::Value)> body) {
     auto op = mlir::scf::ForOp::create(b, from, to, step);
     mlir::OpBuilder::InsertionGuard guard(b);

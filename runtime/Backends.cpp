@@ -178,8 +178,7 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaHostBackend(StringRef bytes, Cu
 /// Whether kernels wait for those before them on their own (kv_grid_wait), and the driver can make use of it. PTX may
 /// be of an older architecture than was asked for.
 static bool canOverlap(StringRef image, StringRef arch, const CudaDriver &driver) {
-  if (auto [before, after] = image.split(".target "); !after.empty() && !image.starts_with("\x7f"
-                                                                                           "ELF"))
+  if (auto [before, after] = image.split(".target "); !after.empty() && !isCubin(image))
     arch = after.take_until([](char c) { return c == ',' || c == '\n'; });
   return getComputeCapability(arch) >= 90 && driver.overlapsLaunches();
 }

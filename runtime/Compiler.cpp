@@ -5,6 +5,7 @@
 #include "codegen/cuda/EmitCuda.h"
 #include "codegen/cuda/Prelude.h"
 #include "runtime/CompilerDigest.h"
+#include "runtime/CudaDriver.h"
 #include "runtime/CudaHost.h"
 #include "runtime/ErrorKind.h"
 #include "llvm/ADT/StringExtras.h"
@@ -383,8 +384,7 @@ Expected<Artifact> Compiler::emitNvrtc(const Plan &plan, StringRef text, Emit fo
     consumeError(compiler.takeError());
   if (!artifact)
     return artifact.takeError();
-  if (cubin && !artifact->bytes->getBuffer().starts_with("\x7f"
-                                                         "ELF"))
+  if (cubin && !isCubin(artifact->bytes->getBuffer()))
     artifact->note = "nvrtc " + version + " does not know " + plan.target.arch +
                      "; ptx stands in for the cubin, and the driver compiles it";
   // A load wants both.

@@ -170,11 +170,17 @@ private:
   int registerCount = 0, localByteCount = 0, sharedByteCount = 0, maxThreads = 0;
 };
 
+/// Whether an image is a cubin, and not PTX text: by the magic of ELF.
+inline bool isCubin(llvm::StringRef image) {
+  return image.starts_with("\x7f"
+                           "ELF");
+}
+
 /// Loaded machine code. Unloaded when the last kernel and reference is gone; no kernel of it may
 /// be running then.
 class CudaModule : public std::enable_shared_from_this<CudaModule> {
 public:
-  /// `image` is a cubin or PTX text (told apart by the ELF magic); it is not needed afterwards. An
+  /// `image` is a cubin or PTX text; it is not needed afterwards. An
   /// error carries the driver's code and its JIT log.
   static llvm::Expected<std::shared_ptr<CudaModule>> load(std::shared_ptr<CudaContext> context, llvm::StringRef image);
   ~CudaModule();

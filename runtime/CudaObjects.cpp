@@ -37,8 +37,6 @@ template <typename Call> void releaseInContext(const CudaContext &context, Call 
 } // namespace
 
 Expected<std::shared_ptr<CudaModule>> CudaModule::load(std::shared_ptr<CudaContext> context, StringRef image) {
-  bool isCubin = image.starts_with("\x7f"
-                                   "ELF");
   if (image.empty())
     return fail("expected a cubin or ptx, but got an empty image");
   // PTX must end in a zero byte, and a cubin must be aligned as an ELF file is; a StringRef
@@ -54,7 +52,7 @@ Expected<std::shared_ptr<CudaModule>> CudaModule::load(std::shared_ptr<CudaConte
       })) {
     StringRef text = StringRef(log).rtrim();
     std::string message = toString(std::move(error));
-    return fail("cannot load " + Twine(isCubin ? "cubin" : "ptx") + " on '" + context->device().name + "' (" +
+    return fail("cannot load " + Twine(isCubin(image) ? "cubin" : "ptx") + " on '" + context->device().name + "' (" +
                 context->device().architecture() + ", driver " + Twine(context->driver().version() / 1000) + "." +
                 Twine(context->driver().version() % 1000 / 10) + ")" + message +
                 (text.empty() ? "" : "\n" + text.str()));
