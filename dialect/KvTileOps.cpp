@@ -356,8 +356,8 @@ LogicalResult TileAwaitOp::verify() {
 
 LogicalResult TilePrefetchOp::verify() {
   // prefetch_c1
-  if (int64_t(getBytes()) <= 0)
-    return emitOpError("expected bytes a positive number, but got ") << int64_t(getBytes());
+  if (auto bytes = int64_t(getBytes()); bytes <= 0 || bytes % 16)
+    return emitOpError("expected bytes a positive multiple of 16, but got ") << bytes;
   return success();
 }
 

@@ -115,9 +115,17 @@ public:
     shape.block = {block.threads, 1, 1};
     shape.dynamicSharedBytes = block.sharedBytes;
     shape.stream = options.stream;
-    shape.overlaps = overlapsLaunches(gpu, grid[0] * grid[1] * grid[2]);
+    const CudaKernel &function = kernels[size_t(kernel)];
+    int64_t blocks = grid[0] * grid[1] * grid[2];
+    shape.overlaps = gpu.overlaps && leavesHalf(gpu, blocks);
+    if (kernel == Kernel::Attend) {
+      constexpr int64_t kReserved = 1024; // by the GPU
+      shape.overlaps = overlapsLaunches(gpu, blocks);
+      shape.dynamicSharedBytes =
+          unsigned(getEvenSharedBytes(gpu, blocks, block.sharedBytes, function.staticSharedBytes() + kReserved));
+    }
     auto pointers = pointersTo(args);
-    return kernels[size_t(kernel)].launch(shape, pointers);
+    return function.launch(shape, pointers);
   }
   int64_t getParallelism(unsigned) const override { return gpu.resident * gpu.multiprocessors; }
   std::optional<GpuShape> getGpu() const override { return gpu; }
@@ -200,15 +208,17 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
       return kernel.takeError();
     kernels.push_back(std::move(*kernel));
   }
-  // Always: beyond 48 KiB, which the kernel's static memory is part of, a kernel has to ask.
-  if (Error error = kernels[size_t(Kernel::Attend)].setMaxDynamicShared(attend.sharedBytes))
+  // Beyond 48 KiB, which the kernel's static memory is part of, a kernel has to ask: for what getEvenSharedBytes may want.
+  CudaKernel &kernel = kernels[size_t(Kernel::Attend)];
+  const CudaDeviceInfo &device = (*context)->device();
+  if (Error error = kernel.setMaxDynamicShared(
+          std::max(attend.sharedBytes, unsigned(device.maxSharedBytesPerBlock - kernel.staticSharedBytes()))))
     return std::move(error);
-  auto resident = kernels[size_t(Kernel::Attend)].getResidentBlocks(attend.threads, attend.sharedBytes);
+  auto resident = kernel.getResidentBlocks(attend.threads, attend.sharedBytes);
   if (!resident)
     return resident.takeError();
   // Eight blocks of one warp hide the latency of loads.
   constexpr int kMostBlocks = 8;
-  const CudaDeviceInfo &device = (*context)->device();
   // Two transfers a clock; loads get seven eighths at best. Where the driver does not say, what the architecture's
   // usual GPU has.
   double bandwidth = 2 * device.memoryClockKHz * 1e3 * device.memoryBusBits / 8;
@@ -217,6 +227,7 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
       bandwidth = usual->bandwidth;
   constexpr double kReached = 0.875, kUnknown = 1e12;
   GpuShape gpu{device.multiprocessors, std::min(*resident, kMostBlocks),
-               bandwidth == 0 ? kUnknown : kReached * bandwidth, canOverlap(image, plan.target.arch, **driver)};
+               bandwidth == 0 ? kUnknown : kReached * bandwidth, canOverlap(image, plan.target.arch, **driver),
+               device.sharedBytesPerMultiprocessor};
   return std::make_unique<CudaBackend>(std::move(*context), std::move(kernels), attend, gpu);
 }

@@ -207,7 +207,9 @@ Error Program::append(const AppendCall &call) const {
     return error;
   int64_t blocksOfWindows = std::max<int64_t>(plan.layout->sinkBlocks + plan.layout->recentBlocks, 1);
   int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), items = call.batch * heads;
-  int64_t wanted = std::max<int64_t>(divideCeil(4 * backend->getParallelism(call.threads), items), 1);
+  // So many per thread, or per block of threads that a GPU holds, that the last ones end together.
+  int64_t each = plan.target.executor == Executor::Cpu ? 4 : 16;
+  int64_t wanted = std::max<int64_t>(divideCeil(each * backend->getParallelism(call.threads), items), 1);
   if (Error error = launch(kAppendQuantizes, std::min(wanted, blocks), call))
     return error;
   return launch(kAppendFillsWindows, std::min(wanted, blocksOfWindows), call);

@@ -10,8 +10,17 @@
 
 using namespace llvm;
 
+bool kvcc::leavesHalf(const GpuShape &gpu, int64_t blocks) { return 2 * blocks <= gpu.multiprocessors; }
+
 bool kvcc::overlapsLaunches(const GpuShape &gpu, int64_t blocks) {
-  return gpu.overlaps && 2 * blocks <= gpu.multiprocessors;
+  return gpu.overlaps && blocks <= gpu.resident * gpu.multiprocessors;
+}
+
+int64_t kvcc::getEvenSharedBytes(const GpuShape &gpu, int64_t blocks, int64_t needed, int64_t fixed) {
+  if (!overlapsLaunches(gpu, blocks) || leavesHalf(gpu, blocks))
+    return needed;
+  int64_t each = divideCeil(blocks, gpu.multiprocessors);
+  return std::max(needed, int64_t(alignTo(gpu.sharedBytes / (each + 1) + 1 - fixed, 128)));
 }
 
 double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits) {

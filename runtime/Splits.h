@@ -13,6 +13,7 @@ struct GpuShape {
   int64_t resident = 0;  ///< blocks of threads of the kernel that a multiprocessor holds
   double bandwidth = 0;  ///< bytes per second that loads get at best
   bool overlaps = false; ///< a launch may begin while the kernel before it ends
+  int64_t sharedBytes = 0; ///< shared memory of a multiprocessor
 };
 
 /// A step, as far as it matters how it is split.
@@ -23,9 +24,14 @@ struct GpuStep {
   bool staged = false;           ///< blocks of tokens come to shared memory ahead of time
 };
 
-/// Whether a grid of so many blocks of threads should begin while the kernel before it ends: where it leaves that
-/// half of the multiprocessors. Others would be given those that become free, unevenly.
+/// Whether so many blocks of threads leave half of the multiprocessors to the kernel before them.
+bool leavesHalf(const GpuShape &gpu, int64_t blocks);
+/// Whether a grid of so many blocks of threads should begin while the kernel before it ends: where all are resident at a
+/// time, with the memory of getEvenSharedBytes.
 bool overlapsLaunches(const GpuShape &gpu, int64_t blocks);
+/// Dynamic shared memory that a block of such a grid asks for, `needed` at least, beside the `fixed` bytes that it has in
+/// any case: where multiprocessors become free one after the other, none is given more blocks than its share.
+int64_t getEvenSharedBytes(const GpuShape &gpu, int64_t blocks, int64_t needed, int64_t fixed);
 /// Seconds that the GPU works on a step, without the launch.
 double estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits);
 /// The number of splits from 1 to `most` with the least of those.

@@ -406,10 +406,12 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
   bool writes = func.walk([](TileScratchOp) { return WalkResult::interrupt(); }).wasInterrupted();
   int64_t threads = warps ? warps.getInt() * kWarp : writes ? kvcc::kWriterThreads : kWarp;
   func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(threads));
+  // Writers wait for memory in turns: as many of them as 96 registers of a thread allow, which are enough.
+  if (writes)
+    func->setAttr(kvcc::kBlocksAttrName, b.getI64IntegerAttr(5));
   GpuBuilder builder(func.getLoc(), b);
   builder.call("kv_grid_wait", {}, {});
-  if (writes) // a short kernel
-    builder.call("kv_grid_launch", {}, {});
+  builder.call("kv_grid_launch", {}, {});
   return func.eraseArguments(llvm::BitVector(func.getNumArguments()).set(first, func.getNumArguments()));
 }
 

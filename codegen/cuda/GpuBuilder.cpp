@@ -216,12 +216,14 @@ Value GpuBuilder::shared(ArrayRef<int64_t> shape, Type element) {
 Value GpuBuilder::shared(MemRefType type) { return allocate(*this, type); }
 Value GpuBuilder::registers(ArrayRef<int64_t> shape) { return allocate(*this, getPrivateType(shape, getF32Type())); }
 
+Value GpuBuilder::toF32(Value number) {
+  return number.getType().isF32() ? number : arith::ExtFOp::create(*this, getF32Type(), number).getResult();
+}
+
 Value GpuBuilder::loadF32(Value memory, ValueRange at, Type element) {
   Value value = load(memory, at);
-  if (value.getType().isF32())
-    return value;
   if (!value.getType().isInteger(8))
-    return arith::ExtFOp::create(*this, getF32Type(), value);
+    return toF32(value);
   Value byte = arith::ExtUIOp::create(*this, getI32Type(), value);
   if (isa<Float8E8M0FNUType>(element)) // the exponent of an f32
     return arith::BitcastOp::create(*this, getF32Type(), arith::ShLIOp::create(*this, byte, i32(23)));

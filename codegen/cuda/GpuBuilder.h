@@ -53,6 +53,7 @@ public:
   mlir::Value registers(llvm::ArrayRef<int64_t> shape);
 
   mlir::Value load(mlir::Value memory, mlir::ValueRange at) { return mlir::memref::LoadOp::create(*this, memory, at); }
+  mlir::Value toF32(mlir::Value number);
   /// One number as f32. Of bytes, `element` says what they are (f8E4M3FN, f8E8M0FNU).
   mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at, mlir::Type element = {});
   /// The same way back: rounded to the type of the memory.

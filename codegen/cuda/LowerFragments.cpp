@@ -123,26 +123,33 @@ private:
 
   //===-- The query, in shared memory ---------------------------------------------------===//
 
-  // A tile begins as elements that threads have in registers, so that what it is made of is on its way while other
-  // copies begin. Where a thread needs those of others, all go to dynamic shared memory, behind that of the warps.
+  // A tile begins as what its elements are made of, in registers, on its way while other copies begin. Where a thread
+  // needs the elements of others, all go to dynamic shared memory, behind that of the warps.
 
-  /// An element of a tile of the query that this thread has; `isThere` is null where it always is.
+  /// An element of a tile of the query that this thread has: the one at `first` plus the thread. `isThere` is null where
+  /// it always is.
   struct Element {
     Value row, column, isThere;
+    int64_t first;
   };
-  /// This thread's elements of tiles of a shape. Those that are not there stand for the first.
+  /// This thread's elements of tiles of a shape. Those that are not there stand for one of the first row.
   ArrayRef<Element> getOwn(ArrayRef<int64_t> shape) {
     if (!own.empty())
       return own;
-    int64_t count = shape[0] * shape[1], least = rowsThere ? fewestRows * shape[1] : count;
-    for (int64_t first = 0; first < count; first += getThreads()) {
+    int64_t threads = getThreads(), channels = shape[1], count = shape[0] * channels,
+            least = rowsThere ? fewestRows * channels : count;
+    for (int64_t first = 0; first < count; first += threads) {
+      // Of whole rows, or of whole parts of one, what differs from thread to thread is the same for all elements.
+      bool isRow = channels % threads == 0;
       Value i = b.addIndex(b.thread, first), isThere;
-      if (first + getThreads() > least) {
-        isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, i, b.mulIndex(getRows(shape[0]), shape[1]));
-        i = arith::SelectOp::create(b, isThere, i, b.index(0));
+      Value row = isRow ? b.index(first / channels) : arith::DivUIOp::create(b, i, b.index(channels)).getResult();
+      Value column = isRow ? b.addIndex(b.thread, first % channels)
+                           : arith::RemUIOp::create(b, i, b.index(channels)).getResult();
+      if (first + threads > least) {
+        isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, getRows(shape[0]));
+        row = arith::SelectOp::create(b, isThere, row, b.index(0));
       }
-      own.push_back(
-          {arith::DivUIOp::create(b, i, b.index(shape[1])), arith::RemUIOp::create(b, i, b.index(shape[1])), isThere});
+      own.push_back({row, column, isThere, first});
     }
     return own;
   }
@@ -176,9 +183,17 @@ private:
   void shareTiles(Operation *op) {
     if (pending.empty())
       return;
-    for (auto &[tile, numbers] : pending)
-      if (!isLastUse(tile, op) || llvm::is_contained(op->getOperands(), tile))
-        tiles[tile] = storeOwn(shapeOf(tile), numbers);
+    for (auto &[tile, made] : pending) {
+      if (isLastUse(tile, op) && !llvm::is_contained(op->getOperands(), tile))
+        continue;
+      SmallVector<Value> numbers;
+      for (auto [i, number] : enumerate(made.loaded)) {
+        numbers.push_back(b.mul(b.toF32(number), b.f32(made.scale)));
+        for (ArrayRef<Value> factors : made.factors)
+          numbers.back() = b.mul(numbers.back(), factors[i]);
+      }
+      tiles[tile] = storeOwn(shapeOf(tile), numbers);
+    }
     pending.clear();
     b.barrier();
   }
@@ -191,23 +206,33 @@ private:
   }
 
   LogicalResult lower(TileLoadQueryOp op) {
-    Value scale = b.f32(op.getScale().convertToFloat());
     if (op.getQueries()) {
       fewestRows = int64_t(*op.getHeads());
       rowsThere = b.mulIndex(op.getQueries(), fewestRows);
     }
     auto shape = shapeOf(op.getResult());
-    SmallVector<Value> &numbers = pending[op.getResult()];
+    Making &made = pending[op.getResult()];
+    made.scale = op.getScale().convertToFloat();
+    // A query's elements are neighbours.
+    int64_t heads = int64_t(op.getHeads().value_or(uint64_t(shape[0]))), each = heads * shape[1];
+    Value begin = b.add(op.getOffset(), b.thread);
     for (const Element &element : getOwn(shape)) {
-      std::optional<uint64_t> stride;
-      if (op.getStride())
-        stride = uint64_t(int64_t(*op.getStride()) / shape[1]);
-      Value row = b.getRow(element.row, int64_t(op.getHeads().value_or(1)), stride);
-      Value at = b.add(b.add(op.getOffset(), b.mulIndex(row, shape[1])), element.column);
-      numbers.push_back(b.loadF32(op.getSource(), at));
+      Value at;
+      if (each % getThreads() == 0) {
+        int64_t query = element.first / each;
+        Value after = b.index(element.first % each + query * int64_t(op.getStride().value_or(0)));
+        if (element.isThere)
+          after = arith::SelectOp::create(b, element.isThere, after, b.index(0));
+        at = b.add(begin, after);
+      } else {
+        std::optional<uint64_t> stride;
+        if (op.getStride())
+          stride = *op.getStride() / uint64_t(shape[1]);
+        Value row = b.getRow(element.row, heads, stride);
+        at = b.add(b.add(op.getOffset(), b.mulIndex(row, shape[1])), element.column);
+      }
+      made.loaded.push_back(b.load(op.getSource(), at));
     }
-    for (Value &number : numbers)
-      number = b.mul(number, scale);
     return success();
   }
 
@@ -217,10 +242,11 @@ private:
       return op.emitError("expected a query that has just been loaded");
     auto shape = shapeOf(op.getResult());
     Value factors = viewVector(op.getFactors(), op.getOffset(), shape[1]);
-    SmallVector<Value> numbers;
-    for (auto [element, number] : zip_equal(getOwn(shape), found->second))
-      numbers.push_back(b.mul(number, b.load(factors, element.column)));
-    pending[op.getResult()] = std::move(numbers);
+    Making made = found->second;
+    SmallVector<Value> &numbers = made.factors.emplace_back();
+    for (const Element &element : getOwn(shape))
+      numbers.push_back(b.load(factors, element.column));
+    pending[op.getResult()] = std::move(made);
     return success();
   }
 
@@ -366,13 +392,8 @@ private:
   }
 
   LogicalResult lower(TilePrefetchOp op) {
-    constexpr int64_t kLine = 128;
-    Value lane = b.add(b.mulIndex(b.gid, 4), b.tig), lines = b.index((int64_t(op.getBytes()) + kLine - 1) / kLine);
-    b.loop(lane, lines, kWarp, false, [&](Value line) {
-      auto type = MemRefType::get({kLine}, b.getI8Type());
-      Value at = b.add(op.getOffset(), b.mulIndex(line, kLine));
-      b.call("kv_prefetch", {}, {memref::ViewOp::create(b, type, op.getSource(), at, ValueRange())});
-    });
+    Value lane = b.add(b.mulIndex(b.gid, 4), b.tig);
+    b.call("kv_prefetch", {}, {b.advance(op.getSource(), op.getOffset()), b.toI32(lane)}, int64_t(op.getBytes()));
     return success();
   }
 
@@ -1311,8 +1332,6 @@ private:
     auto type = MemRefType::get({warps * floats}, b.getF32Type());
     Value rows = memref::ViewOp::create(b, type, dynamic, b.index(0), ValueRange());
     Value own = b.mulIndex(b.warp, floats);
-    // Not before: blocks of the next kernel would be given multiprocessors unevenly.
-    b.call("kv_grid_launch", {}, {});
     auto rowAt = [&](Value head) { return b.add(own, b.mulIndex(head, pitch)); };
     b.syncWarp();
     forEachOutput(state, [&](int64_t i, Value head, Value channel) {
@@ -1369,7 +1388,13 @@ private:
   int64_t fewestRows = 0;                             ///< of these: those of one query
   SmallVector<Element> own;                           ///< see getOwn
   int64_t queryTiles = 0;                             ///< that have memory: as many as getQueryTiles counts
-  llvm::MapVector<Value, SmallVector<Value>> pending; ///< tiles whose elements are in registers
+  /// What this thread's elements of a tile are made of: numbers, a scale, factors of each.
+  struct Making {
+    SmallVector<Value> loaded;
+    float scale = 1;
+    SmallVector<SmallVector<Value>, 1> factors;
+  };
+  llvm::MapVector<Value, Making> pending; ///< tiles that are not in memory yet
   DenseMap<Value, Value> tiles, rings, sources;
   DenseMap<Value, BlockMemory> blocks;
   DenseMap<Value, Operand> operands;

@@ -1491,8 +1491,8 @@ func.func @fetch_c1(%memory: memref<?xi8>, %ring: memref<?xi8>, %at: index) {
 // -----
 
 func.func @prefetch_c1(%memory: memref<?xi8>, %at: index) {
-  // expected-error @below {{expected bytes a positive number, but got 0}}
-  kv.tile.prefetch %memory[%at] bytes 0 : memref<?xi8>
+  // expected-error @below {{expected bytes a positive multiple of 16, but got 8}}
+  kv.tile.prefetch %memory[%at] bytes 8 : memref<?xi8>
   return
 }
 

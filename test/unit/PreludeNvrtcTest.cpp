@@ -35,7 +35,7 @@ KV_KERNEL(128) void everything(float *KV_RESTRICT floats, kv_u32 *words, const k
   kv_cp_async16(mine, kv_opaque_ptr(in) + 4 * i);
   kv_cp_async_commit();
   kv_cp_async_wait_group<0>();
-  kv_prefetch(in);
+  kv_prefetch<512>(in, kv_i32(tid));
   kv_sts128(mine + 2048, kv_ldg128(in + 4 * i));
   dynamic[tid] = helper(1.0f);
   kv_barrier();

@@ -354,7 +354,16 @@ KV_DEVICE void kv_cp_async_commit() {
 #endif
 }
 // Asks for the line at `src`.
-KV_DEVICE void kv_prefetch(const void *src) { asm volatile("prefetch.global.L2 [%0];" ::"l"(src)); }
+// A warp asks the L2 for bytes, a multiple of 16.
+template <int Bytes> KV_DEVICE void kv_prefetch(const void *src, kv_i32 lane) {
+#if __CUDA_ARCH__ >= 900
+  if (lane == 0)
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(src), "n"(Bytes));
+#else
+  for (kv_i32 at = 128 * lane; at < Bytes; at += 128 * 32)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const kv_i8 *>(src) + at));
+#endif
+}
 template <int N> KV_DEVICE void kv_cp_async_wait_group() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
