@@ -506,8 +506,7 @@ LogicalResult PackingAttr::verify(function_ref<InFlightDiagnostic()> emitError, 
 
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError, int64_t heads, int64_t page,
                                    Compute compute, PackingAttr, PackingAttr, PackingAttr, int64_t accumulators,
-                                   int64_t pageBytes, int64_t warps, int64_t stages, int64_t blocks, int64_t queries,
-                                   int64_t ahead) {
+                                   int64_t pageBytes, int64_t warps, int64_t stages, int64_t queries, int64_t ahead) {
   // schedule_c1
   if (heads < 1 || heads > 16)
     return emitError() << "expected heads from 1 to 16, but got " << heads;
@@ -526,9 +525,6 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "expected warps from 1 to 32, but got " << warps;
   if (stages < 0 || stages > 16)
     return emitError() << "expected stages from 0 to 16, but got " << stages;
-  if (blocks < 1 || blocks > 8 || !llvm::isPowerOf2_64(uint64_t(blocks)) || page / kBlockTokens % blocks)
-    return emitError() << "expected blocks of a stage that are a power of two from 1 to 8 and divide the "
-                       << page / kBlockTokens << " of a page, but got " << blocks;
   // schedule_c6
   if (queries < 1 || queries > kMaxQueries || (queries > 1 && compute != Compute::F16))
     return emitError() << "expected queries from 1 to " << kMaxQueries << ", and 1 unless compute is f16, but got "

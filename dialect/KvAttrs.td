@@ -254,8 +254,8 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     `floats`: the packing of key codes, of value codes, and of tiles that are stored as numbers (windows and
     fp16 pages); `accumulators`: vector registers that sums of a product with codes take, 0 for what the
     target's level says; `page_bytes`: bytes of a page, 0 for as many as it needs, so that layers that are stored
-    differently may share a pool; `warps`: warps that share a work item, each with blocks of its own; `stages`: parts of
-    pages, of `blocks` blocks each, that a warp has in memory of its own or on their way there, 0 for none; `queries`:
+    differently may share a pool; `warps`: warps that share a work item, each with blocks of its own; `stages`: blocks
+    of pages that a warp has in memory of its own or on their way there, 0 for none; `queries`:
     queries of a sequence that share a work item, so that a pass over the codes serves all of them; `ahead`: by how many
     blocks memory is asked for before it is needed, 0 where nothing is.
 
@@ -264,7 +264,7 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     - (C2) page is a multiple of 32 from 32 to 65536;
     - (C3) accumulators is 0 to 32;
     - (C4) page_bytes is 0 or a positive multiple of 64;
-    - (C5) warps is 1 to 32, stages 0 to 16, blocks a power of two from 1 to 8 that divides a page;
+    - (C5) warps is 1 to 32, stages 0 to 16;
     - (C6) queries is 1 to 16, and 1 unless compute is f16;
     - (C7) ahead is 0 to 16, and 0 with stages, which are filled early themselves.
   }];
@@ -273,12 +273,11 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
                         "::kvcc::kv::PackingAttr":$floats, DefaultValuedParameter<"int64_t", "0">:$accumulators,
                         DefaultValuedParameter<"int64_t", "0">:$page_bytes,
                         DefaultValuedParameter<"int64_t", "1">:$warps, DefaultValuedParameter<"int64_t", "0">:$stages,
-                        DefaultValuedParameter<"int64_t", "1">:$blocks,
                         DefaultValuedParameter<"int64_t", "1">:$queries,
                         DefaultValuedParameter<"int64_t", "0">:$ahead);
   let assemblyFormat = [{
     `<` struct($heads, $page, custom<Enum>($compute), $key, $value, $floats, $accumulators, $page_bytes, $warps,
-               $stages, $blocks, $queries, $ahead) `>`
+               $stages, $queries, $ahead) `>`
   }];
   let genVerifyDecl = 1;
 }

@@ -110,8 +110,8 @@ public:
 
   double countPage() const {
     double count = countSide(cache.getKey(), Role::Key) + countSide(cache.getValue(), Role::Value) + countSoftmax();
-    if (schedule.getStages()) // copies, and what a stage costs
-      count += double(CacheLayout::getBlockBytes(cache)) / kCopyBytes + kInner + kStage / double(schedule.getBlocks());
+    if (schedule.getStages())
+      count += double(CacheLayout::getBlockBytes(cache)) / kCopyBytes + kStage;
     else
       count += kBlock;
     if (cache.getWindow().getFlush() % kBlockTokens)
@@ -134,7 +134,7 @@ public:
 private:
   static constexpr double kSoftmaxLogic = 20;       // of it FMNMX, F2FP; addresses
   static constexpr double kCopyBytes = 512;         // LDGSTS of a warp
-  static constexpr double kStage = 30, kInner = 12; // addresses, waits, branches; of a stage and of each block
+  static constexpr double kStage = 20;              // addresses, waits, branches
   static constexpr double kBlock = 40;              // without stages
   static constexpr double kSoftmax = 44, kVote = 3; // of eight heads: FFMA, FMNMX, MUFU, F2FP, MOVM, the sum
   static constexpr double kMask = 12;

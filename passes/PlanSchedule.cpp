@@ -49,7 +49,7 @@ int64_t kvcc::getQueryTiles(CacheType cache) {
 namespace {
 /// How blocks come to the warps of a multiprocessor.
 struct Pipeline {
-  int64_t warps, stages, blocks;
+  int64_t warps, stages;
 };
 } // namespace
 
@@ -59,29 +59,29 @@ static int64_t getBlockBytes(CacheType cache, int64_t rows, int64_t warps, int64
          kvcc::getQueryTiles(cache) * rows * cache.getHeadDim() * int64_t(sizeof(float));
 }
 
-/// Two stages at least, and as many as let three blocks of threads of four warps share a multiprocessor; of two blocks
-/// each where they fit, since what a stage costs is then paid for both. Numbers as they are go to registers at once.
-static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, int64_t blocksPerPage,
-                               int64_t wantedWarps) {
+/// Two stages at least, and as many more as have 96 KiB of a multiprocessor on their way (with more, the query waits
+/// for them in the beginning) and let three blocks of threads of four warps share it. Numbers as they are go to
+/// registers at once.
+static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, int64_t wantedWarps) {
   if (!cache.getKey().isQuantized() && !cache.getValue().isQuantized())
-    return {wantedWarps ? wantedWarps : 4, 0, 1};
+    return {wantedWarps ? wantedWarps : 4, 0};
   // The GPU takes 1 KiB of a block of threads; its static memory is a flag, and what a row lacks of its logits.
-  const int64_t kReserved = 1024 + 16 + rows * int64_t(sizeof(float)), kMaxStages = 4;
+  const int64_t kReserved = 1024 + 16 + rows * int64_t(sizeof(float)), kOnTheirWay = 96 << 10, kMostStages = 6;
   const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
   int64_t shared = gpu ? gpu->sharedBytes : 100 << 10, bytes = CacheLayout::getBlockBytes(cache);
   struct Choice {
-    int64_t warps, blocks, resident;
+    int64_t warps, resident;
   };
-  Pipeline chosen{1, 2, 1};
-  for (Choice choice : {Choice{4, 2, 3}, {4, 1, 3}, {4, 1, 2}, {2, 1, 4}, {2, 1, 2}, {1, 1, 2}}) {
-    if (blocksPerPage % choice.blocks || (wantedWarps && wantedWarps != choice.warps))
+  Pipeline chosen{1, 2};
+  for (Choice choice : {Choice{4, 3}, {4, 2}, {2, 4}, {2, 2}, {1, 2}}) {
+    if (wantedWarps && wantedWarps != choice.warps)
       continue;
     auto fits = [&](int64_t stages) {
-      int64_t ring = stages * choice.blocks * bytes;
-      return choice.resident * (getBlockBytes(cache, rows, choice.warps, ring) + kReserved) <= shared;
+      return choice.resident * (getBlockBytes(cache, rows, choice.warps, stages * bytes) + kReserved) <= shared;
     };
-    chosen = {choice.warps, 2, choice.blocks};
-    while (chosen.stages < kMaxStages && fits(chosen.stages + 1))
+    chosen = {choice.warps, 2};
+    while (choice.warps * choice.resident * (chosen.stages - 1) * bytes < kOnTheirWay && chosen.stages < kMostStages &&
+           fits(chosen.stages + 1))
       ++chosen.stages;
     if (fits(chosen.stages))
       break;
@@ -118,7 +118,7 @@ int64_t kvcc::getWarpBytes(int64_t ring, int64_t rows, int64_t headDim) {
 int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
   if (schedule.getCompute() != Compute::F16)
     return 0;
-  int64_t ring = schedule.getStages() * schedule.getBlocks() * CacheLayout(cache, schedule).page.bytes;
+  int64_t ring = schedule.getStages() * CacheLayout(cache, schedule).page.bytes;
   int64_t rows = schedule.getHeads() * schedule.getQueries();
   return getBlockBytes(cache, rows, schedule.getWarps(), ring);
 }
@@ -196,13 +196,13 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   PackingAttr codes = cpu ? packing(16, 32, 64) : packing(32, 32, 32);
   PackingAttr floats = cpu ? packing(16, 1, 1) : packing(32, 1, 1);
   int64_t page = options.page ? options.page : 128;
-  Pipeline pipeline{1, 0, 1};
+  Pipeline pipeline{1, 0};
   // Products on tensor cores have eight columns in any case: what heads leave of them serves more queries.
   int64_t queries = 1;
   if (fragments && !options.oneQuery)
     queries = std::max<int64_t>(options.queries ? std::min(options.queries, columns / heads) : 8 / heads, 1);
   if (fragments) {
-    pipeline = choosePipeline(cache, arch, heads * queries, page / kBlockTokens, options.warps);
+    pipeline = choosePipeline(cache, arch, heads * queries, options.warps);
     if (options.stages >= 0)
       pipeline.stages = options.stages;
   }
@@ -210,7 +210,7 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   int64_t ahead = !cpu ? 0 : options.ahead >= 0 ? options.ahead : 2;
   auto schedule =
       ScheduleAttr::getChecked(emitError, context, heads, page, *compute, codes, codes, floats, options.accumulators,
-                               options.pageBytes, pipeline.warps, pipeline.stages, pipeline.blocks, queries, ahead);
+                               options.pageBytes, pipeline.warps, pipeline.stages, queries, ahead);
   if (!schedule || !options.pageBytes)
     return schedule;
   if (int64_t needed = CacheLayout(cache, schedule).pageBytes; needed > options.pageBytes) {

@@ -68,7 +68,7 @@ public:
     Value row = ix.bounded(ix.add(ix.mul(sequence, args[Queries]), firstQuery));
     queryRow = ix.add(ix.mul(row, queryHeads), firstHead);
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
-    Value start = plus(ix.add(first, ix.mul(warp, getUnit())), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
+    Value start = plus(ix.add(first, warp), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
     // What the query is made of does not wait behind blocks of pages.
     Value query = loadQuery(/*scaled=*/!halves), pageQuery = query;
     if (int64_t factors = layout.keyVectors.factors; factors >= 0)
@@ -174,11 +174,10 @@ private:
     pageEnd = pageBlocks;
     firstReached = getFirstReached(tokens);
     if (firstReached) {
-      // Of several queries, the first reaches back the farthest. Stages begin at a multiple of their blocks, as they do
-      // in pages.
+      // Of several queries, the first reaches back the farthest.
       Value farthest = count ? ix.monus(firstReached, laterQueries) : firstReached;
       Value inPages = ix.monus(farthest, ix.constant(window.getSink()));
-      firstPage = ix.min(ix.mul(ix.div(inPages, kBlockTokens * getUnit()), getUnit()), pageBlocks);
+      firstPage = ix.min(ix.div(inPages, kBlockTokens), pageBlocks);
       firstSink = ix.min(ix.div(farthest, kBlockTokens), sinkBlocks);
       Value inRecent = ix.monus(farthest, ix.add(sinkTokens, quantizedTokens));
       firstRecent = ix.min(ix.div(inRecent, kBlockTokens), recentBlocks);
@@ -191,14 +190,10 @@ private:
     // Or as many blocks as are asked for, whatever there are: how a sequence is split depends on nothing else then.
     Value isGiven = arith::CmpIOp::create(b, arith::CmpIPredicate::ne, args[SplitBlocks], ix.constant(0));
     share = ix.select(isGiven, args[SplitBlocks], share);
-    // Stages are parts of pages.
-    share = ix.mul(ix.ceilDiv(share, getUnit()), getUnit());
     first = ix.min(ix.mul(args[Split], share), total);
     last = ix.min(ix.add(first, share), total);
   }
 
-  /// Blocks that a warp takes at a time.
-  int64_t getUnit() { return schedule.getStages() ? schedule.getBlocks() : 1; }
   /// Adds what was skipped, if anything can be.
   Value plus(Value block, Value skipped) { return skipped ? ix.add(block, skipped) : block; }
 
@@ -431,37 +426,38 @@ private:
   Value number(int64_t value) { return arith::ConstantOp::create(b, b.getI32IntegerAttr(int32_t(value))); }
   Value toIndex(Value word) { return arith::IndexCastUIOp::create(b, b.getIndexType(), word); }
   Value compare(arith::CmpIPredicate predicate, Value x, Value y) { return arith::CmpIOp::create(b, predicate, x, y); }
-  int64_t getStageBytes() { return getUnit() * layout.page.bytes; }
-  /// Blocks from those of a stage of a warp to those of its next.
-  int64_t getStep() { return schedule.getWarps() * getUnit(); }
 
   /// Makes the ring of this warp and fills it, all stages but one, before anything else is waited for. Blocks, and
   /// offsets in its memory, are counted in 32 bits: half the instructions.
   void startRing(Value start, Value end) {
-    int64_t stages = schedule.getStages(), bytes = getStageBytes();
+    int64_t stages = schedule.getStages(), bytes = layout.page.bytes, step = schedule.getWarps();
     Type memoryType = MemRefType::get({ShapedType::kDynamic}, b.getI8Type()), i32 = b.getI32Type();
     ring.memory = TileRingOp::create(b, memoryType, b.getI64IntegerAttr(stages), b.getI64IntegerAttr(bytes));
     ring.first = arith::IndexCastOp::create(b, i32, start);
     ring.last = arith::IndexCastOp::create(b, i32, end);
     // What blocks have in common. A warp's blocks all have the same place in their pages where warps take whole pages.
-    ring.samePlace = getStep() % layout.blocksPerPage == 0;
+    ring.samePlace = step % layout.blocksPerPage == 0;
     Value head = ix.mul(kvHead, layout.pageHeadBytes);
     if (ring.samePlace)
       head = ix.add(head, ix.mul(ix.rem(start, layout.blocksPerPage), layout.page.bytes));
     Value row = ix.mul(sequence, args[TableStride]);
     ring.table = TileAdvanceOp::create(b, args[Table].getType(), args[Table], row);
     ring.pages = TileAdvanceOp::create(b, args[Pages].getType(), args[Pages], head);
-    auto stage = [&](int64_t i) { return arith::AddIOp::create(b, ring.first, number(i * getStep())).getResult(); };
+    auto stage = [&](int64_t i) { return arith::AddIOp::create(b, ring.first, number(i * step)).getResult(); };
     auto isThere = [&](Value block) { return compare(arith::CmpIPredicate::slt, block, ring.last); };
-    for (int64_t i = 0; i + 1 < stages; ++i) {
-      ix.branch(isThere(stage(i)), [&] { fetch(stage(i), number(i * bytes), loadEntry(stage(i))); });
-      TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
-    }
     // Where there are no blocks, there may be no table.
     auto branch = scf::IfOp::create(b, i32, isThere(ring.first), /*withElseRegion=*/true);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
-    scf::YieldOp::create(b, loadEntry(stage(stages - 1)));
+    // Pages are looked up together, not one after the other's copies.
+    SmallVector<Value> entries;
+    for (int64_t i = 0; i < stages; ++i)
+      entries.push_back(loadEntry(stage(i)));
+    for (int64_t i = 0; i + 1 < stages; ++i) {
+      ix.branch(isThere(stage(i)), [&] { fetch(stage(i), number(i * bytes), entries[size_t(i)]); });
+      TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
+    }
+    scf::YieldOp::create(b, entries.back());
     b.setInsertionPointToStart(branch.elseBlock());
     scf::YieldOp::create(b, number(0));
     ring.entry = branch.getResult(0);
@@ -487,20 +483,19 @@ private:
                                   toIndex(arith::DivUIOp::create(b, there, number(layout.blocksPerPage))));
   }
 
-  /// Starts to copy the blocks of a stage of the page that `entry` is.
+  /// Starts to copy a block of the page that `entry` is.
   void fetch(Value block, Value at, Value entry) {
     Value from = ix.mul(arith::IndexCastOp::create(b, b.getIndexType(), entry), layout.pageBytes);
     if (!ring.samePlace)
       from =
           ix.add(from, toIndex(arith::MulIOp::create(b, arith::RemUIOp::create(b, block, number(layout.blocksPerPage)),
                                                      number(layout.page.bytes))));
-    TileFetchOp::create(b, ring.pages, from, ring.memory, toIndex(at), b.getI64IntegerAttr(getStageBytes()));
+    TileFetchOp::create(b, ring.pages, from, ring.memory, toIndex(at), b.getI64IntegerAttr(layout.page.bytes));
   }
 
-  /// A loop over the blocks of this warp, some of a page at a time, which come to its ring some iterations before they
-  /// are needed.
+  /// A loop over the blocks of this warp, which come to its ring some iterations before they are needed.
   void buildStagedLoop(function_ref<void(Value block, Value memory, Value at)> body) {
-    int64_t stages = schedule.getStages(), unit = getUnit(), bytes = getStageBytes(), step = getStep();
+    int64_t stages = schedule.getStages(), bytes = layout.page.bytes, step = schedule.getWarps();
     auto op = scf::ForOp::create(b, ring.first, ring.last, number(step),
                                  ValueRange{number(0), number((stages - 1) * bytes), ring.entry});
     OpBuilder::InsertionGuard guard(b);
@@ -516,18 +511,7 @@ private:
     entry = loadEntry(arith::AddIOp::create(b, block, number(stages * step)));
     if (stages == 1)
       TileAwaitOp::create(b, b.getI64IntegerAttr(0));
-    if (unit == 1) {
-      body(toIndex(block), ring.memory, toIndex(at));
-    } else {
-      Value count = arith::MinSIOp::create(b, number(unit), arith::SubIOp::create(b, ring.last, block));
-      Value length = arith::MulIOp::create(b, count, number(layout.page.bytes));
-      auto inner = scf::ForOp::create(b, at, arith::AddIOp::create(b, at, length), number(layout.page.bytes), block);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(inner.getBody());
-      Value current = inner.getRegionIterArg(0);
-      body(toIndex(current), ring.memory, toIndex(inner.getInductionVar()));
-      scf::YieldOp::create(b, arith::AddIOp::create(b, current, number(1)).getResult());
-    }
+    body(toIndex(block), ring.memory, toIndex(at));
     Value isLast = compare(arith::CmpIPredicate::eq, at, number((stages - 1) * bytes));
     Value next = arith::SelectOp::create(b, isLast, number(0), arith::AddIOp::create(b, at, number(bytes)));
     scf::YieldOp::create(b, ValueRange{next, at, entry});

@@ -208,7 +208,8 @@ Expected<std::unique_ptr<Backend>> kvcc::loadCudaBackend(StringRef image, const 
       return kernel.takeError();
     kernels.push_back(std::move(*kernel));
   }
-  // Beyond 48 KiB, which the kernel's static memory is part of, a kernel has to ask: for what getEvenSharedBytes may want.
+  // Beyond 48 KiB, which the kernel's static memory is part of, a kernel has to ask: for what getEvenSharedBytes may
+  // want.
   CudaKernel &kernel = kernels[size_t(Kernel::Attend)];
   const CudaDeviceInfo &device = (*context)->device();
   if (Error error = kernel.setMaxDynamicShared(

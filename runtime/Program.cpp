@@ -85,15 +85,12 @@ int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens,
   step.bytes = double(items) * double((step.blocks - inWindows) * layout.page.bytes + inWindows * layout.window.bytes);
   step.warps = plan.schedule.getWarps();
   step.staged = plan.schedule.getStages() > 0;
-  step.unit = step.staged ? plan.schedule.getBlocks() : 1;
   return kvcc::chooseSplits(*gpu, step, most);
 }
 
 int64_t Program::getSplits(int64_t splitBlocks, int64_t maxTokens) const {
-  // As the kernel counts: whole stages, and of pages, sinks and recent tokens a block each that is not full.
-  int64_t unit = plan.schedule.getStages() ? plan.schedule.getBlocks() : 1, share = alignTo(splitBlocks, unit);
-  int64_t blocks = divideCeil(maxTokens, kv::kBlockTokens) + unit + 2;
-  return divideCeil(blocks, share);
+  // As the kernel counts: of pages, sinks and recent tokens a block each that is not full.
+  return divideCeil(divideCeil(maxTokens, kv::kBlockTokens) + 3, splitBlocks);
 }
 
 int64_t Program::getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {

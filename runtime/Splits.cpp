@@ -35,8 +35,7 @@ double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int6
   // missed for multiprocessors without one.
   constexpr double kAloneStaged = 0.87, kAloneDirect = 0.95, kIdle = 0.3;
 
-  int64_t stages = divideCeil(divideCeil(step.blocks, splits), step.unit);
-  int64_t blocksOfWarp = divideCeil(stages, step.warps) * step.unit;
+  int64_t blocksOfWarp = divideCeil(divideCeil(step.blocks, splits), step.warps);
   int64_t count = step.items * splits, each = divideCeil(count, gpu.multiprocessors);
   int64_t waves = divideCeil(each, gpu.resident);
   double start = kStart + kShared * double(std::min(each, gpu.resident));
@@ -63,18 +62,18 @@ double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int6
 }
 
 int64_t kvcc::chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most) {
-  int64_t best = 1, stages = std::max<int64_t>(divideCeil(step.blocks, step.unit), 1);
+  int64_t best = 1, blocks = std::max<int64_t>(step.blocks, 1);
   double least = std::numeric_limits<double>::infinity();
-  // Of numbers that leave a split as many stages, the least: the others have more to merge.
+  // Of numbers that leave a split as many blocks, the least: the others have more to merge.
   for (int64_t splits = 1; splits <= most;) {
     if (double seconds = estimateSplitSeconds(gpu, step, splits); seconds < least) {
       least = seconds;
       best = splits;
     }
-    int64_t each = divideCeil(stages, splits);
+    int64_t each = divideCeil(blocks, splits);
     if (each == 1)
       break;
-    splits = divideCeil(stages, each - 1);
+    splits = divideCeil(blocks, each - 1);
   }
   return best;
 }

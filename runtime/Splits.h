@@ -10,9 +10,9 @@ namespace kvcc {
 /// What blocks of threads share.
 struct GpuShape {
   int64_t multiprocessors = 0;
-  int64_t resident = 0;  ///< blocks of threads of the kernel that a multiprocessor holds
-  double bandwidth = 0;  ///< bytes per second that loads get at best
-  bool overlaps = false; ///< a launch may begin while the kernel before it ends
+  int64_t resident = 0;    ///< blocks of threads of the kernel that a multiprocessor holds
+  double bandwidth = 0;    ///< bytes per second that loads get at best
+  bool overlaps = false;   ///< a launch may begin while the kernel before it ends
   int64_t sharedBytes = 0; ///< shared memory of a multiprocessor
 };
 
@@ -20,17 +20,17 @@ struct GpuShape {
 struct GpuStep {
   int64_t items = 0, blocks = 0; ///< work items, and the most blocks of tokens that one has
   double bytes = 0;              ///< of all items
-  int64_t warps = 0, unit = 0;   ///< of a block of threads, and the blocks of tokens that a warp takes at a time
+  int64_t warps = 0;             ///< of a block of threads
   bool staged = false;           ///< blocks of tokens come to shared memory ahead of time
 };
 
 /// Whether so many blocks of threads leave half of the multiprocessors to the kernel before them.
 bool leavesHalf(const GpuShape &gpu, int64_t blocks);
-/// Whether a grid of so many blocks of threads should begin while the kernel before it ends: where all are resident at a
-/// time, with the memory of getEvenSharedBytes.
+/// Whether a grid of so many blocks of threads should begin while the kernel before it ends: where all are resident at
+/// a time, with the memory of getEvenSharedBytes.
 bool overlapsLaunches(const GpuShape &gpu, int64_t blocks);
-/// Dynamic shared memory that a block of such a grid asks for, `needed` at least, beside the `fixed` bytes that it has in
-/// any case: where multiprocessors become free one after the other, none is given more blocks than its share.
+/// Dynamic shared memory that a block of such a grid asks for, `needed` at least, beside the `fixed` bytes that it has
+/// in any case: where multiprocessors become free one after the other, none is given more blocks than its share.
 int64_t getEvenSharedBytes(const GpuShape &gpu, int64_t blocks, int64_t needed, int64_t fixed);
 /// Seconds that the GPU works on a step, without the launch.
 double estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits);

@@ -126,8 +126,8 @@ private:
   // A tile begins as what its elements are made of, in registers, on its way while other copies begin. Where a thread
   // needs the elements of others, all go to dynamic shared memory, behind that of the warps.
 
-  /// An element of a tile of the query that this thread has: the one at `first` plus the thread. `isThere` is null where
-  /// it always is.
+  /// An element of a tile of the query that this thread has: the one at `first` plus the thread. `isThere` is null
+  /// where it always is.
   struct Element {
     Value row, column, isThere;
     int64_t first;
@@ -143,8 +143,8 @@ private:
       bool isRow = channels % threads == 0;
       Value i = b.addIndex(b.thread, first), isThere;
       Value row = isRow ? b.index(first / channels) : arith::DivUIOp::create(b, i, b.index(channels)).getResult();
-      Value column = isRow ? b.addIndex(b.thread, first % channels)
-                           : arith::RemUIOp::create(b, i, b.index(channels)).getResult();
+      Value column =
+          isRow ? b.addIndex(b.thread, first % channels) : arith::RemUIOp::create(b, i, b.index(channels)).getResult();
       if (first + threads > least) {
         isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, getRows(shape[0]));
         row = arith::SelectOp::create(b, isThere, row, b.index(0));
@@ -402,17 +402,8 @@ private:
     return success();
   }
   LogicalResult lower(TileAwaitOp op) {
-    if (auto loop = op->getParentOfType<scf::ForOp>()) {
+    if (auto loop = op->getParentOfType<scf::ForOp>())
       keep(loop.getUpperBound());
-      // A stage has a block at least.
-      for (auto stage : loop.getOps<scf::ForOp>()) {
-        OpBuilder::InsertionGuard guard(b);
-        b.setInsertionPoint(stage);
-        b.call("kv_assume", {},
-               arith::CmpIOp::create(b, arith::CmpIPredicate::slt, stage.getLowerBound(), stage.getUpperBound())
-                   .getResult());
-      }
-    }
     b.call("kv_cp_async_wait_group", {}, {}, int64_t(op.getPending()));
     b.syncWarp();
     return success();
@@ -1380,14 +1371,14 @@ private:
   func::FuncOp func;
   int64_t warps;
   FragmentBuilder b;
-  Value dynamic;                                      ///< dynamic shared memory
-  SmallVector<std::array<uint32_t, 2>> constants;     ///< see constantA
-  Value constantMemory;                               ///< the shared memory that has them
-  int64_t warpBytes = 0;                              ///< of it that each warp has
-  Value rowsThere;                                    ///< where several queries share a work item
-  int64_t fewestRows = 0;                             ///< of these: those of one query
-  SmallVector<Element> own;                           ///< see getOwn
-  int64_t queryTiles = 0;                             ///< that have memory: as many as getQueryTiles counts
+  Value dynamic;                                  ///< dynamic shared memory
+  SmallVector<std::array<uint32_t, 2>> constants; ///< see constantA
+  Value constantMemory;                           ///< the shared memory that has them
+  int64_t warpBytes = 0;                          ///< of it that each warp has
+  Value rowsThere;                                ///< where several queries share a work item
+  int64_t fewestRows = 0;                         ///< of these: those of one query
+  SmallVector<Element> own;                       ///< see getOwn
+  int64_t queryTiles = 0;                         ///< that have memory: as many as getQueryTiles counts
   /// What this thread's elements of a tile are made of: numbers, a scale, factors of each.
   struct Making {
     SmallVector<Value> loaded;

@@ -47,7 +47,7 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // CPU-TILE:          kv.tile.prepare {{.*}} -> vector<4x64xi8>, vector<4x2xf32>, vector<4x2xf32>
 // What four heads leave of eight columns serves a second query. Pages are on their way before it is in registers.
 // CUDA-TILE:         kv.tile.load_query {{.*}} queries %{{.*}} heads 4 stride 512 : memref<?xf16> -> vector<8x64xf32>
-// CUDA-TILE:         %[[RING:.*]] = kv.tile.ring stages 4 bytes 3072
+// CUDA-TILE:         %[[RING:.*]] = kv.tile.ring stages 6 bytes 1536
 // CUDA-TILE:         kv.tile.fetch {{.*}} to %[[RING]]
 // CUDA-TILE:         kv.tile.prepare {{.*}} for i3 factor {{.*}} -> vector<8x64xf16>, vector<8x2xf32>, vector<8x1xf32>
 // OPTIONS:           kv.tile.prepare {{.*}} -> vector<4x64xf32>, vector<4x2xf32>{{$}}
@@ -57,11 +57,10 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // OPTIONS:             arith.divui %[[BLOCK]], %[[BLOCKS]]
 // Before a stage is read, the one that is needed last is fetched.
 // CUDA-TILE:         scf.for {{.*}} iter_args(
-// CUDA-TILE:           kv.tile.await pending 2
+// CUDA-TILE:           kv.tile.await pending 4
 // CUDA-TILE:           scf.if
 // CUDA-TILE:             kv.tile.fetch {{.*}} to %[[RING]]
 // CUDA-TILE:           kv.tile.commit
-// CUDA-TILE:           scf.for
 // CPU-TILE:            kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
 // CUDA-TILE:           kv.tile.load %[[RING]]{{.*}} -> <key, 32x64xi3, packing = <fragments>>
 // OPTIONS:             kv.tile.load {{.*}} -> <key, 32x64xi3, packing = <16x32, lanes = 64>>
@@ -93,7 +92,6 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // GPU-NOT:           arith.divui %{{[0-9]+}}, %{{[0-9]+}} : index
 // GPU:               emitc.call_opaque "kv_opaque_i32"
 // GPU:               emitc.call_opaque "kv_cp_async16"
-// GPU:               emitc.call_opaque "kv_assume"
 // GPU:               emitc.call_opaque "kv_mma_m16n8k16_f16"
 // GPU:               emitc.call_opaque "kv_movmatrix_trans"
 // GPU-LABEL:       func.func @merge(

@@ -257,14 +257,14 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
 }
 
 //--- cuda-pipeline.mlir
-// Three blocks of four warps share the memory of a multiprocessor, with two blocks a stage where that leaves two stages.
+// Three blocks of four warps share the memory of a multiprocessor, with 96 KiB on their way there if they fit.
 !small = !kv.cache<kv_heads = 2, head_dim = 128, dtype = bf16, key = <i3, map = sym, group = 1x32, scale = f16>,
                    value = <i2, map = sym, group = 32x1, scale = f16>, window = <sink = 32, recent = 96, flush = 32>>
 !large = !kv.cache<kv_heads = 2, head_dim = 256, dtype = bf16, key = <i8, map = sym, group = 1x32, scale = f16>,
                    value = <i8, map = sym, group = 32x1, scale = f16>, window = <sink = 32, recent = 96, flush = 32>>
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {
   // CHECK-LABEL: func.func @small(
-  // CHECK:         warps = 4, stages = 2, blocks = 2, queries = 2>
+  // CHECK:         warps = 4, stages = 4, queries = 2>
   // SMALLER-LABEL: func.func @small(
   // SMALLER:         warps = 4, stages = 2, queries = 2>
   func.func @small(%q: tensor<?x8x128xbf16>, %cache: !small) {

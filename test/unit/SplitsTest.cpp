@@ -12,19 +12,19 @@ namespace {
 /// A scheme at Llama-3.1-8B's shape: bytes of a block of 32 tokens of a KV head, and of those in windows.
 struct Kernel {
   const char *name;
-  int64_t blockBytes, windowBlocks, unit, resident;
+  int64_t blockBytes, windowBlocks, resident;
   bool staged;
 };
-constexpr Kernel kInnerqBase{"innerq-base", 3584, 4, 2, 3, true}, kKvcc3{"kvcc-3", 2688, 4, 2, 3, true},
-    kKivi2{"kivi-2", 3072, 4, 2, 3, true}, kQ40{"q4_0", 4608, 0, 1, 3, true}, kFp8{"fp8", 8320, 0, 1, 3, true},
-    kFp16{"fp16", 16384, 0, 1, 2, false};
+constexpr Kernel kInnerqBase{"innerq-base", 3584, 4, 3, true}, kKvcc3{"kvcc-3", 2688, 4, 3, true},
+    kKivi2{"kivi-2", 3072, 4, 3, true}, kQ40{"q4_0", 4608, 0, 3, true}, kFp8{"fp8", 8320, 0, 3, true},
+    kFp16{"fp16", 16384, 0, 2, false};
 
 GpuShape getH100(const Kernel &kernel) { return {132, kernel.resident, 2.93e12, true}; }
 GpuStep makeStep(const Kernel &kernel, int64_t batch, int64_t tokens) {
   constexpr int64_t kHeads = 8, kWindowBytes = 16384;
   int64_t blocks = tokens / 32, windows = std::min(blocks, kernel.windowBlocks), items = kHeads * batch;
   double bytes = double(items * ((blocks - windows) * kernel.blockBytes + windows * kWindowBytes));
-  return {items, blocks, bytes, 4, kernel.unit, kernel.staged};
+  return {items, blocks, bytes, 4, kernel.staged};
 }
 
 struct Measured {

@@ -308,7 +308,6 @@ KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) {
   asm volatile("" : "+r"(p));
   return p;
 }
-KV_DEVICE void kv_assume(bool x) { __builtin_assume(x); }
 KV_DEVICE kv_i32 kv_opaque_i32(kv_i32 x) {
   asm volatile("" : "+r"(x));
   return x;

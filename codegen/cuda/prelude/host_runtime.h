@@ -359,12 +359,6 @@ inline void checkGlobal16(const void *p, const char *what, uint32_t line) {
     fail("thread %u: %s at line %u: the global address is not a multiple of 16", state.current->tid, what, line);
 }
 
-/// What a device compiler may rely on.
-inline void checkAssumed(bool holds, uint32_t line) {
-  if (__builtin_expect(!holds, 0))
-    fail("thread %u: kv_assume at line %u: what is assumed does not hold", state.current->tid, line);
-}
-
 /// Lands at once or at the wait that covers it: a kernel must be right either way.
 inline void copyAsync(void *dst, const void *src) {
   Fiber &self = *state.current;
