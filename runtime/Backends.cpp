@@ -117,8 +117,9 @@ public:
     shape.stream = options.stream;
     const CudaKernel &function = kernels[size_t(kernel)];
     int64_t blocks = grid[0] * grid[1] * grid[2];
-    shape.overlaps = gpu.overlaps && leavesHalf(gpu, blocks);
-    if (kernel == Kernel::Attend) {
+    if (kernel != Kernel::Attend) {
+      shape.overlaps = gpu.overlaps && leavesHalf(gpu, blocks);
+    } else {
       constexpr int64_t kReserved = 1024; // by the GPU
       shape.overlaps = overlapsLaunches(gpu, blocks);
       shape.dynamicSharedBytes =

@@ -89,8 +89,8 @@ int64_t Program::chooseSplits(int64_t batch, int64_t queries, int64_t maxTokens,
 }
 
 int64_t Program::getSplits(int64_t splitBlocks, int64_t maxTokens) const {
-  // As the kernel counts: of pages, sinks and recent tokens a block each that is not full.
-  return divideCeil(divideCeil(maxTokens, kv::kBlockTokens) + 3, splitBlocks);
+  // As the kernel counts: pages, sinks and recent tokens may each end with a block that is not full.
+  return divideCeil(divideCeil(maxTokens, kv::kBlockTokens) + 2, splitBlocks);
 }
 
 int64_t Program::getMostSplits(int64_t rows, int64_t maxTokens, unsigned threads) const {
@@ -204,7 +204,7 @@ Error Program::append(const AppendCall &call) const {
     return error;
   int64_t blocksOfWindows = std::max<int64_t>(plan.layout->sinkBlocks + plan.layout->recentBlocks, 1);
   int64_t blocks = divideCeil(call.maxNew, kv::kBlockTokens), items = call.batch * heads;
-  // So many per thread, or per block of threads that a GPU holds, that the last ones end together.
+  // So many per thread, or per block of threads of attention that a GPU holds, that the last ones end together.
   int64_t each = plan.target.executor == Executor::Cpu ? 4 : 16;
   int64_t wanted = std::max<int64_t>(divideCeil(each * backend->getParallelism(call.threads), items), 1);
   if (Error error = launch(kAppendQuantizes, std::min(wanted, blocks), call))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How long a step takes that is split so and so. The constants were measured on an H100; SplitsTest has what they were
-// fitted to, tools/bench/results/cuda-*.md all of it.
+// How long a step takes that is split so and so. The constants were measured on an H100, of kernels with stages of two
+// blocks and of launches that overlapped in small grids alone; SplitsTest has what they were fitted to,
+// tools/bench/results/cuda-*.md all of it.
 #include "runtime/Splits.h"
 
 #include "llvm/Support/MathExtras.h"
@@ -13,14 +14,17 @@ using namespace llvm;
 bool kvcc::leavesHalf(const GpuShape &gpu, int64_t blocks) { return 2 * blocks <= gpu.multiprocessors; }
 
 bool kvcc::overlapsLaunches(const GpuShape &gpu, int64_t blocks) {
-  return gpu.overlaps && blocks <= gpu.resident * gpu.multiprocessors;
+  // Nearly all of what multiprocessors may hold, or one each: else blocks are kept from some that need not hold two.
+  int64_t each = divideCeil(blocks, gpu.multiprocessors);
+  return gpu.overlaps && each <= gpu.resident && (each <= 1 || 8 * blocks >= 7 * each * gpu.multiprocessors);
 }
 
 int64_t kvcc::getEvenSharedBytes(const GpuShape &gpu, int64_t blocks, int64_t needed, int64_t fixed) {
   if (!overlapsLaunches(gpu, blocks) || leavesHalf(gpu, blocks))
     return needed;
   int64_t each = divideCeil(blocks, gpu.multiprocessors);
-  return std::max(needed, int64_t(alignTo(gpu.sharedBytes / (each + 1) + 1 - fixed, 128)));
+  int64_t share = std::max<int64_t>(gpu.sharedBytes / (each + 1) + 1 - fixed, 0);
+  return std::max(needed, int64_t(alignTo(share, 128)));
 }
 
 double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int64_t splits) {
@@ -58,7 +62,7 @@ double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int6
   double seconds = std::max(double(waves) * alone, start + memory);
   if (splits > 1)
     seconds += kMerge + kPart * double(splits);
-  return overlapsLaunches(gpu, count) ? seconds - kOverlapped : seconds;
+  return gpu.overlaps && leavesHalf(gpu, count) ? seconds - kOverlapped : seconds;
 }
 
 int64_t kvcc::chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most) {

@@ -27,7 +27,7 @@ struct GpuStep {
 /// Whether so many blocks of threads leave half of the multiprocessors to the kernel before them.
 bool leavesHalf(const GpuShape &gpu, int64_t blocks);
 /// Whether a grid of so many blocks of threads should begin while the kernel before it ends: where all are resident at
-/// a time, with the memory of getEvenSharedBytes.
+/// a time and, with the memory of getEvenSharedBytes, lie evenly.
 bool overlapsLaunches(const GpuShape &gpu, int64_t blocks);
 /// Dynamic shared memory that a block of such a grid asks for, `needed` at least, beside the `fixed` bytes that it has
 /// in any case: where multiprocessors become free one after the other, none is given more blocks than its share.

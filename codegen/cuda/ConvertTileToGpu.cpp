@@ -406,7 +406,8 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
   bool writes = func.walk([](TileScratchOp) { return WalkResult::interrupt(); }).wasInterrupted();
   int64_t threads = warps ? warps.getInt() * kWarp : writes ? kvcc::kWriterThreads : kWarp;
   func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(threads));
-  // Writers wait for memory in turns: as many of them as 96 registers of a thread allow, which are enough.
+  // Writers wait for memory in turns: as many of them as 96 registers of a thread allow, with which next to nothing
+  // spills.
   if (writes)
     func->setAttr(kvcc::kBlocksAttrName, b.getI64IntegerAttr(5));
   GpuBuilder builder(func.getLoc(), b);

@@ -132,19 +132,22 @@ private:
     Value row, column, isThere;
     int64_t first;
   };
-  /// This thread's elements of tiles of a shape. Those that are not there stand for one of the first row.
+  /// This thread's elements of tiles of a shape. Those that are not there stand for one that is.
   ArrayRef<Element> getOwn(ArrayRef<int64_t> shape) {
     if (!own.empty())
       return own;
     int64_t threads = getThreads(), channels = shape[1], count = shape[0] * channels,
             least = rowsThere ? fewestRows * channels : count;
     for (int64_t first = 0; first < count; first += threads) {
-      // Of whole rows, or of whole parts of one, what differs from thread to thread is the same for all elements.
-      bool isRow = channels % threads == 0;
-      Value i = b.addIndex(b.thread, first), isThere;
-      Value row = isRow ? b.index(first / channels) : arith::DivUIOp::create(b, i, b.index(channels)).getResult();
-      Value column =
-          isRow ? b.addIndex(b.thread, first % channels) : arith::RemUIOp::create(b, i, b.index(channels)).getResult();
+      Value row, column, isThere;
+      if (channels % threads == 0) { // all threads have a part of one row
+        row = b.index(first / channels);
+        column = b.addIndex(b.thread, first % channels);
+      } else {
+        Value i = b.addIndex(b.thread, first);
+        row = arith::DivUIOp::create(b, i, b.index(channels));
+        column = arith::RemUIOp::create(b, i, b.index(channels));
+      }
       if (first + threads > least) {
         isThere = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, row, getRows(shape[0]));
         row = arith::SelectOp::create(b, isThere, row, b.index(0));

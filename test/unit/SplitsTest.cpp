@@ -148,6 +148,12 @@ TEST(SplitsTest, OverlapsWhereAllAreResident) {
   GpuShape gpu = getH100(kInnerqBase);
   EXPECT_TRUE(leavesHalf(gpu, 66));
   EXPECT_FALSE(leavesHalf(gpu, 67));
+  EXPECT_TRUE(overlapsLaunches(gpu, 132));
+  // Where two of three multiprocessors could hold all, they might.
+  EXPECT_FALSE(overlapsLaunches(gpu, 133));
+  EXPECT_FALSE(overlapsLaunches(gpu, 230));
+  EXPECT_TRUE(overlapsLaunches(gpu, 231));
+  EXPECT_TRUE(overlapsLaunches(gpu, 264));
   EXPECT_TRUE(overlapsLaunches(gpu, 3 * 132));
   EXPECT_FALSE(overlapsLaunches(gpu, 3 * 132 + 1));
   gpu.overlaps = false;
@@ -158,17 +164,19 @@ TEST(SplitsTest, SharedMemoryKeepsBlocksApart) {
   constexpr int64_t kFixed = 1024 + 16, kNeeded = 50 << 10;
   GpuShape gpu = getH100(kInnerqBase);
   gpu.sharedBytes = 228 << 10;
-  for (int64_t blocks : {67, 132, 133, 256, 264, 265, 396}) {
+  for (int64_t blocks : {67, 132, 231, 256, 264, 347, 396}) {
     int64_t each = (blocks + 131) / 132, bytes = getEvenSharedBytes(gpu, blocks, kNeeded, kFixed) + kFixed;
     EXPECT_LE(each * bytes, gpu.sharedBytes) << blocks;
     EXPECT_GT((each + 1) * bytes, gpu.sharedBytes) << blocks;
     EXPECT_GE(bytes, kNeeded + kFixed) << blocks;
   }
-  // Where half of the multiprocessors are left to the kernel before, and where blocks come in waves.
+  // Where half of the multiprocessors are left to the kernel before, and where blocks come in waves or do not fill one.
   EXPECT_EQ(getEvenSharedBytes(gpu, 66, kNeeded, kFixed), kNeeded);
+  EXPECT_EQ(getEvenSharedBytes(gpu, 133, kNeeded, kFixed), kNeeded);
   EXPECT_EQ(getEvenSharedBytes(gpu, 397, kNeeded, kFixed), kNeeded);
   // What is needed may be more than that.
   EXPECT_EQ(getEvenSharedBytes(gpu, 396, 70 << 10, kFixed), 70 << 10);
+  EXPECT_EQ(getEvenSharedBytes(gpu, 396, kNeeded, 100 << 10), kNeeded);
 }
 
 TEST(SplitsTest, StaysWithinWhatIsAllowed) {

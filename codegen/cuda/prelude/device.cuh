@@ -110,7 +110,7 @@ KV_DEVICE bool kv_any(bool v) { return __any_sync(~0u, v); }
 
 // Waits for the kernels before this one in the stream, and for what they have written: a launch may begin before they
 // end. `kv_grid_launch` lets the next one begin once all blocks have called it; what is written later is still waited
-// for.
+// for. It comes after the wait, so that those before this kernel have ended: the next one waits for this one alone.
 KV_DEVICE void kv_grid_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -352,8 +352,7 @@ KV_DEVICE void kv_cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
-// Asks for the line at `src`.
-// A warp asks the L2 for bytes, a multiple of 16.
+// A warp asks the L2 for bytes, a multiple of 16 at one.
 template <int Bytes> KV_DEVICE void kv_prefetch(const void *src, kv_i32 lane) {
 #if __CUDA_ARCH__ >= 900
   if (lane == 0)

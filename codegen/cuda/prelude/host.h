@@ -298,7 +298,9 @@ KV_DEVICE void kv_cp_async16(kv_smem_ptr dst, const void *src, KV_HOST_LINE) {
   kv_host::copyAsync(dst, src);
 }
 KV_DEVICE void kv_cp_async_commit() { ++kv_host::state.current->copyGroup; }
-template <int Bytes> KV_DEVICE void kv_prefetch(const void *, kv_i32) {}
+template <int Bytes> KV_DEVICE void kv_prefetch(const void *src, kv_i32, KV_HOST_LINE) {
+  kv_host::checkGlobal16(src, "kv_prefetch", line);
+}
 template <int N> KV_DEVICE void kv_cp_async_wait_group() { kv_host::waitCopies(N); }
 
 //===----------------------------------------------------------------------===//
