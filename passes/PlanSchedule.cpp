@@ -65,8 +65,9 @@ static int64_t getBlockBytes(CacheType cache, int64_t rows, int64_t warps, int64
 static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, int64_t wantedWarps) {
   if (!cache.getKey().isQuantized() && !cache.getValue().isQuantized())
     return {wantedWarps ? wantedWarps : 4, 0};
-  // The GPU takes 1 KiB of a block of threads; its static memory is a flag, and what a row lacks of its logits.
-  const int64_t kReserved = 1024 + 16 + rows * int64_t(sizeof(float)), kOnTheirWay = 96 << 10, kMostStages = 6;
+  // The static memory of a block of threads is a flag, and what a row lacks of its logits.
+  const int64_t kReserved = kvcc::kReservedSharedBytes + 16 + rows * int64_t(sizeof(float)), kOnTheirWay = 96 << 10,
+                kMostStages = 6;
   const kvcc::TargetInfo *gpu = kvcc::getDefaultGpu(arch);
   int64_t shared = gpu ? gpu->sharedBytes : 100 << 10, bytes = CacheLayout::getBlockBytes(cache);
   struct Choice {

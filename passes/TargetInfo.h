@@ -26,6 +26,9 @@ struct TargetInfo {
   std::string source;            ///< where the figures are published
 };
 
+/// Shared memory of each block of threads that a GPU takes for itself.
+constexpr int64_t kReservedSharedBytes = 1024;
+
 /// All GPUs, by architecture.
 llvm::ArrayRef<TargetInfo> getGpuTargets();
 

@@ -120,10 +120,9 @@ public:
     if (kernel != Kernel::Attend) {
       shape.overlaps = gpu.overlaps && leavesHalf(gpu, blocks);
     } else {
-      constexpr int64_t kReserved = 1024; // by the GPU
       shape.overlaps = overlapsLaunches(gpu, blocks);
-      shape.dynamicSharedBytes =
-          unsigned(getEvenSharedBytes(gpu, blocks, block.sharedBytes, function.staticSharedBytes() + kReserved));
+      shape.dynamicSharedBytes = unsigned(
+          getEvenSharedBytes(gpu, blocks, block.sharedBytes, function.staticSharedBytes() + kReservedSharedBytes));
     }
     auto pointers = pointersTo(args);
     return function.launch(shape, pointers);
