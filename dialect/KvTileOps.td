@@ -469,10 +469,10 @@ def Kv_TileAwaitOp : Kv_TileOp<"await", [MemoryEffects<[MemRead, MemWrite]>]> {
 }
 
 def Kv_TilePrefetchOp : Kv_TileOp<"prefetch", [MemoryEffects<[MemRead, MemWrite]>]> {
-  let summary = "says that the warp loads these bytes of the cache later";
+  let summary = "says that these bytes of the cache are loaded later";
   let description = [{
-    They are on their way to where loads find them sooner; nothing waits for them. Constraint: (C1) bytes are a positive
-    multiple of 16.
+    They are on their way to where loads find them sooner, or what is needed to find them is; nothing waits for them.
+    Constraint: (C1) bytes are a positive multiple of 16.
   }];
   let arguments = (ins Kv_Bytes:$source, Index:$offset, I64Attr:$bytes);
   let assemblyFormat = "$source `[` $offset `]` `bytes` $bytes attr-dict `:` type($source)";

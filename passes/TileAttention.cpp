@@ -407,8 +407,12 @@ private:
       buildStagedLoop([&](Value block, Value memory, Value at) { buildPageBlock(block, memory, at, query, prepared); });
     else
       loop(start, end, [&](Value block) {
-        if (schedule.getAhead())
+        if (schedule.getAhead()) {
           ahead = getBlockAt(getAheadOf(block, end));
+          // Addresses take long to translate as well, and that must not hold up what is asked for.
+          Value later = getBlockAt(getAheadOf(ix.add(block, 1), end));
+          TilePrefetchOp::create(b, args[Pages], later, uint64_t(layout.page.bytes));
+        }
         buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared);
       });
     if (halves && kvcc::getUnitExponent(cache.getValue().getElement()))

@@ -199,11 +199,14 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
       }
       b.loop(0, batch, 1, [&](Value g) {
         Value row = b.addIndex(first, g), sum, factor = rounded ? b.loadSplat(factors, g) : Value();
-        for (int64_t i = 0; i < group; i += kLanes) {
-          Value part = load(row, i);
+        for (int64_t i = 0; i < group; i += 2 * kLanes) {
+          SmallVector<Value> parts{load(row, i)};
+          if (i + kLanes < group)
+            parts.push_back(load(row, i + kLanes));
           if (rounded)
-            part = rounding.store(part, factor, integers, {row, b.index(i)});
-          sum = sum ? b.add(sum, part) : part;
+            rounding.store(parts, factor, integers, {row, b.index(i)});
+          for (Value part : parts)
+            sum = sum ? b.add(sum, part) : part;
         }
         b.store(sum, partial, {g, b.index(0)});
       });
@@ -243,39 +246,58 @@ private:
       return arith::SelectOp::create(b, isZero, b.f32Splat(0.0f, lanes),
                                      arith::DivFOp::create(b, b.f32Splat(steps, lanes), max));
     }
-    /// Stores a vector times `factor`, and returns what toFloat takes the sum of. Words are stored in fours as 0 2 1 3,
-    /// in the order in which ProductBuilder::extractCodes gives the codes that they multiply, or as digits.
-    Value store(Value vector, Value factor, Value memory, ValueRange at) {
-      Value shifted = b.fma(vector, factor, b.f32Splat(kRoundingShift));
-      Value bits = arith::BitcastOp::create(b, b.i32Vector(), shifted);
-      auto truncate = [&](Value numbers, unsigned width) -> Value {
-        return arith::TruncIOp::create(b, VectorType::get({kLanes}, b.getIntegerType(width)), numbers);
-      };
-      Value integers;
-      if (!isWord) {
-        integers = truncate(bits, 8);
-      } else if (level.splitsWords()) {
-        // The low digit is the low byte, with its sign; what it lacks then goes into the high one.
-        Value rounded = b.add(bits, b.i32Splat(128));
-        Value low = truncate(bits, 8), high = truncate(arith::ShRUIOp::create(b, rounded, b.i32Splat(8)), 8);
-        SmallVector<int64_t> order;
-        for (int64_t byte = 0; byte < 2 * kLanes; ++byte)
-          order.push_back(byte / 8 * 4 + byte % 4 + byte / 4 % 2 * kLanes);
-        Value digits = vector::ShuffleOp::create(b, low, high, order);
-        integers = vector::BitCastOp::create(b, VectorType::get({kLanes}, b.getIntegerType(16)), digits);
-      } else {
-        SmallVector<int64_t> order;
-        for (int64_t lane = 0; lane < kLanes; ++lane)
-          order.push_back(lane / 4 * 4 + (lane % 4 == 1 ? 2 : lane % 4 == 2 ? 1 : lane % 4));
-        Value words = truncate(bits, 16);
-        integers = vector::ShuffleOp::create(b, words, words, order);
+    /// Stores one or two neighbouring vectors times `factor`, and makes them what toFloat takes the sum of. Words are
+    /// stored in fours as 0 2 1 3, in the order in which ProductBuilder::extractCodes gives the codes that they
+    /// multiply, or as digits.
+    void store(MutableArrayRef<Value> vectors, Value factor, Value memory, ValueRange at) {
+      for (Value &vector : vectors)
+        vector = arith::BitcastOp::create(b, b.i32Vector(), b.fma(vector, factor, b.f32Splat(getShift())));
+      if (splits()) {
+        b.store(splitWords(vectors), memory, at);
+        return;
       }
-      b.store(integers, memory, at);
-      return bits;
+      auto type = VectorType::get({kLanes}, b.getIntegerType(isWord ? 16 : 8));
+      for (auto [i, vector] : llvm::enumerate(vectors)) {
+        Value integers = arith::TruncIOp::create(b, type, vector);
+        if (isWord) {
+          SmallVector<int64_t> order;
+          for (int64_t lane = 0; lane < kLanes; ++lane)
+            order.push_back(lane / 4 * 4 + (lane % 4 == 1 ? 2 : lane % 4 == 2 ? 1 : lane % 4));
+          integers = vector::ShuffleOp::create(b, integers, integers, order);
+        }
+        b.store(integers, memory, {at[0], b.addIndex(at[1], b.index(int64_t(i) * kLanes))});
+      }
+    }
+    bool splits() const { return isWord && level.splitsWords(); }
+    /// Where digits are wanted, n + 128 stands in the low bits: its second byte is the high digit, and its first one is
+    /// the low digit but for the highest bit.
+    float getShift() const { return kRoundingShift + (splits() ? 128.0f : 0.0f); }
+    Value splitWords(ArrayRef<Value> vectors) {
+      // The digits of four numbers, within the 128 bits that these are: eight bytes. Then those of all fours.
+      constexpr int64_t kFours = kLanes / 4;
+      auto bytes = VectorType::get({4 * kLanes}, b.getI8Type());
+      auto quads = VectorType::get({2 * kFours}, b.getI64Type());
+      SmallVector<Value> digits;
+      for (Value vector : vectors) {
+        Value signs = arith::XOrIOp::create(b, vector, b.i32Splat(128));
+        Value low = vector::BitCastOp::create(b, bytes, signs);
+        SmallVector<int64_t> order;
+        for (int64_t byte = 0; byte < 4 * kLanes; ++byte) {
+          int64_t within = byte % 16;
+          order.push_back(within < 8 ? byte - within + within % 4 * 4 + within / 4 : vector::ShuffleOp::kPoisonIndex);
+        }
+        digits.push_back(vector::BitCastOp::create(b, quads, vector::ShuffleOp::create(b, low, low, order)));
+      }
+      SmallVector<int64_t> lowHalves;
+      for (int64_t i = 0; i < int64_t(vectors.size()) * kFours; ++i)
+        lowHalves.push_back(2 * i);
+      Value all = vector::ShuffleOp::create(b, digits.front(), digits.back(), lowHalves);
+      return vector::BitCastOp::create(b, VectorType::get({int64_t(vectors.size()) * kLanes}, b.getIntegerType(16)),
+                                       all);
     }
     /// The sums of the integers of `count` numbers, given those of what `store` returned.
     Value toFloat(Value sums, int64_t count, int64_t lanes) {
-      auto above = int32_t(uint32_t(count) * llvm::bit_cast<uint32_t>(kRoundingShift));
+      auto above = int32_t(uint32_t(count) * llvm::bit_cast<uint32_t>(getShift()));
       return arith::SIToFPOp::create(b, b.f32Vector(lanes), arith::SubIOp::create(b, sums, b.i32Splat(above, lanes)));
     }
 
@@ -284,6 +306,20 @@ private:
     bool isUnsigned, isWord;
     float steps;
   };
+};
+
+/// Products ask for blocks line by line as they go. Before that a line of every page of the processor's is enough, so
+/// that its address has been translated by then.
+struct PrefetchPattern : OpConversionPattern<TilePrefetchOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TilePrefetchOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    constexpr int64_t kProcessorPage = 4096;
+    CpuBuilder b(op.getLoc(), rewriter);
+    for (int64_t at = 0; at < int64_t(op.getBytes()); at += kProcessorPage)
+      b.prefetch(in.getSource(), b.addIndex(in.getOffset(), b.index(at)));
+    rewriter.eraseOp(op);
+    return success();
+  }
 };
 
 struct LoadPattern : OpConversionPattern<TileLoadOp> {
@@ -379,28 +415,51 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
     CpuBuilder b(op.getLoc(), rewriter);
     StateColumns columns(op.getState().getType());
     Value state = in.getState(), tile = in.getLogits();
-    b.loop(0, op.getState().getType().getHeads(), 1, [&](Value head) {
-      Value second = b.index(kLanes), zero = b.index(0);
-      Value logits[] = {b.loadF32(tile, {head, zero}), b.loadF32(tile, {head, second})};
-      Value maxAt[] = {head, b.index(columns.max)};
-      Value old = memref::LoadOp::create(b, state, maxAt);
-      Value largest = b.reduceMax(b.max(logits[0], logits[1]));
-      Value max = b.max(old, largest);
-      Value grows = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, largest, old);
+    int64_t heads = op.getState().getType().getHeads(), tokens = shapeOf(tile)[1], together = 8;
+    while (heads % together)
+      --together;
+    b.loop(0, heads, together, [&](Value first) {
+      auto forEachHead = [&](function_ref<void(Value)> body) {
+        for (int64_t h = 0; h < together; ++h)
+          body(b.addIndex(first, b.index(h)));
+      };
+      auto largestOf = [&](Value head) {
+        Value largest;
+        for (int64_t column = 0; column < tokens; column += kLanes) {
+          Value logits = b.loadF32(tile, {head, b.index(column)});
+          largest = largest ? b.max(largest, logits) : logits;
+        }
+        return largest;
+      };
+      // Maxima grow in few blocks. Where none does, weights need not wait for a maximum over lanes.
+      Value grows;
+      forEachHead([&](Value head) {
+        Value over = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, largestOf(head),
+                                           b.loadSplat(state, {head, b.index(columns.max)}));
+        grows = grows ? arith::OrIOp::create(b, grows, over).getResult() : over;
+      });
+      grows = vector::ReductionOp::create(b, vector::CombiningKind::OR, grows);
       auto branch = scf::IfOp::create(b, grows, /*withElseRegion=*/false);
       {
         OpBuilder::InsertionGuard guard(b);
         b.setInsertionPointToStart(branch.thenBlock());
-        rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
-        memref::StoreOp::create(b, max, state, maxAt);
+        b.loop(0, together, 1, [&](Value h) {
+          Value head = b.addIndex(first, h), maxAt[] = {head, b.index(columns.max)};
+          Value old = memref::LoadOp::create(b, state, maxAt), max = b.max(old, b.reduceMax(largestOf(head)));
+          rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
+          memref::StoreOp::create(b, max, state, maxAt);
+        });
       }
-      Value splat = b.splat(max);
-      Value weights[] = {b.exp2(arith::SubFOp::create(b, logits[0], splat)),
-                         b.exp2(arith::SubFOp::create(b, logits[1], splat))};
-      b.store(weights[0], tile, {head, zero});
-      b.store(weights[1], tile, {head, second});
-      Value sumAt[] = {head, b.index(columns.sum)};
-      b.store(b.add(b.loadF32(state, sumAt), b.add(weights[0], weights[1])), state, sumAt);
+      forEachHead([&](Value head) {
+        Value max = b.loadSplat(state, {head, b.index(columns.max)}), sumAt[] = {head, b.index(columns.sum)}, sum;
+        for (int64_t column = 0; column < tokens; column += kLanes) {
+          Value at[] = {head, b.index(column)};
+          Value weights = b.exp2(arith::SubFOp::create(b, b.loadF32(tile, at), max));
+          b.store(weights, tile, at);
+          sum = sum ? b.add(sum, weights) : weights;
+        }
+        b.store(b.add(b.loadF32(state, sumAt), sum), state, sumAt);
+      });
     });
     rewriter.replaceOp(op, tile);
     return success();
@@ -608,10 +667,11 @@ struct ConvertTileToCpuPass : kvcc::impl::ConvertTileToCpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-                 RestorePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern, SoftmaxStepPattern,
-                 IsDominatedPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(converter,
-                                                                                                        &getContext());
+    patterns
+        .add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
+             RestorePattern, PrefetchPattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
+             SoftmaxStepPattern, IsDominatedPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(
+            converter, &getContext());
     patterns.add<PreparePattern>(converter, &getContext(), *level);
     populateProductPatterns(patterns, converter, *level);
     populateWriterPatterns(patterns, converter, getLaneBuilder());

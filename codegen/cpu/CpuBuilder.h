@@ -63,6 +63,9 @@ public:
   /// One element, in every lane.
   mlir::Value loadSplat(mlir::Value memory, mlir::ValueRange at, int64_t lanes = kLanes);
   void store(mlir::Value vector, mlir::Value memory, mlir::ValueRange at);
+  /// Asks for a line of memory, into the second-level cache: lines on their way to the first one keep its few fill
+  /// buffers from what is needed now.
+  void prefetch(mlir::Value memory, mlir::Value at);
   /// Rounded to the type of the memory.
   void storeF32(mlir::Value vector, mlir::Value memory, mlir::ValueRange at);
   mlir::Value reduceAdd(mlir::Value vector);

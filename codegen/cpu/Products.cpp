@@ -76,8 +76,7 @@ struct FreeVector {
 };
 
 /// Asks for what a product is to have ahead, line by line: as many lines in each of `steps` steps of all its units, so
-/// that it may ask for some behind the last one. They come to the second-level cache: lines on their way to the first
-/// one keep its few fill buffers from what is needed now.
+/// that it may ask for some behind the last one.
 class Prefetcher {
 public:
   Prefetcher(ProductBuilder &b, const Product &p, int64_t steps)
@@ -86,8 +85,7 @@ public:
   /// In part `part` of `parts` of a step.
   void ask(Value step, int64_t part, int64_t parts) {
     for (int64_t line = part * lines / parts; line < (part + 1) * lines / parts; ++line) {
-      Value at = b.addIndex(b.mulIndex(step, lines * kLine), b.index(line * kLine));
-      memref::PrefetchOp::create(b, memory, at, /*isWrite=*/false, /*localityHint=*/2, /*isDataCache=*/true);
+      b.prefetch(memory, b.addIndex(b.mulIndex(step, lines * kLine), b.index(line * kLine)));
     }
   }
 
@@ -141,6 +139,17 @@ private:
   int64_t width, digits, sums, vectors;
 };
 
+/// What products are added to, by vector and head. Loaded when it is asked for.
+using InitialSums = function_ref<Value(int64_t vector, int64_t head)>;
+
+SmallVector<Value> getAll(InitialSums sums, const Unit &unit, int64_t heads) {
+  SmallVector<Value> all;
+  for (int64_t v = 0; v < unit.getVectors(); ++v)
+    for (int64_t h = 0; h < heads; ++h)
+      all.push_back(sums(v, h));
+  return all;
+}
+
 /// Lowers the products of a unit with one block of codes, for all heads. Sums are listed digit by digit, those of one
 /// vector by vector, the heads of a vector together.
 class CodeProduct {
@@ -156,23 +165,28 @@ public:
       firstRow = b.mulIndex(arith::DivUIOp::create(b, unit.getFreeIndex(first), b.index(p.freeGroup)), p.heads);
   }
 
-  SmallVector<Value> run() {
-    SmallVector<Value> zeros(countSums(), b.f32Splat(0.0f, b.getWidth()));
-    if (p.group <= kReduceTile)
-      return loop(tiles, zeros, [&](Value tile, ValueRange sums) {
-        SmallVector<Value> next(sums);
-        int64_t groups = kReduceTile / p.group, codes = kLaneCodes / groups;
-        for (int64_t g = 0; g < groups; ++g)
-          next = finish(b.addIndex(b.mulIndex(tile, groups), b.index(g)), next,
-                        multiply(tile, g * codes, (g + 1) * codes, zeroSums()));
-        return next;
-      });
-    int64_t perGroup = p.group / kReduceTile;
-    return loop(tiles / perGroup, zeros, [&](Value group, ValueRange sums) {
-      SmallVector<Value> acc = loop(perGroup, zeroSums(), [&](Value i, ValueRange before) {
-        return multiply(b.addIndex(b.mulIndex(group, perGroup), i), 0, kLaneCodes, before);
-      });
-      return finish(group, sums, acc);
+  /// What `initial` gives and the products are added up to.
+  SmallVector<Value> run(InitialSums initial) {
+    // The groups that one iteration has.
+    int64_t groups = std::max<int64_t>(kReduceTile / p.group, 1),
+            perGroup = std::max<int64_t>(p.group / kReduceTile, 1);
+    int64_t codes = kLaneCodes / groups;
+    auto finishAll = [&](Value i, InitialSums before) {
+      SmallVector<Value> sums;
+      for (int64_t g = 0; g < groups; ++g) {
+        SmallVector<Value> products = loop(perGroup, zeroSums(), [&](Value tile, ValueRange partial) {
+          return multiply(b.addIndex(b.mulIndex(i, perGroup), tile), g * codes, (g + 1) * codes, partial);
+        });
+        auto last = [&, last = sums](int64_t v, int64_t h) { return last[size_t(v * p.heads + h)]; };
+        sums = finish(b.addIndex(b.mulIndex(i, groups), b.index(g)), g ? InitialSums(last) : before, products);
+      }
+      return sums;
+    };
+    // Sums are loaded late if that is possible: until then they would take registers.
+    if (tiles == perGroup)
+      return finishAll(b.index(0), initial);
+    return b.loop(0, tiles / perGroup, getAll(initial, unit, p.heads), [&](Value i, ValueRange before) {
+      return finishAll(i, [&](int64_t v, int64_t h) { return before[size_t(v * p.heads + h)]; });
     });
   }
 
@@ -195,6 +209,8 @@ private:
     float zeroCode = p.isE4m3() ? 0 : p.isE2m1() ? 12 : float(int64_t(1) << (bits - 1));
     return (biased ? 128.0f : 0.0f) - (p.zeros ? 0.0f : zeroCode);
   }
+
+  bool hasCommonShift() const { return !p.zeros && !p.freeGroup && getShift() != 0; }
 
   /// Adds the products with codes `from` to `to` of each lane of a reduction tile.
   SmallVector<Value> multiply(Value tile, int64_t from, int64_t to, ValueRange before) {
@@ -353,7 +369,7 @@ private:
       zeros = b.loadF32(p.zeros, index, {}, width);
     if (p.hybrid)
       zeros = arith::SelectOp::create(b, marked, zeros, times(raw, -float(int64_t(1) << (bits - 1))));
-    if (shift == 0)
+    if (shift == 0 || hasCommonShift())
       scales.zero = zeros;
     else
       scales.zero = zeros ? b.fma(scales.scale, b.f32Splat(shift, width), zeros) : times(scales.scale, shift);
@@ -361,9 +377,14 @@ private:
   }
 
   /// The sums over a group, times the scales, added to `sums`.
-  SmallVector<Value> finish(Value group, ValueRange sums, ValueRange products) {
+  SmallVector<Value> finish(Value group, InitialSums before, ValueRange products) {
     int64_t width = b.getWidth();
     SmallVector<Value> result;
+    // Codes that are all as far from what they stand for: that much of the small operand's sum, for all vectors.
+    SmallVector<Value> shifts;
+    if (hasCommonShift())
+      for (int64_t h = 0; h < p.heads; ++h)
+        shifts.push_back(b.mul(b.loadSplat(p.smallSums, {row(h), group}, width), b.f32Splat(getShift(), width)));
     for (int64_t v = 0; v < unit.getVectors(); ++v) {
       GroupScales scales = loadScales(unit.get(first, v), group);
       for (int64_t h = 0; h < p.heads; ++h) {
@@ -374,9 +395,14 @@ private:
           Value high = products[countSums() + i], by8 = b.constantLike(b.vectorOf(32), 8);
           sum = b.add(sum, arith::ShLIOp::create(b, high, by8));
         }
-        if (!isFloat())
-          sum = b.mul(arith::SIToFPOp::create(b, b.f32Vector(width), sum), b.loadSplat(p.smallScales, at, width));
-        sum = scales.scale ? b.fma(sum, scales.scale, sums[i]) : b.add(sum, sums[i]);
+        if (!isFloat()) {
+          sum = arith::SIToFPOp::create(b, b.f32Vector(width), sum);
+          Value scale = b.loadSplat(p.smallScales, at, width);
+          sum = shifts.empty() ? b.mul(sum, scale) : b.fma(sum, scale, shifts[size_t(h)]);
+        } else if (!shifts.empty()) {
+          sum = b.add(sum, shifts[size_t(h)]);
+        }
+        sum = scales.scale ? b.fma(sum, scales.scale, before(v, h)) : b.add(sum, before(v, h));
         if (scales.zero)
           sum = b.fma(scales.zero, b.loadSplat(p.smallSums, at, width), sum);
         if (p.offsets)
@@ -402,14 +428,14 @@ private:
 };
 
 /// The same for numbers, which lie as [free tile][reduction index][16].
-SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first) {
+SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first,
+                                InitialSums initial) {
   int64_t width = b.getWidth(), extent = p.block.getReduceExtent();
   constexpr int64_t kUnrolled = 4;
   int64_t steps = extent / kUnrolled;
   Prefetcher ahead(b, p, unit.getCount(p.block.getFreeExtent()) * steps);
   Value firstStep = b.mulIndex(unit.getNumber(first), steps);
-  SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, width));
-  return b.loop(0, steps, zeros, [&](Value i, ValueRange before) {
+  return b.loop(0, steps, getAll(initial, unit, p.heads), [&](Value i, ValueRange before) {
     SmallVector<Value> sums(before);
     for (int64_t r = 0; r < kUnrolled; ++r) {
       ahead.ask(b.addIndex(firstStep, i), r, kUnrolled);
@@ -432,14 +458,19 @@ SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit 
   });
 }
 
-/// Calls `emit(free index, per-head sums)` for every vector of free indices of the block.
-void forEachFreeVector(ProductBuilder &b, const Product &p, function_ref<void(Value, ValueRange)> emit) {
+/// Writes a product to `result`, or adds it to what is there.
+void emitProduct(ProductBuilder &b, const Product &p, Value result, bool adds) {
   Unit unit(b, p);
   unit.forEach(p.block.getFreeExtent(), [&](FreeVector first) {
+    auto initial = [&](int64_t v, int64_t h) {
+      return adds ? b.loadF32(result, {b.index(h), unit.getFreeIndex(unit.get(first, v))}, {}, b.getWidth())
+                  : b.f32Splat(0.0f, b.getWidth());
+    };
     SmallVector<Value> sums =
-        p.block.isCodes() ? CodeProduct(b, p, unit, first).run() : floatProduct(b, p, unit, first);
+        p.block.isCodes() ? CodeProduct(b, p, unit, first).run(initial) : floatProduct(b, p, unit, first, initial);
     for (int64_t v = 0; v < unit.getVectors(); ++v)
-      emit(unit.getFreeIndex(unit.get(first, v)), ArrayRef(sums).slice(size_t(v * p.heads), size_t(p.heads)));
+      for (int64_t h = 0; h < p.heads; ++h)
+        b.store(sums[size_t(v * p.heads + h)], result, {b.index(h), unit.getFreeIndex(unit.get(first, v))});
   });
 }
 
@@ -512,10 +543,7 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
     Product product = makeProduct(b, op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(),
                                   shape[0], isSigned(op.getQuery()));
     Value result = b.scratch(shape, b.getF32Type());
-    forEachFreeVector(b, product, [&](Value first, ValueRange sums) {
-      for (int64_t h = 0; h < shape[0]; ++h)
-        b.store(sums[h], result, {b.index(h), first});
-    });
+    emitProduct(b, product, result, /*adds=*/false);
     rewriter.replaceOp(op, result);
     return success();
   }
@@ -534,12 +562,7 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
     int64_t heads = op.getState().getType().getHeads();
     Product product = makeProduct(b, op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(),
                                   in.getWeightScales(), heads, isSigned(op.getWeights()));
-    forEachFreeVector(b, product, [&](Value first, ValueRange sums) {
-      for (int64_t h = 0; h < heads; ++h) {
-        Value at[] = {b.index(h), first};
-        b.store(b.add(b.loadF32(in.getState(), at, {}, b.getWidth()), sums[h]), in.getState(), at);
-      }
-    });
+    emitProduct(b, product, in.getState(), /*adds=*/true);
     rewriter.eraseOp(op);
     return success();
   }

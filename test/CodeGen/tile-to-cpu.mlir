@@ -102,13 +102,13 @@ func.func @query(%q: memref<?xf16>, %bytes: memref<?xi8>, %at: index) {
 // CHECK-NEXT:    arith.ori %[[LOW]], %[[HIGH]]
 // Sums of 16 bits become sums of 32 once they hold all eight codes; the scales come last.
 // MADD:          llvm.call_intrinsic "[[$WORD_PAIRS]]"(%{{.*}}, %[[ONES]]) : {{.*}} -> vector<[[$W]]xi32>
+// CHECK:         %[[ZERO:.*]] = arith.mulf %{{.*}}, %[[ZERO_CODE]]
 // CHECK:         %[[SCALE:.*]] = vector.load %[[SCALES]]{{.*}} : memref<32xf16>, vector<[[$W]]xf16>
 // CHECK-NEXT:    %[[WIDE:.*]] = arith.extf %[[SCALE]]
-// CHECK-NEXT:    %[[ZERO:.*]] = arith.mulf %[[WIDE]], %[[ZERO_CODE]]
 // CHECK-NEXT:    %[[SUM:.*]] = arith.sitofp %{{.*}} : vector<[[$W]]xi32> to vector<[[$W]]xf32>
 // CHECK:         %[[SCALED:.*]] = arith.mulf %[[SUM]], %{{.*}} fastmath<contract> : vector<[[$W]]xf32>
-// CHECK:         arith.mulf %[[SCALED]], %[[WIDE]] fastmath<contract> : vector<[[$W]]xf32>
-// CHECK:         arith.mulf %[[ZERO]], %{{.*}} fastmath<contract> : vector<[[$W]]xf32>
+// CHECK:         %[[SHIFTED:.*]] = arith.addf %[[SCALED]], %[[ZERO]] fastmath<contract> : vector<[[$W]]xf32>
+// CHECK:         arith.mulf %[[SHIFTED]], %[[WIDE]] fastmath<contract> : vector<[[$W]]xf32>
 // CHECK:         vector.store
 func.func @score_int8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
@@ -149,6 +149,19 @@ func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %nex
   return
 }
 
+// What is asked for earlier still is a line of every page of the processor's.
+// CHECK-LABEL: func.func @prefetch(
+// CHECK-SAME:    %[[BYTES:[^:]*]]: memref<?xi8>, %[[AT:[^:]*]]: index)
+// CHECK:         %[[C4096:.*]] = arith.constant 4096 : index
+// CHECK-NEXT:    memref.prefetch %[[BYTES]][%[[AT]]], read, locality<2>, data
+// CHECK-NEXT:    %[[SECOND:.*]] = arith.addi %[[AT]], %[[C4096]]
+// CHECK-NEXT:    memref.prefetch %[[BYTES]][%[[SECOND]]], read, locality<2>, data
+// CHECK-NEXT:    return
+func.func @prefetch(%bytes: memref<?xi8>, %at: index) {
+  kv.tile.prefetch %bytes[%at] bytes 8192 : memref<?xi8>
+  return
+}
+
 // A query in words multiplies codes in bytes where dot products of bytes are: as two digits, n = 256 * high + low, both
 // with a sign. Four low digits stand before the high ones of the same four numbers; what the digits give is added up
 // apart. Elsewhere it multiplies codes in words: those of every second lane, then those of the others, for which the
@@ -160,7 +173,6 @@ func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %nex
 // WORDS-DAG:     %[[BY_8:.*]] = arith.constant dense<8> : vector<[[$WORDS]]xi16>
 // BYTEWISE-DAG:  %[[MASK:.*]] = arith.constant dense<7> : vector<[[$BYTES]]xi8>
 // BYTEWISE-DAG:  %[[HALF_DIGIT:.*]] = arith.constant dense<128> : vector<16xi32>
-// BYTEWISE-DAG:  %[[DIGIT:.*]] = arith.constant dense<8> : vector<16xi32>
 // CHECK-DAG:     %[[STEPS:.*]] = arith.constant dense<3.263900e+04> : vector<1xf32>
 // PLAIN-WORDS-DAG: %[[BY_16:.*]] = arith.constant dense<16> : vector<[[$W]]xi32>
 // BYTEWISE-DAG:  %[[NOTHING:.*]] = arith.constant dense<0> : vector<[[$W]]xi32>
@@ -168,14 +180,14 @@ func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %nex
 // CHECK:         arith.divf %[[STEPS]],
 // WORDS:         %[[ORDERED:.*]] = vector.shuffle %{{.*}} [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15] : vector<16xi16>
 // WORDS-NEXT:    vector.store %[[ORDERED]], %[[SMALL]]
-// BYTEWISE:      %[[BITS:.*]] = arith.bitcast %{{.*}} : vector<16xf32> to vector<16xi32>
-// BYTEWISE-NEXT: %[[ROUNDED:.*]] = arith.addi %[[BITS]], %[[HALF_DIGIT]]
-// BYTEWISE-NEXT: %[[LOW:.*]] = arith.trunci %[[BITS]] : vector<16xi32> to vector<16xi8>
-// BYTEWISE-NEXT: %[[MOVED:.*]] = arith.shrui %[[ROUNDED]], %[[DIGIT]]
-// BYTEWISE-NEXT: %[[HIGH:.*]] = arith.trunci %[[MOVED]] : vector<16xi32> to vector<16xi8>
-// BYTEWISE-NEXT: %[[ORDERED:.*]] = vector.shuffle %[[LOW]], %[[HIGH]] [0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31]
-// BYTEWISE-NEXT: %[[PAIRS:.*]] = vector.bitcast %[[ORDERED]] : vector<32xi8> to vector<16xi16>
-// BYTEWISE-NEXT: vector.store %[[PAIRS]], %[[SMALL]]
+// BYTEWISE-COUNT-2: arith.bitcast %{{.*}} : vector<16xf32> to vector<16xi32>
+// BYTEWISE:      %[[SIGNED:.*]] = arith.xori %{{.*}}, %[[HALF_DIGIT]]
+// BYTEWISE-NEXT: %[[DIGITS:.*]] = vector.bitcast %[[SIGNED]] : vector<16xi32> to vector<64xi8>
+// BYTEWISE-NEXT: %[[FOURS:.*]] = vector.shuffle %[[DIGITS]], %[[DIGITS]] [0, 4, 8, 12, 1, 5, 9, 13, -1, -1, -1, -1, -1, -1, -1, -1, 16,
+// BYTEWISE-NEXT: %[[FIRST:.*]] = vector.bitcast %[[FOURS]] : vector<64xi8> to vector<8xi64>
+// BYTEWISE:      %[[ALL:.*]] = vector.shuffle %[[FIRST]], %{{.*}} [0, 2, 4, 6, 8, 10, 12, 14] : vector<8xi64>, vector<8xi64>
+// BYTEWISE-NEXT: %[[ORDERED:.*]] = vector.bitcast %[[ALL]] : vector<8xi64> to vector<32xi16>
+// BYTEWISE-NEXT: vector.store %[[ORDERED]], %[[SMALL]]
 // CHECK:         %[[KEYS:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<384xi8>
 // CHECK:         %[[WORD:.*]] = vector.load %[[KEYS]][%{{.*}}] : memref<384xi8>, vector<[[$BYTES]]xi8>
 // BYTEWISE-NEXT: %[[CODES:.*]] = arith.andi %[[WORD]], %[[MASK]]
@@ -329,7 +341,7 @@ func.func @score_numbers(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index)
 // MADD:          arith.mulf %{{.*}}, %[[ZERO_CODE]]
 // NEON:          arith.mulf %{{.*}}, %[[ZERO_CODE]]
 // CHECK:         %[[OLD:.*]] = vector.load %[[STATE]]
-// CHECK:         %[[NEW:.*]] = arith.addf %[[OLD]], %{{.*}} fastmath<contract>
+// CHECK:         %[[NEW:.*]] = arith.addf %{{.*}}, %[[OLD]] fastmath<contract>
 // CHECK:         vector.store %[[NEW]], %[[STATE]]
 func.func @accumulate_int8(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %state = kv.tile.init_state : !kv.state<1x32>
@@ -458,11 +470,13 @@ func.func @score_fp8(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
 // NEON:          llvm.call_intrinsic "llvm.aarch64.neon.tbl1.v16i8"(
 // VNNI:          llvm.call_intrinsic "[[$DOT_BYTES]]"
 // MADD:          llvm.call_intrinsic "[[$WORD_PAIRS]]"
+// CHECK:         %[[ZERO:.*]] = arith.mulf %{{.*}}, %[[ZERO_CODE]]
 // CHECK:         %[[POWER:.*]] = arith.extui %{{.*}} : vector<[[$W]]xi8> to vector<[[$W]]xi32>
 // CHECK:         %[[BITS:.*]] = arith.shli %[[POWER]], %[[EXPONENT]]
 // CHECK:         %[[SCALE:.*]] = arith.bitcast %[[BITS]] : vector<[[$W]]xi32> to vector<[[$W]]xf32>
 // CHECK:         %[[HALVED:.*]] = arith.mulf %[[SCALE]], %[[HALF]]
-// CHECK:         arith.mulf %[[HALVED]], %[[ZERO_CODE]]
+// CHECK:         %[[SHIFTED:.*]] = arith.addf %{{.*}}, %[[ZERO]]
+// CHECK:         arith.mulf %[[SHIFTED]], %[[HALVED]]
 func.func @score_fp4(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index) {
   %query = kv.tile.load_query %q[%at] scale 1.0 : memref<?xf32> -> vector<1x32xf32>
   %small:3 = kv.tile.prepare %query group 32
@@ -542,7 +556,8 @@ func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %means_a
   return
 }
 
-// A state has 16 sums and the maximum behind its 32 outputs, which starts as the logit of a masked token.
+// A state has 16 sums and the maximum behind its 32 outputs, which starts as the logit of a masked token. Maxima, and
+// what has been summed, change only if a logit of some head is above its head's maximum.
 // CHECK-LABEL: func.func @softmax(
 // CHECK-SAME:    %[[MEMORY:[^:]*]]: memref<?xf32>, %[[AT:[^:]*]]: index, %[[VALID:[^:]*]]: index)
 // CHECK-DAG:     %[[MASKED:.*]] = arith.constant dense<-1.000000e+30> : vector<16xf32>
@@ -557,8 +572,12 @@ func.func @restore(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %means_a
 // CHECK:         %[[LOGITS:.*]] = arith.select %[[IS_THERE]], %{{.*}}, %[[MASKED]]
 // CHECK:         vector.store %[[LOGITS]], %[[TILE]]
 // CHECK:         %[[OLD:.*]] = memref.load %[[STATE]][%{{.*}}, %[[MAX_AT]]]
-// CHECK:         vector.reduction <maxnumf>
-// CHECK:         memref.store %{{.*}}, %[[STATE]][%{{.*}}, %[[MAX_AT]]]
+// CHECK:         %[[GROWS:.*]] = vector.reduction <or>
+// CHECK:         scf.if %[[GROWS]]
+// CHECK:           vector.reduction <maxnumf>
+// CHECK:           memref.store %{{.*}}, %[[STATE]][%{{.*}}, %[[MAX_AT]]]
+// CHECK:         memref.load %[[STATE]][%{{.*}}, %[[MAX_AT]]]
+// CHECK:         vector.store %{{.*}}, %[[TILE]]
 func.func @softmax(%memory: memref<?xf32>, %at: index, %valid: index) {
   %state = kv.tile.init_state : !kv.state<2x32>
   %logits = kv.tile.load_query %memory[%at] scale 1.0 : memref<?xf32> -> vector<2x32xf32>

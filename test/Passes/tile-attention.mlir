@@ -258,6 +258,7 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
 
 // Arithmetic in bytes rounds the query to bytes too, with a sign; a dominated block still takes words. The next block of
 // the loop is asked for, or the last one again: its keys and their scales beside the keys, the rest beside the values.
+// Where the block after it stands is made known before.
 // CHECK-LABEL: func.func @bytes(
 // CHECK-SAME:    %{{[^:]*}}: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %{{[^:]*}}: memref<?xi32>, %[[SLOTS:[^:]*]]: memref<?xi8>,
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
@@ -273,6 +274,7 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
 // CHECK:           arith.addi
 // CHECK:           %[[AHEAD:.*]] = arith.addi
 // CHECK:           memref.load
+// CHECK:           kv.tile.prefetch %[[PAGES]][%{{.*}}] bytes 1536 :
 // CHECK:           kv.tile.score {{.*}} ahead %[[PAGES]][%[[AHEAD]]] bytes 896 : vector<2x64xi8>, <key, 32x64xi3,
 // CHECK:           %[[VALUES_AHEAD:.*]] = arith.addi %[[AHEAD]], %[[VALUES]]
 // CHECK:           scf.if
