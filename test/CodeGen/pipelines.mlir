@@ -40,8 +40,8 @@ module attributes {kv.target = #kv.target<TARGET>} {
 
 // TILE-LABEL:      func.func @attend(
 // TILE-SAME:         attributes {kv.item_args = 3 : i64
-// Of a page of 128 tokens there are four blocks, of one of 64 two.
-// CPU-TILE-DAG:      %[[BLOCKS:.*]] = arith.constant 4 : index
+// Of a page of 256 tokens there are eight blocks, of one of 128 four, of one of 64 two.
+// CPU-TILE-DAG:      %[[BLOCKS:.*]] = arith.constant 8 : index
 // CUDA-TILE-DAG:     %[[BLOCKS:.*]] = arith.constant 4 : i32
 // OPTIONS-DAG:       %[[BLOCKS:.*]] = arith.constant 2 : index
 // CPU-TILE:          kv.tile.prepare {{.*}} -> vector<4x64xi8>, vector<4x2xf32>, vector<4x2xf32>

@@ -47,11 +47,11 @@
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   // CHECK-LABEL: func.func @group_4(
-  // CHECK:         schedule = #kv.schedule<heads = 4, page = 128, compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
+  // CHECK:         schedule = #kv.schedule<heads = 4, page = 256, compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
   // OPTIONS-LABEL: func.func @group_4(
   // OPTIONS:         schedule = #kv.schedule<heads = 4, page = 64, compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, accumulators = 12, ahead = 2>
   // REMARK:        [[#@LINE+3]]:5: remark: [Passed] schedule | Category:kv-plan-schedule
-  // REMARK-SAME:     4{{.*}} query heads share {{.*}}128{{.*}} tokens, {{.*}}int8 products
+  // REMARK-SAME:     4{{.*}} query heads share {{.*}}256{{.*}} tokens, {{.*}}int8 products
   func.func @group_4(%q: tensor<?x8x64xf16>, %cache: !cache) {
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return

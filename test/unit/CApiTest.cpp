@@ -34,7 +34,7 @@ public:
     kvcc_context_destroy(context);
   }
   kvcc_compile_options compileOptions() {
-    return {sizeof(kvcc_compile_options), smollm.c_str(), "innerq-small", "cpu", "f16", "f32", 0, 0, nullptr, 0};
+    return {sizeof(kvcc_compile_options), smollm.c_str(), "innerq-small", "cpu", "f16", "f32", 128, 0, nullptr, 0};
   }
   void compile() {
     kvcc_compile_options options = compileOptions();
