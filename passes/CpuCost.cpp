@@ -13,8 +13,8 @@ constexpr double kPrepareVector = 8, kFoldVector = 4;
 /// What a row of `rows` costs beside its vectors: two reductions of 16 lanes, a division. Rows are reduced together, as
 /// many as are a power of two that divides them all.
 double countPrepareRow(double rows) { return int64_t(rows) % 4 ? 24 : 12; }
-/// Addresses and the loop over blocks; masks.
-constexpr double kBlock = 50, kMask = 4;
+/// Addresses, lines that are touched and the loop over blocks; masks.
+constexpr double kBlock = 60, kMask = 4;
 
 class Counter {
 public:
@@ -30,8 +30,8 @@ public:
   double countWindow() const { return 2 * countNumbers() + countSoftmax() + heads * 2 * wide * kMask; }
 
 private:
-  /// Loads, maximum, two exponentials of two vectors, a reduction.
-  double countSoftmax() const { return kBlock + heads * (30 + 50 * wide); }
+  /// Comparisons with the maximum so far, which seldom grows, then two exponentials and their sum.
+  double countSoftmax() const { return kBlock + heads * (7 + 38 * wide); }
   double elements() const { return double(kBlockTokens * cache.getHeadDim()); }
 
   /// floatProduct: load and convert, then multiply, with what was broadcast for all vectors of a unit.
@@ -97,10 +97,14 @@ private:
       perHead += productBits / 8 / vectors;
     double count = elements() / double(level.vectorBytes) * (countExtract(quant, productBits) + heads * perHead);
 
-    // CodeProduct::finish and the epilogue.
+    // CodeProduct::finish, with what is added to all vectors of a unit, and the epilogue.
     double groups = folds ? 1 : reduced / double(quant.getReducedExtent(role));
-    double perGroup = folds ? 1 : 4 + (quant.hasZeros() ? 2 : 1) + (quant.getMap() == Map::Hybrid ? 4 : 0);
-    count += free / lanes * (groups * (perGroup + heads * (productBits == 32 ? 3 : 5)) + heads * 3);
+    double perGroup = folds              ? 1
+                      : quant.hasZeros() ? 5 + (quant.getMap() == Map::Hybrid ? 4 : 0)
+                                         : 3 + 2 * heads / vectors;
+    bool isSplit = productBits == 16 && level.splitsWords();
+    double perSum = (productBits == 32 ? 2 : 4) + (quant.hasZeros() ? 1 : 0) + (isSplit ? 2 : 0);
+    count += free / lanes * (groups * (perGroup + heads * perSum) + heads * (isKey ? 1 : 2));
 
     // Small operands: a query is prepared once per step, weights for each block, what is folded likewise.
     if (folds) {

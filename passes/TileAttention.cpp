@@ -410,7 +410,7 @@ private:
         if (schedule.getAhead()) {
           ahead = getBlockAt(getAheadOf(block, end));
           // Addresses take long to translate as well, and that must not hold up what is asked for.
-          Value later = getBlockAt(getAheadOf(ix.add(block, 1), end));
+          Value later = getBlockAt(getAheadOf(ix.add(block, schedule.getWarps()), end));
           TilePrefetchOp::create(b, args[Pages], later, uint64_t(layout.page.bytes));
         }
         buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared);

@@ -277,15 +277,14 @@ private:
       constexpr int64_t kFours = kLanes / 4;
       auto bytes = VectorType::get({4 * kLanes}, b.getI8Type());
       auto quads = VectorType::get({2 * kFours}, b.getI64Type());
+      SmallVector<int64_t> order;
+      for (int64_t byte = 0; byte < 4 * kLanes; ++byte) {
+        int64_t within = byte % 16;
+        order.push_back(within < 8 ? byte - within + within % 4 * 4 + within / 4 : vector::ShuffleOp::kPoisonIndex);
+      }
       SmallVector<Value> digits;
       for (Value vector : vectors) {
-        Value signs = arith::XOrIOp::create(b, vector, b.i32Splat(128));
-        Value low = vector::BitCastOp::create(b, bytes, signs);
-        SmallVector<int64_t> order;
-        for (int64_t byte = 0; byte < 4 * kLanes; ++byte) {
-          int64_t within = byte % 16;
-          order.push_back(within < 8 ? byte - within + within % 4 * 4 + within / 4 : vector::ShuffleOp::kPoisonIndex);
-        }
+        Value low = vector::BitCastOp::create(b, bytes, arith::XOrIOp::create(b, vector, b.i32Splat(128)));
         digits.push_back(vector::BitCastOp::create(b, quads, vector::ShuffleOp::create(b, low, low, order)));
       }
       SmallVector<int64_t> lowHalves;
@@ -308,8 +307,8 @@ private:
   };
 };
 
-/// Products ask for blocks line by line as they go. Before that a line of every page of the processor's is enough, so
-/// that its address has been translated by then.
+/// Products ask for blocks line by line as they go. Before that a line of every 4 KiB is enough, so that addresses in
+/// the processor's pages have been translated by then.
 struct PrefetchPattern : OpConversionPattern<TilePrefetchOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TilePrefetchOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
@@ -445,7 +444,8 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
         b.setInsertionPointToStart(branch.thenBlock());
         b.loop(0, together, 1, [&](Value h) {
           Value head = b.addIndex(first, h), maxAt[] = {head, b.index(columns.max)};
-          Value old = memref::LoadOp::create(b, state, maxAt), max = b.max(old, b.reduceMax(largestOf(head)));
+          // In this order a number that is none does not become the maximum.
+          Value old = memref::LoadOp::create(b, state, maxAt), max = b.max(b.reduceMax(largestOf(head)), old);
           rescale(b, state, head, columns.max, b.exp2(b.splat(arith::SubFOp::create(b, old, max))));
           memref::StoreOp::create(b, max, state, maxAt);
         });

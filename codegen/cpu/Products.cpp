@@ -369,10 +369,7 @@ private:
       zeros = b.loadF32(p.zeros, index, {}, width);
     if (p.hybrid)
       zeros = arith::SelectOp::create(b, marked, zeros, times(raw, -float(int64_t(1) << (bits - 1))));
-    if (shift == 0 || hasCommonShift())
-      scales.zero = zeros;
-    else
-      scales.zero = zeros ? b.fma(scales.scale, b.f32Splat(shift, width), zeros) : times(scales.scale, shift);
+    scales.zero = zeros && shift != 0 ? b.fma(scales.scale, b.f32Splat(shift, width), zeros) : zeros;
     return scales;
   }
 
@@ -435,7 +432,9 @@ SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit 
   int64_t steps = extent / kUnrolled;
   Prefetcher ahead(b, p, unit.getCount(p.block.getFreeExtent()) * steps);
   Value firstStep = b.mulIndex(unit.getNumber(first), steps);
-  return b.loop(0, steps, getAll(initial, unit, p.heads), [&](Value i, ValueRange before) {
+  // A block's own sum first: the numbers of very many tokens, one after the other, would be too small for their sum.
+  SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, width));
+  SmallVector<Value> all = b.loop(0, steps, zeros, [&](Value i, ValueRange before) {
     SmallVector<Value> sums(before);
     for (int64_t r = 0; r < kUnrolled; ++r) {
       ahead.ask(b.addIndex(firstStep, i), r, kUnrolled);
@@ -456,6 +455,9 @@ SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit 
     }
     return sums;
   });
+  for (auto [i, sum] : llvm::enumerate(all))
+    sum = b.add(sum, initial(int64_t(i) / p.heads, int64_t(i) % p.heads));
+  return all;
 }
 
 /// Writes a product to `result`, or adds it to what is there.

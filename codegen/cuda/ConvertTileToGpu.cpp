@@ -272,6 +272,15 @@ Value raiseMax(GpuBuilder &b, Value state, Value head, const StateColumns &colum
   return max;
 }
 
+/// Warps without a ring have others to switch to while they wait.
+struct PrefetchPattern : OpConversionPattern<TilePrefetchOp> {
+  using OpConversionPattern::OpConversionPattern;
+  LogicalResult matchAndRewrite(TilePrefetchOp op, OpAdaptor, ConversionPatternRewriter &rewriter) const override {
+    rewriter.eraseOp(op);
+    return success();
+  }
+};
+
 struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileSoftmaxStepOp op, OpAdaptor in,
@@ -436,10 +445,11 @@ struct ConvertTileToGpuPass : kvcc::impl::ConvertTileToGpuPassBase<ConvertTileTo
     TypeConverter converter;
     populateTypes(converter);
     RewritePatternSet patterns(&getContext());
-    patterns.add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
-                 RestorePattern, PreparePattern, LoadPattern, MaskPattern, SoftcapPattern, InitStatePattern,
-                 SoftmaxStepPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(converter,
-                                                                                                        &getContext());
+    patterns
+        .add<LoadQueryPattern, ScaleChannelsPattern, DotChannelsPattern, RotatePattern, ShiftStatePattern,
+             RestorePattern, PreparePattern, PrefetchPattern, LoadPattern, MaskPattern, SoftcapPattern,
+             InitStatePattern, SoftmaxStepPattern, JoinSinksPattern, MergePattern, ArrivePattern, StoreResultPattern>(
+            converter, &getContext());
     populateProductPatterns(patterns, converter);
     populateWriterPatterns(patterns, converter, getLaneBuilder());
     ConversionTarget legality(getContext());

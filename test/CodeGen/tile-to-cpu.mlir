@@ -149,7 +149,7 @@ func.func @score_ahead(%q: memref<?xf32>, %bytes: memref<?xi8>, %at: index, %nex
   return
 }
 
-// What is asked for earlier still is a line of every page of the processor's.
+// What is asked for earlier still is a line of every 4 KiB.
 // CHECK-LABEL: func.func @prefetch(
 // CHECK-SAME:    %[[BYTES:[^:]*]]: memref<?xi8>, %[[AT:[^:]*]]: index)
 // CHECK:         %[[C4096:.*]] = arith.constant 4096 : index
