@@ -84,9 +84,8 @@ public:
 
   /// In part `part` of `parts` of a step.
   void ask(Value step, int64_t part, int64_t parts) {
-    for (int64_t line = part * lines / parts; line < (part + 1) * lines / parts; ++line) {
+    for (int64_t line = part * lines / parts; line < (part + 1) * lines / parts; ++line)
       b.prefetch(memory, b.addIndex(b.mulIndex(step, lines * kLine), b.index(line * kLine)));
-    }
   }
 
 private:

@@ -3,9 +3,9 @@
 """Decode attention on the CPU: kvcc's schemes beside its peers, interleaved in one process and one run.
 
 A round measures the machine's read bandwidth and then every subject once, so that noise of the machine meets all of
-them alike; all run on the same number of threads. Caches are cold: what measures the bandwidth reads as much memory as
-evicts all of them, and lie in pages of 4 KiB. The relative error is that of the output against exact attention over the tensors before they were
-quantized. peers.py says how each peer is driven.
+them alike; all run on the same number of threads. Caches lie in pages of 4 KiB and are cold: what measures the
+bandwidth reads as much memory as evicts all of them. The relative error is that of the output against exact attention
+over the tensors before they were quantized. peers.py says how each peer is driven.
 """
 import argparse
 import csv
@@ -76,7 +76,7 @@ SHAPES = {
     "smollm2-135m": ("smollm2-135m-instruct.json", 0),
 }
 REFERENCE = "PyTorch SDPA bf16"  # what speedups are over
-SITTINGS = 3
+SITTINGS = 3  # how often subjects are set up, with a share of the rounds each
 SCHEMES = ["innerq-small", "innerq-small:int16", "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token", "fp16"]
 
 
