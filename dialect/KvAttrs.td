@@ -257,7 +257,7 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     differently may share a pool; `warps`: warps that share a work item, each with blocks of its own; `stages`: blocks
     of pages that a warp has in memory of its own or on their way there, 0 for none; `queries`:
     queries of a sequence that share a work item, so that a pass over the codes serves all of them; `ahead`: by how many
-    blocks memory is asked for before it is needed, 0 where nothing is.
+    blocks pages are asked for before they are needed (windows by one), 0 where nothing is.
 
     Constraints:
     - (C1) heads is 1 to 16;

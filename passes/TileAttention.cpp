@@ -356,10 +356,8 @@ private:
     return role == Role::Key ? getAhead(args[Pages], ahead, 0, values)
                              : getAhead(args[Pages], ahead, values, layout.page.bytes);
   }
-  /// The block that is asked for with `block`, of those before `end`.
-  Value getAheadOf(Value block, Value end) {
-    return ix.min(ix.add(block, schedule.getAhead()), ix.sub(end, ix.constant(1)));
-  }
+  /// The block `by` blocks after `block`, of those before `end`.
+  Value getLater(Value block, int64_t by, Value end) { return ix.min(ix.add(block, by), ix.sub(end, ix.constant(1))); }
 
   UnitAttr isHybrid(const Side &side) { return side.quant.getMap() == Map::Hybrid ? b.getUnitAttr() : UnitAttr(); }
   /// Zeros that have not been folded.
@@ -408,9 +406,9 @@ private:
     else
       loop(start, end, [&](Value block) {
         if (schedule.getAhead()) {
-          ahead = getBlockAt(getAheadOf(block, end));
+          ahead = getBlockAt(getLater(block, schedule.getAhead(), end));
           // Addresses take long to translate as well, and that must not hold up what is asked for.
-          Value later = getBlockAt(getAheadOf(ix.add(block, schedule.getWarps()), end));
+          Value later = getBlockAt(getLater(block, schedule.getAhead() + 1, end));
           TilePrefetchOp::create(b, args[Pages], later, uint64_t(layout.page.bytes));
         }
         buildPageBlock(block, args[Pages], getBlockAt(block), query, prepared);
@@ -612,7 +610,7 @@ private:
       Value valid = ix.select(isSink, sinkTokens, ix.add(recentStart, recentTokens));
       Ahead nextKeys, nextValues;
       if (schedule.getAhead()) {
-        Value next = getWindowBlock(getAheadOf(block, end)).at;
+        Value next = getWindowBlock(getLater(block, 1, end)).at; // these are few, and large
         nextKeys = getAhead(args[Slots], next, 0, layout.window.value.data);
         nextValues = getAhead(args[Slots], next, layout.window.value.data, layout.window.bytes);
       }

@@ -256,23 +256,27 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
 }
 
-// Arithmetic in bytes rounds the query to bytes too, with a sign; a dominated block still takes words. The next block of
-// the loop is asked for, or the last one again: its keys and their scales beside the keys, the rest beside the values.
+// Arithmetic in bytes rounds the query to bytes too, with a sign; a dominated block still takes words. The block after the
+// next one is asked for, or the last one again: its keys and their scales beside the keys, the rest beside the values.
 // Where the block after it stands is made known before.
 // CHECK-LABEL: func.func @bytes(
 // CHECK-SAME:    %{{[^:]*}}: memref<?xf16>, %[[PAGES:[^:]*]]: memref<?xi8>, %{{[^:]*}}: memref<?xi32>, %[[SLOTS:[^:]*]]: memref<?xi8>,
 // CHECK-DAG:     %[[C1:.*]] = arith.constant 1 : index
+// CHECK-DAG:     %[[C2:.*]] = arith.constant 2 : index
+// CHECK-DAG:     %[[C3:.*]] = arith.constant 3 : index
 // CHECK-DAG:     %[[C4:.*]] = arith.constant 4 : index
 // CHECK-DAG:     %[[VALUES:.*]] = arith.constant 896 : index
 // CHECK:         kv.tile.prepare {{.*}} group 32 : vector<2x64xf32> -> vector<2x64xi8>, vector<2x2xf32>, vector<2x2xf32>
 // CHECK:         scf.for %[[I:.*]] = %{{.*}} to %[[END:.*]] step
-// CHECK:           %[[NEXT:.*]] = arith.addi %[[I]], %[[C1]]
+// CHECK:           %[[NEXT:.*]] = arith.addi %[[I]], %[[C2]]
 // CHECK:           %[[LAST:.*]] = arith.subi %[[END]], %[[C1]]
 // CHECK:           %[[THERE:.*]] = arith.minsi %[[NEXT]], %[[LAST]]
 // CHECK:           %[[OF_PAGE:.*]] = arith.divui %[[THERE]], %[[C4]]
 // CHECK:           arith.remui %[[THERE]], %[[C4]]
 // CHECK:           arith.addi
 // CHECK:           %[[AHEAD:.*]] = arith.addi
+// CHECK:           %[[LATER:.*]] = arith.addi %[[I]], %[[C3]]
+// CHECK:           arith.minsi %[[LATER]], %[[LAST]]
 // CHECK:           memref.load
 // CHECK:           kv.tile.prefetch %[[PAGES]][%{{.*}}] bytes 1536 :
 // CHECK:           kv.tile.score {{.*}} ahead %[[PAGES]][%[[AHEAD]]] bytes 896 : vector<2x64xi8>, <key, 32x64xi3,
@@ -281,15 +285,18 @@ func.func @numbers(%q: tensor<?x8x64xf16>, %cache: !plain) -> (tensor<?x8x64xf32
 // CHECK:             kv.tile.accumulate {{.*}} ahead %[[PAGES]][%[[VALUES_AHEAD]]] bytes 640 : <2x64>, vector<2x32xi16>, <value, 32x64xi2,
 // CHECK:           } else {
 // CHECK:             kv.tile.accumulate {{.*}} ahead %[[PAGES]][%[[VALUES_AHEAD]]] bytes 640 : <2x64>, vector<2x32xui8>, <value, 32x64xi2,
-// So are windows.
-// CHECK:         scf.for
+// Of windows, which are larger, it is the next one.
+// CHECK:         scf.for %[[W:.*]] = %{{.*}} to %[[WINDOWS:.*]] step
+// CHECK:           %[[NEXT_WINDOW:.*]] = arith.addi %[[W]], %[[C1]]
+// CHECK:           %[[LAST_WINDOW:.*]] = arith.subi %[[WINDOWS]], %[[C1]]
+// CHECK:           arith.minsi %[[NEXT_WINDOW]], %[[LAST_WINDOW]]
 // CHECK:           kv.tile.score {{.*}} ahead %[[SLOTS]][%{{.*}}] bytes 4096 : vector<2x64xf32>, <key, 32x64xf16,
 // CHECK:           kv.tile.accumulate {{.*}} ahead %[[SLOTS]][%{{.*}}] bytes 4096 : <2x64>, vector<2x32xf32>, <value, 32x64xf16,
 func.func @bytes(%q: tensor<?x8x64xf16>, %cache: !cache) -> (tensor<?x8x64xf32>, tensor<?x8xf32>) {
   %out, %lse = kv.attend %q, %cache {
       scale = 0.125, key_scales = #kv.placement<accumulator>, value_scales = #kv.placement<result>,
       schedule = #kv.schedule<heads = 2, page = 128, compute = int8, key = <16x32, lanes = 64>,
-                              value = <16x32, lanes = 64>, floats = <16x1>, ahead = 1>}
+                              value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>}
     : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
   return %out, %lse : tensor<?x8x64xf32>, tensor<?x8xf32>
 }
