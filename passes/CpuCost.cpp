@@ -38,10 +38,10 @@ private:
   double countNumbers() const { return elements() / lanes * (2.25 + heads * (1 + 1.0 / vectors)); }
 
   /// Bits of the elements that codes are multiplied as.
-  unsigned getProductBits(Role role, Placement placement) const {
+  unsigned getProductBits(Role role) const {
     if (schedule.getCompute() == Compute::F32)
       return 32;
-    return roundsToWords(cache, role, placement, schedule.getCompute()) ? 16 : 8;
+    return roundsToWords(cache, role, schedule.getCompute()) ? 16 : 8;
   }
 
   /// ProductBuilder::extractCodes for the codes of a vector of bytes: loads; a shift and a mask for each part; three
@@ -89,7 +89,7 @@ private:
     bool folds = placement == Placement::Operand;
     double headDim = double(cache.getHeadDim()), tokens = double(kBlockTokens);
     double free = isKey ? tokens : headDim, reduced = isKey ? headDim : tokens;
-    unsigned productBits = getProductBits(role, placement);
+    unsigned productBits = getProductBits(role);
     double perHead = countProduct(quant.getBits(), productBits);
     if (llvm::isa<mlir::Float8E4M3FNType>(quant.getElement())) // pairs are broadcast, and have two sums
       perHead += 2 / double(level.getUnitVectors(2 * schedule.getHeads(), schedule.getAccumulators()));

@@ -42,7 +42,7 @@ kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDi
 bool hasSignedWeights(kv::QuantAttr value, kv::Placement placement);
 /// Whether integer arithmetic rounds what multiplies the codes of a side to words rather than bytes: a query, whose
 /// error grows with the logits, and weights where the error of bytes would show beside that of the codes.
-bool roundsToWords(kv::CacheType cache, kv::Role role, kv::Placement placement, kv::Compute compute);
+bool roundsToWords(kv::CacheType cache, kv::Role role, kv::Compute compute);
 
 /// Products of halves count codes in powers of two: a code is 2^-n of its number as a half, of f16 subnormals where
 /// codes are integers. Numbers as they are have n = 0.

@@ -33,12 +33,10 @@ bool kvcc::hasSignedWeights(QuantAttr value, Placement placement) {
   return placement == Placement::Operand && value.getMap() == Map::SymSigned;
 }
 
-bool kvcc::roundsToWords(CacheType cache, Role role, Placement placement, Compute compute) {
+bool kvcc::roundsToWords(CacheType cache, Role role, Compute compute) {
   if (compute != Compute::Int16)
     return false;
-  QuantAttr value = cache.getValue();
-  return role == Role::Key || value.getBits() > 4 ||
-         (hasSignedWeights(value, placement) && !cache.getWindow().getSink());
+  return role == Role::Key || cache.getValue().getBits() > 4;
 }
 
 int64_t kvcc::getQueryTiles(CacheType cache) {

@@ -274,7 +274,7 @@ private:
 
   /// What integer arithmetic rounds a small operand to. Eight bits are all for the magnitude where there is no sign.
   Type getInteger(Role role, Placement placement) {
-    if (kvcc::roundsToWords(cache, role, placement, schedule.getCompute()))
+    if (kvcc::roundsToWords(cache, role, schedule.getCompute()))
       return b.getI16Type();
     bool isSigned = role == Role::Key || kvcc::hasSignedWeights(cache.getValue(), placement);
     return isSigned ? b.getI8Type() : b.getIntegerType(8, /*isSigned=*/false);
@@ -307,7 +307,9 @@ private:
     Type integer = getInteger(Role::Value, values.placement);
     if (!quant.isQuantized() || schedule.getCompute() == Compute::F32 || integer.isInteger(16))
       return accumulateAs(integer);
-    Value isDominated = TileIsDominatedOp::create(b, b.getI1Type(), state, allWeights, APFloat(kDominatingShare));
+    // A sign takes one of the bits of bytes.
+    float share = integer.isUnsignedInteger() ? kDominatingShare : kDominatingShare / 2;
+    Value isDominated = TileIsDominatedOp::create(b, b.getI1Type(), state, allWeights, APFloat(share));
     auto branch = scf::IfOp::create(b, isDominated, /*withElseRegion=*/true);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
