@@ -16,7 +16,8 @@ namespace kvcc {
 
 namespace {
 
-/// A token with more than this part of all weight so far dominates its block.
+/// A token with more than this part of all weight so far dominates its block; half of it where weights have a sign,
+/// which takes one of the bits of bytes.
 constexpr float kDominatingShare = 0.125f;
 
 /// The arguments of a tile function, by name, in the order of the kernel's ABI.
@@ -272,14 +273,16 @@ private:
     return {fold.getResult(), fold.getOffsets()};
   }
 
-  /// What integer arithmetic rounds a small operand to. Eight bits are all for the magnitude where there is no sign.
-  Type getInteger(Role role, Placement placement) {
-    if (kvcc::roundsToWords(cache, role, schedule.getCompute()))
-      return b.getI16Type();
-    bool isSigned = role == Role::Key || kvcc::hasSignedWeights(cache.getValue(), placement);
-    return isSigned ? b.getI8Type() : b.getIntegerType(8, /*isSigned=*/false);
+  /// What integer arithmetic rounds the query to, and weights. Eight bits are all for the magnitude where there is no
+  /// sign.
+  Type queryInteger() {
+    return kvcc::roundsToWords(cache, Role::Key, schedule.getCompute()) ? b.getI16Type() : b.getI8Type();
   }
-  Type queryInteger() { return getInteger(Role::Key, *attend.getKeyScales()); }
+  Type weightInteger(Placement placement) {
+    if (kvcc::roundsToWords(cache, Role::Value, schedule.getCompute()))
+      return b.getI16Type();
+    return b.getIntegerType(8, /*isSigned=*/kvcc::hasSignedWeights(cache.getValue(), placement));
+  }
 
   /// Adds the values of a block of pages. Where integer arithmetic has the weights in bytes, it takes words for a block
   /// with a token that has much of all weight: its value is often next to nothing, and the others of the block would be
@@ -304,10 +307,9 @@ private:
                                small.scales, folded.offsets, attend.getValueScalesAttr(), isHybrid(values), next.memory,
                                next.offset, next.bytes);
     };
-    Type integer = getInteger(Role::Value, values.placement);
+    Type integer = weightInteger(values.placement);
     if (!quant.isQuantized() || schedule.getCompute() == Compute::F32 || integer.isInteger(16))
       return accumulateAs(integer);
-    // A sign takes one of the bits of bytes.
     float share = integer.isUnsignedInteger() ? kDominatingShare : kDominatingShare / 2;
     Value isDominated = TileIsDominatedOp::create(b, b.getI1Type(), state, allWeights, APFloat(share));
     auto branch = scf::IfOp::create(b, isDominated, /*withElseRegion=*/true);
@@ -612,7 +614,7 @@ private:
       Value valid = ix.select(isSink, sinkTokens, ix.add(recentStart, recentTokens));
       Ahead nextKeys, nextValues;
       if (schedule.getAhead()) {
-        Value next = getWindowBlock(getLater(block, 1, end)).at; // these are few, and large
+        Value next = getWindowBlock(getLater(block, 1, end)).at; // two ahead, half of the few would be left out
         nextKeys = getAhead(args[Slots], next, 0, layout.window.value.data);
         nextValues = getAhead(args[Slots], next, layout.window.value.data, layout.window.bytes);
       }

@@ -2,10 +2,14 @@
 //
 // Kernels compiled side by side: the same bytes as one after the other, and all of a model's at load.
 
+#include "codegen/cpu/Jit.h"
 #include "runtime/ModelProgram.h"
 #include "test/unit/TestPaths.h"
 
+#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
+#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "llvm/ADT/SmallString.h"
+#include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
 
 #include "gtest/gtest.h"
@@ -46,6 +50,21 @@ TEST(CompilerTest, SideBySideGivesTheSameBytes) {
     return llvm::Error::success();
   })));
   EXPECT_EQ(wrong, 0u);
+}
+
+TEST(CompilerTest, CodeIsGeneratedWithoutLoopStrengthReduction) {
+  // An option of LLVM's that another release may call otherwise; nothing else would notice.
+  mlir::MLIRContext context;
+  mlir::DialectRegistry registry;
+  mlir::registerBuiltinDialectTranslation(registry);
+  mlir::registerLLVMDialectTranslation(registry);
+  context.appendDialectRegistry(registry);
+  mlir::OwningOpRef<mlir::ModuleOp> module = mlir::ModuleOp::create(mlir::UnknownLoc::get(&context));
+  auto object = cpu::compileModule(*module, cpu::Machine::host(), cpu::CodeFormat::Object);
+  ASSERT_TRUE(bool(object)) << toString(object.takeError());
+  llvm::cl::Option *option = llvm::cl::getRegisteredOptions().lookup("disable-lsr");
+  ASSERT_TRUE(option);
+  EXPECT_TRUE(static_cast<llvm::cl::opt<bool> *>(option)->getValue());
 }
 
 TEST(CompilerTest, TheFirstErrorIsReported) {

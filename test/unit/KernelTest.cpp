@@ -229,6 +229,8 @@ constexpr const char *kCombinations[] = {
     "k = <f16, transforms = [#kv.center, #kv.hadamard<64>]>; v = <bf16, transforms = [#kv.token_norm<f16>]>",
     "k = <i4, map = asym, group = 32x1, scale = f16, transforms = [#kv.center]>; v = <i4, map = asym, group = 1x64, "
     "scale = f16, transforms = [#kv.token_norm<f16>]>; window = <sink = 64, recent = 0, flush = 64>",
+    "k = <i2, map = sym_signed, group = 1x16, scale = f16>; v = <i3, map = sym_signed, group = 1x32, scale = bf16>; "
+    "window = <sink = 0, recent = 0, flush = 1>",
     "k = <i4, map = sym_signed, group = 1x64, scale = f16, transforms = [#kv.hadamard<16>, "
     "#kv.token_norm<f8E8M0FNU>]>; v = <i2, map = hybrid, group = 32x1, scale = f16, transforms = [#kv.center]>; window "
     "= <sink = 0, recent = 64, flush = 32>",
@@ -306,7 +308,7 @@ TEST(KernelTest, ExactOnEveryLevel) {
 
 TEST(KernelTest, QueriesInBytes) {
   for (const char *scheme :
-       {"innerq-small", "innerq-base", "innerq-hybrid", "q8_0", "int4-token", "kivi-2", "nvfp4", "kvcc-3"}) {
+       {"innerq-small", "innerq-base", "innerq-hybrid", "q8_0", "q4_0", "int4-token", "kivi-2", "nvfp4", "kvcc-3"}) {
     Problem problem;
     problem.scheme = scheme;
     problem.lens = {300, 161};

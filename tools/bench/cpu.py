@@ -294,7 +294,7 @@ def plot(rows, path):
 
 def plot_panel(axis, lines):
     from matplotlib import colormaps
-    colors = colormaps["tab20"].colors
+    colors = (*colormaps["tab20"].colors, *colormaps["tab20b"].colors)
     for index, name in enumerate(dict.fromkeys(line["subject"] for line in lines)):
         points = [(line["ctx"], float(line["median_us"])) for line in lines if line["subject"] == name]
         own = name.startswith("kvcc")

@@ -18,8 +18,8 @@ static void computeFor(Clock::duration duration) {
 
 /// `pause` is what the caller does before it comes.
 static void forkAndJoin(benchmark::State &state, void (*pause)()) {
-  auto threads = unsigned(state.range(0));
-  ThreadPool pool(threads);
+  ThreadPool pool(unsigned(state.range(0)));
+  const unsigned threads = pool.size();
   std::atomic<unsigned> begun{0};
   auto meet = [&](int64_t) {
     begun.fetch_add(1, std::memory_order_relaxed);

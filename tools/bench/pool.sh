@@ -4,20 +4,26 @@
 #
 # Usage: pool.sh [--record] [ARGUMENT of Google Benchmark...]
 #
-# Medians of 15 repetitions unless arguments say otherwise. --record writes results/pool-DATE.md.
+# Medians of 15 repetitions unless arguments say otherwise. --record, the first argument, writes results/pool-DATE.md.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=${KVCC_BUILD_DIR:-$root/build}
 record=
 if [ "${1:-}" = --record ]; then record=$root/tools/bench/results/pool-$(date +%F).md; shift; fi
-cmake --build "$build" --target kvcc-bench-pool > /dev/null
-run=("$build/bin/kvcc-bench-pool" --benchmark_repetitions=15 --benchmark_report_aggregates_only "$@")
+program=$build/bin/kvcc-bench-pool
+[ -x "$program" ] || {
+  echo "pool.sh: expected $program, but got none; Google Benchmark, which it needs, comes with tools/dev setup" >&2
+  exit 1
+}
+run=("$program" --benchmark_repetitions=15 --benchmark_report_aggregates_only "$@")
 [ -n "$record" ] || exec "${run[@]}"
-{
-  echo "Fork and join of the thread pool, \`tools/dev bench pool --record${*:+ $*}\`, $(date +%F),"
-  echo "$(lscpu | sed -n 's/^Model name: *//p'), $(nproc) processors:"
-  echo
-  echo '```'
-  "${run[@]}" 2> /dev/null
-  echo '```'
-} | tee "$record"
+result=$("${run[@]}")
+cat > "$record" << END
+Fork and join of the thread pool, \`tools/dev bench pool --record${*:+ $*}\`, $(date +%F),
+$(lscpu | sed -n 's/^Model name: *//p'), $(nproc) processors:
+
+\`\`\`
+$result
+\`\`\`
+END
+cat "$record"
