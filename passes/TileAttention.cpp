@@ -281,7 +281,8 @@ private:
   Type weightInteger(Placement placement) {
     if (kvcc::roundsToWords(cache, Role::Value, schedule.getCompute()))
       return b.getI16Type();
-    return b.getIntegerType(8, /*isSigned=*/kvcc::hasSignedWeights(cache.getValue(), placement));
+    return kvcc::hasSignedWeights(cache.getValue(), placement) ? b.getI8Type()
+                                                               : b.getIntegerType(8, /*isSigned=*/false);
   }
 
   /// Adds the values of a block of pages. Where integer arithmetic has the weights in bytes, it takes words for a block
