@@ -38,6 +38,9 @@ namespace kvcc {
 /// Where the scale of a group of `quant` is multiplied in (see kv-place-scales).
 kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDim);
 
+/// The largest number up to `limit` that divides `heads` evenly, so that none are left over.
+int64_t getHeadsTogether(int64_t heads, int64_t limit);
+
 /// Whether scales with signs are folded into the weights.
 bool hasSignedWeights(kv::QuantAttr value, kv::Placement placement);
 /// Whether integer arithmetic rounds what multiplies the codes of a side to words rather than bytes: a query, whose

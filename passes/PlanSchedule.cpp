@@ -21,11 +21,10 @@ FailureOr<TargetAttr> kvcc::getTarget(ModuleOp module) {
                           " or #kv.target<cuda, \"sm_90\">, but got none");
 }
 
-/// The largest number of heads up to `limit` that divides the group evenly, so that no tile is partial.
-static int64_t chooseHeads(int64_t group, int64_t limit) {
-  for (int64_t heads = std::min(group, limit); heads > 1; --heads)
-    if (group % heads == 0)
-      return heads;
+int64_t kvcc::getHeadsTogether(int64_t heads, int64_t limit) {
+  for (int64_t together = std::min(heads, limit); together > 1; --together)
+    if (heads % together == 0)
+      return together;
   return 1;
 }
 
@@ -179,7 +178,7 @@ ScheduleAttr kvcc::planSchedule(function_ref<InFlightDiagnostic()> emitError, Ca
   bool fragments = *compute == Compute::F16;
   int64_t columns = cache.getHeadDim() <= 128 ? 16 : 8;
   if (!heads)
-    heads = chooseHeads(group, cpu ? 8 : fragments ? columns : 4);
+    heads = getHeadsTogether(group, cpu ? 8 : fragments ? columns : 4);
   if (options.queries < 0 || options.queries > kMaxQueries) {
     emitError() << "expected queries from 1 to " << kMaxQueries << ", or 0 for those that cost nothing, but got "
                 << options.queries;

@@ -118,7 +118,7 @@ public:
     const CudaKernel &function = kernels[size_t(kernel)];
     int64_t blocks = grid[0] * grid[1] * grid[2];
     if (kernel != Kernel::Attend) {
-      shape.overlaps = gpu.overlaps && leavesHalf(gpu, blocks);
+      shape.overlaps = beginsBeside(gpu, blocks);
     } else {
       shape.overlaps = overlapsLaunches(gpu, blocks);
       shape.dynamicSharedBytes = unsigned(

@@ -11,7 +11,9 @@
 
 using namespace llvm;
 
-bool kvcc::leavesHalf(const GpuShape &gpu, int64_t blocks) { return 2 * blocks <= gpu.multiprocessors; }
+bool kvcc::beginsBeside(const GpuShape &gpu, int64_t blocks) {
+  return gpu.overlaps && 2 * blocks <= gpu.multiprocessors;
+}
 
 bool kvcc::overlapsLaunches(const GpuShape &gpu, int64_t blocks) {
   // Nearly all of what multiprocessors may hold, or one each: else blocks are kept from some that need not hold two.
@@ -20,7 +22,7 @@ bool kvcc::overlapsLaunches(const GpuShape &gpu, int64_t blocks) {
 }
 
 int64_t kvcc::getEvenSharedBytes(const GpuShape &gpu, int64_t blocks, int64_t needed, int64_t fixed) {
-  if (!overlapsLaunches(gpu, blocks) || leavesHalf(gpu, blocks))
+  if (!overlapsLaunches(gpu, blocks) || beginsBeside(gpu, blocks))
     return needed;
   int64_t each = divideCeil(blocks, gpu.multiprocessors);
   int64_t share = std::max<int64_t>(gpu.sharedBytes / (each + 1) + 1 - fixed, 0);
@@ -62,7 +64,7 @@ double kvcc::estimateSplitSeconds(const GpuShape &gpu, const GpuStep &step, int6
   double seconds = std::max(double(waves) * alone, start + memory);
   if (splits > 1)
     seconds += kMerge + kPart * double(splits);
-  return gpu.overlaps && leavesHalf(gpu, count) ? seconds - kOverlapped : seconds;
+  return beginsBeside(gpu, count) ? seconds - kOverlapped : seconds;
 }
 
 int64_t kvcc::chooseSplits(const GpuShape &gpu, const GpuStep &step, int64_t most) {

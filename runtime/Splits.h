@@ -24,8 +24,9 @@ struct GpuStep {
   bool staged = false;           ///< blocks of tokens come to shared memory ahead of time
 };
 
-/// Whether so many blocks of threads leave half of the multiprocessors to the kernel before them.
-bool leavesHalf(const GpuShape &gpu, int64_t blocks);
+/// Whether a launch of so many blocks of threads begins beside the kernel before it, to which it leaves half of the
+/// multiprocessors.
+bool beginsBeside(const GpuShape &gpu, int64_t blocks);
 /// Whether a grid of so many blocks of threads should begin while the kernel before it ends: where all are resident at
 /// a time and, with the memory of getEvenSharedBytes, lie evenly.
 bool overlapsLaunches(const GpuShape &gpu, int64_t blocks);

@@ -414,9 +414,8 @@ struct SoftmaxStepPattern : OpConversionPattern<TileSoftmaxStepOp> {
     CpuBuilder b(op.getLoc(), rewriter);
     StateColumns columns(op.getState().getType());
     Value state = in.getState(), tile = in.getLogits();
-    int64_t heads = op.getState().getType().getHeads(), tokens = shapeOf(tile)[1], together = 8;
-    while (heads % together)
-      --together;
+    int64_t heads = op.getState().getType().getHeads(), tokens = shapeOf(tile)[1];
+    int64_t together = getHeadsTogether(heads, 8);
     b.loop(0, heads, together, [&](Value first) {
       auto forEachHead = [&](function_ref<void(Value)> body) {
         for (int64_t h = 0; h < together; ++h)

@@ -146,8 +146,8 @@ TEST(SplitsTest, ChoosesNoSplitThatWasSlower) {
 
 TEST(SplitsTest, OverlapsWhereAllAreResident) {
   GpuShape gpu = getH100(kInnerqBase);
-  EXPECT_TRUE(leavesHalf(gpu, 66));
-  EXPECT_FALSE(leavesHalf(gpu, 67));
+  EXPECT_TRUE(beginsBeside(gpu, 66));
+  EXPECT_FALSE(beginsBeside(gpu, 67));
   EXPECT_TRUE(overlapsLaunches(gpu, 132));
   // Where two of three multiprocessors could hold all, they might.
   EXPECT_FALSE(overlapsLaunches(gpu, 133));
