@@ -423,17 +423,16 @@ private:
   Value firstStep; // of the unit
 };
 
-/// The same for numbers, which lie as [free tile][reduction index][16].
-SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first,
-                                InitialSums initial) {
+/// The same for numbers, which lie as [free tile][reduction index][16], from zero: of very many tokens, one after the
+/// other, numbers would be too small for their sum.
+SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit &unit, FreeVector first) {
   int64_t width = b.getWidth(), extent = p.block.getReduceExtent();
   constexpr int64_t kUnrolled = 4;
   int64_t steps = extent / kUnrolled;
   Prefetcher ahead(b, p, unit.getCount(p.block.getFreeExtent()) * steps);
   Value firstStep = b.mulIndex(unit.getNumber(first), steps);
-  // A block's own sum first: the numbers of very many tokens, one after the other, would be too small for their sum.
   SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, width));
-  SmallVector<Value> all = b.loop(0, steps, zeros, [&](Value i, ValueRange before) {
+  return b.loop(0, steps, zeros, [&](Value i, ValueRange before) {
     SmallVector<Value> sums(before);
     for (int64_t r = 0; r < kUnrolled; ++r) {
       ahead.ask(b.addIndex(firstStep, i), r, kUnrolled);
@@ -454,9 +453,6 @@ SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit 
     }
     return sums;
   });
-  for (auto [i, sum] : llvm::enumerate(all))
-    sum = b.add(sum, initial(int64_t(i) / p.heads, int64_t(i) % p.heads));
-  return all;
 }
 
 /// Writes a product to `result`, or adds it to what is there.
@@ -467,11 +463,14 @@ void emitProduct(ProductBuilder &b, const Product &p, Value result, bool adds) {
       return adds ? b.loadF32(result, {b.index(h), unit.getFreeIndex(unit.get(first, v))}, {}, b.getWidth())
                   : b.f32Splat(0.0f, b.getWidth());
     };
-    SmallVector<Value> sums =
-        p.block.isCodes() ? CodeProduct(b, p, unit, first).run(initial) : floatProduct(b, p, unit, first, initial);
+    bool isCodes = p.block.isCodes();
+    SmallVector<Value> sums = isCodes ? CodeProduct(b, p, unit, first).run(initial) : floatProduct(b, p, unit, first);
     for (int64_t v = 0; v < unit.getVectors(); ++v)
-      for (int64_t h = 0; h < p.heads; ++h)
-        b.store(sums[size_t(v * p.heads + h)], result, {b.index(h), unit.getFreeIndex(unit.get(first, v))});
+      for (int64_t h = 0; h < p.heads; ++h) {
+        Value sum = sums[size_t(v * p.heads + h)];
+        b.store(adds && !isCodes ? b.add(sum, initial(v, h)) : sum, result,
+                {b.index(h), unit.getFreeIndex(unit.get(first, v))});
+      }
   });
 }
 

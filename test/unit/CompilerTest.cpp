@@ -2,12 +2,9 @@
 //
 // Kernels compiled side by side: the same bytes as one after the other, and all of a model's at load.
 
-#include "codegen/cpu/Jit.h"
 #include "runtime/ModelProgram.h"
 #include "test/unit/TestPaths.h"
 
-#include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
-#include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/FileSystem.h"
@@ -54,13 +51,9 @@ TEST(CompilerTest, SideBySideGivesTheSameBytes) {
 
 TEST(CompilerTest, CodeIsGeneratedWithoutLoopStrengthReduction) {
   // An option of LLVM's that another release may call otherwise; nothing else would notice.
-  mlir::MLIRContext context;
-  mlir::DialectRegistry registry;
-  mlir::registerBuiltinDialectTranslation(registry);
-  mlir::registerLLVMDialectTranslation(registry);
-  context.appendDialectRegistry(registry);
-  mlir::OwningOpRef<mlir::ModuleOp> module = mlir::ModuleOp::create(mlir::UnknownLoc::get(&context));
-  auto object = cpu::compileModule(*module, cpu::Machine::host(), cpu::CodeFormat::Object);
+  Compiler compiler(noCache());
+  Plan plan = cantFail(compiler.plan({2, 1, 32, 0.125}, "f16", "fp16", cantFail(parseTarget("cpu:generic"))));
+  auto object = compiler.emit(plan, Emit::Object);
   ASSERT_TRUE(bool(object)) << toString(object.takeError());
   llvm::cl::Option *option = llvm::cl::getRegisteredOptions().lookup("disable-lsr");
   ASSERT_TRUE(option);
