@@ -88,23 +88,23 @@ Value CpuBuilder::loadF32(Value memory, ValueRange at, Type element, int64_t lan
   }
   if (!stored.isInteger(8))
     return arith::ExtFOp::create(*this, f32Vector(lanes), loaded);
-  Value wide = arith::ExtUIOp::create(*this, i32Vector(lanes), loaded);
-  if (llvm::isa<Float8E8M0FNUType>(element)) // the exponent of an f32
+  if (llvm::isa<Float8E8M0FNUType>(element)) { // the exponent of an f32
+    Value wide = arith::ExtUIOp::create(*this, i32Vector(lanes), loaded);
     return arith::BitcastOp::create(*this, f32Vector(lanes), arith::ShLIOp::create(*this, wide, i32Splat(23, lanes)));
-  return mul(decodeE4m3(wide), f32Splat(kE4m3Scale, lanes));
+  }
+  auto words = VectorType::get({lanes}, getI16Type());
+  Value upper = arith::ShLIOp::create(*this, arith::ExtUIOp::create(*this, words, loaded), constantLike(words, 8));
+  return mul(arith::ExtFOp::create(*this, f32Vector(lanes), decodeE4m3(upper)), f32Splat(kE4m3Scale, lanes));
 }
-Value CpuBuilder::decodeE4m3(Value codes) {
-  // An f16 with the same exponent field and the fraction's bits on top: f16 conversions keep subnormal numbers
-  // whatever the mode of the processor.
-  int64_t lanes = cast<VectorType>(codes.getType()).getDimSize(0);
-  auto moved = [&](int32_t mask, int32_t shift) -> Value {
-    return arith::ShLIOp::create(*this, arith::AndIOp::create(*this, codes, i32Splat(mask, lanes)),
-                                 i32Splat(shift, lanes));
-  };
-  Value bits = arith::TruncIOp::create(*this, VectorType::get({lanes}, getI16Type()),
-                                       arith::OrIOp::create(*this, moved(0x7f, 7), moved(0x80, 8)));
-  Value halves = arith::BitcastOp::create(*this, VectorType::get({lanes}, getF16Type()), bits);
-  return arith::ExtFOp::create(*this, f32Vector(lanes), halves);
+Value CpuBuilder::decodeE4m3(Value words) {
+  // The same exponent field, and the fraction's bits on top: conversions of f16 keep subnormal numbers whatever the
+  // mode of the processor.
+  auto type = cast<VectorType>(words.getType());
+  Value magnitude = arith::ShRUIOp::create(*this, words, constantLike(type, 1));
+  magnitude = arith::AndIOp::create(*this, magnitude, constantLike(type, 0x3f80));
+  Value sign = arith::AndIOp::create(*this, words, constantLike(type, 0x8000));
+  return arith::BitcastOp::create(*this, VectorType::get(type.getShape(), getF16Type()),
+                                  arith::OrIOp::create(*this, magnitude, sign));
 }
 Value CpuBuilder::loadSplat(Value memory, ValueRange at, int64_t lanes) {
   return splat(memref::LoadOp::create(*this, memory, at), lanes);

@@ -58,8 +58,8 @@ public:
 
   /// Numbers from `at` on as f32. Of bytes, `element` says what they are (f8E4M3FN, f8E8M0FNU).
   mlir::Value loadF32(mlir::Value memory, mlir::ValueRange at, mlir::Type element = {}, int64_t lanes = kLanes);
-  /// f8E4M3FN bytes (as i32 lanes) as f32, divided by kE4m3Scale.
-  mlir::Value decodeE4m3(mlir::Value lanes);
+  /// f8E4M3FN codes in the upper bytes of words, as f16 and divided by kE4m3Scale.
+  mlir::Value decodeE4m3(mlir::Value words);
   /// One element, in every lane.
   mlir::Value loadSplat(mlir::Value memory, mlir::ValueRange at, int64_t lanes = kLanes);
   void store(mlir::Value vector, mlir::Value memory, mlir::ValueRange at);

@@ -83,18 +83,11 @@ Value ProductBuilder::decodeE2m1(Value codes) {
 }
 
 std::array<Value, 2> ProductBuilder::decodeE4m3Pairs(Value bytes, unsigned parity) {
-  // Halves with the same exponent field and the fraction's bits on top: their conversion keeps subnormal numbers
-  // whatever the mode of the processor.
-  VectorType words = vectorOf(16);
-  auto constant = [&](uint64_t value) { return constantLike(words, value); };
   Value top = bitcast(bytes, 16);
   if (parity == 0)
-    top = arith::ShLIOp::create(*this, top, constant(8));
-  Value magnitude = arith::ShRUIOp::create(*this, top, constant(1));
-  magnitude = arith::AndIOp::create(*this, magnitude, constant(0x3f80));
-  Value bits = arith::OrIOp::create(*this, magnitude, arith::AndIOp::create(*this, top, constant(0x8000)));
+    top = arith::ShLIOp::create(*this, top, constantLike(vectorOf(16), 8));
+  Value halves = decodeE4m3(top);
   int64_t width = getWidth();
-  Value halves = arith::BitcastOp::create(*this, VectorType::get({2 * width}, getF16Type()), bits);
   std::array<Value, 2> result;
   for (int64_t i = 0; i < 2; ++i) {
     Value part = vector::ExtractStridedSliceOp::create(*this, halves, ArrayRef<int64_t>{i * width},

@@ -29,13 +29,14 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
       SmallVector<Value> all = b.loop(0, columns / kLanes, none, [&](Value i, ValueRange before) {
         SmallVector<Value> sums(before);
         Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
-        Value scale = b.loadF32(in.getScales(), at, op.getScales().getType().getElement());
-        Value zero = offsets ? b.loadF32(in.getZeros(), at) : Value();
+        Value scale = b.loadF32(in.getScales(), at, op.getScales().getType().getElement()), middle;
+        if (offsets) // what the middle code stands for
+          middle = b.fma(scale, b.f32Splat(float(op.getMiddle())), b.loadF32(in.getZeros(), at));
         for (int64_t h = 0; h < heads; ++h) {
-          Value numbers = b.loadF32(in.getTile(), {b.index(h), column}), folded = b.mul(numbers, scale);
-          b.store(folded, result, {b.addIndex(firstRow, b.index(h)), column});
+          Value numbers = b.loadF32(in.getTile(), {b.index(h), column});
+          b.store(b.mul(numbers, scale), result, {b.addIndex(firstRow, b.index(h)), column});
           if (offsets)
-            sums[size_t(h)] = b.fma(numbers, zero, b.fma(folded, b.f32Splat(float(op.getMiddle())), sums[size_t(h)]));
+            sums[size_t(h)] = b.fma(numbers, middle, sums[size_t(h)]);
         }
         return sums;
       });
