@@ -109,7 +109,7 @@ private:
     // Small operands: a query is prepared once per step, weights for each block, what is folded likewise.
     if (folds) {
       double rows = heads * free / double(isKey ? quant.getGroupTokens() : quant.getGroupChannels());
-      count += rows * (reduced / 16 * wide * (kFoldVector + (quant.hasZeros() ? 3 : 0) + kPrepareVector) +
+      count += rows * (reduced / 16 * wide * (kFoldVector + (quant.hasZeros() ? 1 + 2 / heads : 0) + kPrepareVector) +
                        countPrepareRow(rows));
     } else if (!isKey) {
       double rows = heads * tokens / double(quant.getGroupTokens());

@@ -32,6 +32,11 @@ bool kvcc::hasSignedWeights(QuantAttr value, Placement placement) {
   return placement == Placement::Operand && value.getMap() == Map::SymSigned;
 }
 
+bool kvcc::hasLevelQuery(CacheType cache) {
+  QuantAttr key = cache.getKey();
+  return key.getGroupTokens() == 1 && (key.getDiag() || key.getTransform<HadamardAttr>());
+}
+
 bool kvcc::roundsToWords(CacheType cache, Role role, Compute compute) {
   if (compute != Compute::Int16)
     return false;
@@ -121,14 +126,11 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
   return getBlockBytes(cache, rows, schedule.getWarps(), ring);
 }
 
-/// Bytes are enough for a query whose channels are alike, as factors and rotations of the channels make them, and codes
-/// of four bits are so far from their numbers that what bytes lack adds less than a hundredth to the squared error of the
-/// output (codegen/README.md). Not for one that scales fold into: these are as far apart as the channels were.
+/// Codes of four bits are so far from their numbers that what a level query lacks in bytes adds less than a hundredth
+/// to the squared error of the output (codegen/README.md).
 static bool hidesBytes(CacheType cache) {
   constexpr int64_t kMostBits = 4;
-  QuantAttr key = cache.getKey(), value = cache.getValue();
-  bool isLevel = key.getDiag() || key.getTransform<HadamardAttr>();
-  return isLevel && key.getGroupTokens() == 1 && key.getBits() <= kMostBits && value.getBits() <= kMostBits;
+  return kvcc::hasLevelQuery(cache) && cache.getKey().getBits() <= kMostBits && cache.getValue().getBits() <= kMostBits;
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,

@@ -17,11 +17,8 @@ double kvcc::getErrorBound(const Plan &plan) {
     return 1e-2;
   case kv::Compute::F16: // of logits near 100; 1e-3 and less where they are below 20
     return 2e-2;
-  case kv::Compute::Int8: {
-    // Scales and norms that were folded into what is rounded leave fewer of its bits.
-    bool folds = llvm::is_contained({plan.keyPlacement, plan.valuePlacement}, kv::Placement::Operand);
-    return folds || plan.cache.getValue().getTransform<kv::TokenNormAttr>() ? 2e-1 : 1e-1;
-  }
+  case kv::Compute::Int8:
+    return hasLevelQuery(plan.cache) ? 1e-1 : 2e-1;
   }
   llvm_unreachable("unknown arithmetic");
 }

@@ -73,7 +73,9 @@ def main():
     parser.add_argument("--input", required=True, help="captured layer.N.q, .k, .v of every layer")
     parser.add_argument("--profile", help="default: measured now")
     parser.add_argument("--budgets", default="2.5,3,3.5,4,4.5,5", help="bits, for auto")
+    parser.add_argument("--schemes", help="only these, separated by commas; default: every preset, and auto")
     parser.add_argument("--target", default="cpu")
+    parser.add_argument("--compute", default="auto", help="arithmetic of the kernels, as in kvcc run")
     parser.add_argument("--queries", type=int, default=8, help="the last so many of the captured ones are decoded")
     parser.add_argument("--out", help="folder for the table and the numbers; default: standard output only")
     args = parser.parse_args()
@@ -89,12 +91,13 @@ def main():
             profile = Path(folder) / "profile.json"
             before = capture[f"layer.{layers[0]}.q"][1][1] - args.queries
             run("profile", args.model, "--input", args.input, "--queries", before, "-o", profile)
-        names = re.search(r"expected scheme (.*), but got", subprocess.run(
-            [KVCC, "explain", args.model, "--scheme", "?"], capture_output=True, text=True).stderr).group(1).split(", ")
+        names = args.schemes or re.search(r"expected scheme (.*), but got", subprocess.run(
+            [KVCC, "explain", args.model, "--scheme", "?"], capture_output=True, text=True).stderr).group(1)
         # The writers of all schemes may use the statistics; only centring and feedback do.
-        subjects = [(name, ["--scheme", name, "--profile", profile]) for name in names]
-        subjects += [(f"auto {budget}", ["--scheme", "auto", "--budget", budget, "--profile", profile])
-                     for budget in args.budgets.split(",")]
+        subjects = [(name, ["--scheme", name, "--profile", profile]) for name in re.split(", ?", names)]
+        if not args.schemes:
+            subjects += [(f"auto {budget}", ["--scheme", "auto", "--budget", budget, "--profile", profile])
+                         for budget in args.budgets.split(",")]
 
         def measure(subject):
             name, options = subject
@@ -102,7 +105,7 @@ def main():
             errors = []
             for layer in layers:
                 text = run("run", args.model, "--input", Path(folder) / f"{layer}.safetensors", "--layer", layer,
-                           "--target", args.target, "--check", *options)
+                           "--target", args.target, "--compute", args.compute, "--check", *options)
                 errors.append(float(re.search(r"over sequences: (\S+)", text).group(1)) ** 2)
             print(f"{name}: {sum(errors) / len(errors):.3e}", file=sys.stderr)
             return name, bits, sum(errors) / len(errors), max(errors)
@@ -112,7 +115,8 @@ def main():
 
     date = datetime.date.today().isoformat()
     lines = [f"Mean and largest squared relative error of the attention output, {len(layers)} layers x {args.queries} queries of "
-             f"{Path(args.model).stem}, {date}, target {args.target}; bits of the quantized part, scales included.", "",
+             f"{Path(args.model).stem}, {date}, target {args.target}, arithmetic {args.compute}; bits of the quantized part, scales "
+             "included.", "",
              "| scheme | bits | mean error | largest |", "|---|---|---|---|"]
     lines += [f"| {name} | {bits:.2f} | {mean:.2e} | {largest:.2e} |" for name, bits, mean, largest in rows]
     print("\n".join(lines))
