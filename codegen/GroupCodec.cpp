@@ -175,11 +175,10 @@ Value GroupCodec::encode(Value number, const Parameters &group, Value inverse) {
     return b.bitOr(sign, b.encodeSmallFloat(magnitude, /*fraction=*/1, /*least=*/0));
   }
   // As Quantizer::encode; the sum has the integer in its low bits. Clamped there: of NaN comes the lowest code.
-  constexpr float shifter = kRoundingShift;
   auto codeOf = [&](bool asym) {
     Value from = asym ? b.sub(number, group.zero) : number;
-    Value shifted = b.fma(from, inverse, b.f32(shifter + float(asym ? 0 : zeroCode)));
-    return b.bitsOf(clamp(shifted, shifter + float(minCode), shifter + float(maxCode)));
+    Value shifted = b.fma(from, inverse, b.f32(kRoundingShift + float(asym ? 0 : zeroCode)));
+    return b.bitsOf(clamp(shifted, kRoundingShift + float(minCode), kRoundingShift + float(maxCode)));
   };
   switch (map) {
   case Map::Asym:

@@ -4,7 +4,7 @@
 #ifndef KVCC_CODEGEN_LANEBUILDER_H
 #define KVCC_CODEGEN_LANEBUILDER_H
 
-#include "dialect/Kv.h"
+#include "dialect/Quantization.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -12,10 +12,6 @@
 #include "mlir/Transforms/DialectConversion.h"
 
 namespace kvcc {
-
-/// 1.5 * 2^23: a float of less than 2^22 plus this is rounded to an integer, half to even, which stands in the low
-/// bits.
-constexpr float kRoundingShift = 12582912.0f;
 
 /// Rows of a tile; null: all of them.
 struct Rows {

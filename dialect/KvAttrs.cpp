@@ -530,7 +530,7 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "expected queries from 1 to " << kMaxQueries << ", and 1 unless compute is f16, but got "
                        << queries;
   // schedule_c7
-  if (ahead < 0 || ahead > 16 || (ahead && stages))
-    return emitError() << "expected ahead from 0 to 16, and 0 with stages, but got " << ahead;
+  if (ahead < 0 || ahead > 16 || (ahead && (stages || warps > 1)))
+    return emitError() << "expected ahead from 0 to 16, and 0 with stages or several warps, but got " << ahead;
   return success();
 }

@@ -266,7 +266,8 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     - (C4) page_bytes is 0 or a positive multiple of 64;
     - (C5) warps is 1 to 32, stages 0 to 16;
     - (C6) queries is 1 to 16, and 1 unless compute is f16;
-    - (C7) ahead is 0 to 16, and 0 with stages, which are filled early themselves.
+    - (C7) ahead is 0 to 16, and 0 with stages, which are filled early themselves, or several warps, whose next blocks are
+      not the next ones.
   }];
   let parameters = (ins "int64_t":$heads, "int64_t":$page, EnumParameter<Kv_Compute>:$compute,
                         "::kvcc::kv::PackingAttr":$key, "::kvcc::kv::PackingAttr":$value,

@@ -116,12 +116,11 @@ uint8_t Quantizer::encode(float value, GroupParameters group) const {
     return floatToE2m1(value * inverse);
   if (isa<mlir::Float8E4M3FNType>(element))
     return floatToE4m3(std::clamp(value * inverse, -448.0f, 448.0f));
-  // Adding 1.5 * 2^23 rounds the exact product to an integer, ties to even (that of zero is even). A group far below
-  // the smallest scale may overflow here; clamp as float before going to int.
-  constexpr float shifter = 12582912.0f;
-  float code =
-      asym ? std::fma(value - load(group.zero), inverse, shifter) : std::fma(value, inverse, shifter + float(zeroCode));
-  return uint8_t(std::clamp(code - shifter, float(minCode), float(maxCode)));
+  // The exact product is rounded, ties to even (that of zero is even). A group far below the smallest scale may
+  // overflow here; clamp as float before going to int.
+  float code = asym ? std::fma(value - load(group.zero), inverse, kRoundingShift)
+                    : std::fma(value, inverse, kRoundingShift + float(zeroCode));
+  return uint8_t(std::clamp(code - kRoundingShift, float(minCode), float(maxCode)));
 }
 
 float Quantizer::decode(uint8_t code, GroupParameters group) const {

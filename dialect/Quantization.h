@@ -8,6 +8,10 @@
 
 namespace kvcc::kv {
 
+/// 1.5 * 2^23: a float of less than 2^22 plus this is rounded to an integer, half to even, which stands in the low
+/// bits.
+constexpr float kRoundingShift = 12582912.0f;
+
 /// What is stored for a group beside its codes: bits of the scale's type.
 struct GroupParameters {
   uint16_t scale = 0;

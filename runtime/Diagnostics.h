@@ -16,6 +16,7 @@ public:
           if (diagnostic.getSeverity() == mlir::DiagnosticSeverity::Error)
             text += (text.empty() ? "" : "; ") + diagnostic.str();
         }) {}
+  const std::string &getText() const { return text; }
   llvm::Error takeError() { return llvm::createStringError(text.empty() ? "compilation failed" : text); }
 
 private:

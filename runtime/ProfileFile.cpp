@@ -4,7 +4,7 @@
 
 #include "dialect/SmallFloat.h"
 #include "mlir/AsmParser/AsmParser.h"
-#include "mlir/IR/Diagnostics.h"
+#include "runtime/Diagnostics.h"
 #include "runtime/JsonText.h"
 #include "runtime/Scheme.h"
 #include "llvm/Support/Base64.h"
@@ -140,12 +140,11 @@ private:
       if (format->size() > kMaxAttributeText)
         return fail(where + "expected a format of at most " + Twine(kMaxAttributeText) + " characters, but got " +
                     Twine(format->size()));
-      std::string message;
-      mlir::ScopedDiagnosticHandler handler(&context,
-                                            [&](mlir::Diagnostic &diagnostic) { message = diagnostic.str(); });
+      Diagnostics diagnostics(context);
       auto quant = dyn_cast_or_null<QuantAttr>(mlir::parseAttribute(*format, &context));
       if (!quant)
-        return fail(where + "in '" + *format + "': " + (message.empty() ? "expected #kv.quant<...>" : message));
+        return fail(where + "in '" + *format +
+                    "': " + (diagnostics.getText().empty() ? "expected #kv.quant<...>" : diagnostics.getText()));
       layer.measured.push_back(MeasuredAttr::get(&context, key ? Role::Key : Role::Value, quant, APFloat(*damage)));
     }
     const LayerConfig &facts = model.layers[layer.layer];

@@ -5,6 +5,7 @@
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/IR/MLIRContext.h"
 #include "passes/TileBuilder.h"
+#include "runtime/Diagnostics.h"
 #include "runtime/JsonText.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/Endian.h"
@@ -126,15 +127,15 @@ Expected<Snapshot> kvcc::openSnapshot(ArrayRef<uint8_t> bytes) {
 
 Expected<std::pair<kv::CacheType, kv::ScheduleAttr>> kvcc::parseFormat(const SnapshotHeader &header,
                                                                        mlir::MLIRContext &context) {
-  std::string text;
-  mlir::ScopedDiagnosticHandler handler(&context, [&](mlir::Diagnostic &diagnostic) { text = diagnostic.str(); });
+  Diagnostics diagnostics(context);
   auto cache = dyn_cast_or_null<kv::CacheType>(mlir::parseType(header.cache, &context));
   auto schedule = dyn_cast_or_null<kv::ScheduleAttr>(mlir::parseAttribute(header.schedule, &context));
   // Packings say where readers look: they have to be those of blocks.
   auto emitError = [&] { return mlir::emitError(mlir::UnknownLoc::get(&context)); };
   if (!cache || !schedule || failed(kv::chooseBlockTypes(emitError, cache, schedule)))
     return createStringError("expected a snapshot of a format that this version knows, but got " + header.cache +
-                             " with " + header.schedule + (text.empty() ? "" : ": " + text));
+                             " with " + header.schedule +
+                             (diagnostics.getText().empty() ? "" : ": " + diagnostics.getText()));
   SnapshotHeader expected = SnapshotHeader::of(cache, schedule, kv::CacheLayout(cache, schedule), header.tokens);
   if (expected.pages != header.pages || expected.pageBytes != header.pageBytes ||
       expected.slotBytes != header.slotBytes)

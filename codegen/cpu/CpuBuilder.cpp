@@ -167,7 +167,7 @@ Value CpuBuilder::exp2(Value x) {
   // bits, where a shift makes it an exponent. 2^f on [-0.5, 0.5] by a polynomial of degree 5 that is exact at 0 and
   // elsewhere off by at most 1.1e-7 of it (least squares, weights moved until errors were even, then rounded).
   Value clamped = max(x, f32Splat(-126.0f));
-  Value shifter = f32Splat(kRoundingShift);
+  Value shifter = f32Splat(kv::kRoundingShift);
   Value shifted = arith::AddFOp::create(*this, clamped, shifter);
   Value n = arith::SubFOp::create(*this, shifted, shifter);
   Value f = arith::SubFOp::create(*this, clamped, n);

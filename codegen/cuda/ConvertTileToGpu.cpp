@@ -415,10 +415,11 @@ LogicalResult takeItemFromGrid(func::FuncOp func) {
   bool writes = func.walk([](TileScratchOp) { return WalkResult::interrupt(); }).wasInterrupted();
   int64_t threads = warps ? warps.getInt() * kWarp : writes ? kvcc::kWriterThreads : kWarp;
   func->setAttr(kvcc::kThreadsAttrName, b.getI64IntegerAttr(threads));
-  // Writers wait for memory in turns: as many of them as 96 registers of a thread allow, with which next to nothing
-  // spills.
+  // Writers wait for memory in turns: as many of them on a multiprocessor as 96 registers of a thread allow, with which
+  // next to nothing spills.
+  constexpr int64_t kWriterBlocks = 5;
   if (writes)
-    func->setAttr(kvcc::kBlocksAttrName, b.getI64IntegerAttr(5));
+    func->setAttr(kvcc::kBlocksAttrName, b.getI64IntegerAttr(kWriterBlocks));
   GpuBuilder builder(func.getLoc(), b);
   builder.call("kv_grid_wait", {}, {});
   builder.call("kv_grid_launch", {}, {});

@@ -63,7 +63,7 @@ Value FragmentBuilder::addLane(Value pointer, LaneOffset offset) {
   OpBuilder::InsertionGuard guard(*this);
   setInsertionPointAfterValue(pointer);
   // Opaque: computing it again in every iteration would cost more than the register.
-  Value sum = call1("kv_opaque_smem", pointer.getType(), addBytes(pointer, toI32(getLane(offset))));
+  Value sum = call1("kv_opaque_word", pointer.getType(), addBytes(pointer, toI32(getLane(offset))));
   known.push_back({offset, sum});
   return sum;
 }

@@ -416,7 +416,7 @@ private:
   void keep(Value number) {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointAfterValue(number);
-    Value kept = b.call1("kv_opaque_i32", number.getType(), number);
+    Value kept = b.call1("kv_opaque_word", number.getType(), number);
     number.replaceAllUsesExcept(kept, kept.getDefiningOp());
   }
 

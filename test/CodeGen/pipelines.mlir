@@ -90,7 +90,7 @@ module attributes {kv.target = #kv.target<TARGET>} {
 // GPU-NOT:           arith.divui %{{[0-9]+}}, %{{[0-9]+}} : index
 // GPU:               arith.divui %{{[0-9]+}}, %{{[0-9]+}} : i32
 // GPU-NOT:           arith.divui %{{[0-9]+}}, %{{[0-9]+}} : index
-// GPU:               emitc.call_opaque "kv_opaque_i32"
+// GPU:               emitc.call_opaque "kv_opaque_word"
 // GPU:               emitc.call_opaque "kv_cp_async16"
 // GPU:               emitc.call_opaque "kv_mma_m16n8k16_f16"
 // GPU:               emitc.call_opaque "kv_movmatrix_trans"

@@ -424,14 +424,20 @@ func.func private @schedule_c6_compute() attributes {
 // -----
 
 func.func private @schedule_c7() attributes {
-  // expected-error @below {{expected ahead from 0 to 16, and 0 with stages, but got 17}}
+  // expected-error @below {{expected ahead from 0 to 16, and 0 with stages or several warps, but got 17}}
   x = #kv.schedule<heads = 1, page = 128, compute = f32, key = <16x4>, value = <16x4>, floats = <16x1>, ahead = 17>}
 
 // -----
 
 func.func private @schedule_c7_stages() attributes {
-  // expected-error @below {{expected ahead from 0 to 16, and 0 with stages, but got 1}}
+  // expected-error @below {{expected ahead from 0 to 16, and 0 with stages or several warps, but got 1}}
   x = #kv.schedule<heads = 1, page = 128, compute = f16, key = <fragments>, value = <fragments>, floats = <fragments>, stages = 2, ahead = 1>}
+
+// -----
+
+func.func private @schedule_c7_warps() attributes {
+  // expected-error @below {{expected ahead from 0 to 16, and 0 with stages or several warps, but got 2}}
+  x = #kv.schedule<heads = 1, page = 128, compute = f16, key = <fragments>, value = <fragments>, floats = <fragments>, warps = 4, ahead = 2>}
 
 // -----
 

@@ -195,6 +195,10 @@ TEST_P(AppendTest, WritesWhatTheScalarWriterWrites) {
   Replay replay(*program, problem, 400, 7);
   if (auto diag = program->getPlan().cache.getKey().getDiag(); diag && diag.getStat() == kv::DiagStat::Given)
     return; // see TakesWhatItIsGiven
+  // Few tokens are measured and written in one launch.
+  Replay few(*program, problem, 64, 6);
+  ASSERT_NO_FATAL_FAILURE(few.append(50, 4));
+  ASSERT_NO_FATAL_FAILURE(few.expectLikeModel(/*whole=*/true));
   std::mt19937 random(3);
   // A prefill, a chunk of one, tokens one by one over several flushes, more than fits the windows at once.
   ASSERT_NO_FATAL_FAILURE(replay.append(90, 2));

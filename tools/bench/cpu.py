@@ -78,7 +78,7 @@ SHAPES = {
 REFERENCE = "PyTorch SDPA bf16"  # what speedups are over
 SITTINGS = 3  # how often subjects are set up, with a share of the rounds each
 NO_WINDOWS = "innerq-small; window = <sink = 0, recent = 0, flush = 32>"  # what the hand-written kernel computes
-SCHEMES = ["innerq-small", "innerq-small:int16", NO_WINDOWS, "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token",
+SCHEMES = ["kvcc-3", "innerq-small", "innerq-small:int16", NO_WINDOWS, "innerq-base", "q4_0", "q8_0", "kivi-2", "int4-token",
            "fp16"]
 
 

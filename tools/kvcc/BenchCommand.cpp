@@ -71,11 +71,13 @@ Expected<std::vector<std::unique_ptr<Subject>>> makeSubjects(Compiler &compiler,
     auto planned = kernelOptions.plan(compiler, layer, scheme, target, layer.model.dtype);
     if (!planned)
       return planned.takeError();
-    auto subject = Subject::create(compiler, std::move(planned->plan), ctx, batch, pool, warm);
+    auto subject = Subject::create(compiler, std::move(planned->plan), ctx, batch, pool);
     if (!subject)
       return subject.takeError();
     subjects.push_back(std::move(*subject));
   }
+  if (!warm)
+    Subject::makeCold(subjects);
   return subjects;
 }
 

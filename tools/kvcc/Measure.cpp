@@ -49,7 +49,7 @@ public:
 } // namespace
 
 Expected<std::unique_ptr<Subject>> Subject::create(Compiler &compiler, Plan plan, int64_t tokens, int64_t batch,
-                                                   ThreadPool &pool, bool warm) {
+                                                   ThreadPool &pool) {
   if (plan.target.executor != Executor::Cpu)
     return createStringError("expected a cpu target for bench, but got " + plan.target.name);
   if (plan.shape.roundsOut)
@@ -59,9 +59,19 @@ Expected<std::unique_ptr<Subject>> Subject::create(Compiler &compiler, Plan plan
     return program.takeError();
   auto subject = std::make_unique<Subject>();
   subject->program = std::move(*program);
-  if (Error error = subject->fill(tokens, batch, pool, warm))
+  if (Error error = subject->fill(tokens, batch, pool))
     return std::move(error);
   return subject;
+}
+
+void Subject::makeCold(ArrayRef<std::unique_ptr<Subject>> subjects) {
+  size_t round = 0;
+  for (const std::unique_ptr<Subject> &subject : subjects)
+    round += size_t(subject->copies[0]->getBytes());
+  size_t count = std::max<size_t>(2, getColdBytes() / round + 1);
+  for (const std::unique_ptr<Subject> &subject : subjects)
+    while (subject->copies.size() < count)
+      subject->copies.push_back(subject->copies[0]->clone());
 }
 
 Expected<double> Subject::step(const Program &other, unsigned threads) {
@@ -134,7 +144,7 @@ Expected<double> Subject::step(HostCache &cache, const Program &other, unsigned 
   return microsecondsSince(start);
 }
 
-Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm) {
+Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool) {
   Tensors tensors(program->getPlan(), tokens, batch);
   query = tensors.queryBytes;
   keys = tensors.keyBytes;
@@ -149,10 +159,7 @@ Error Subject::fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm) 
     if (Error error =
             cache->prefill(b, {tensors.keyBytes.data(), stride}, {tensors.valueBytes.data(), stride}, tokens, pool))
       return error;
-  size_t count = warm ? 1 : std::max<size_t>(2, getColdBytes() / size_t(cache->getBytes()) + 1);
   copies.push_back(std::move(cache));
-  while (copies.size() < count)
-    copies.push_back(copies[0]->clone());
   out.resize(size_t(batch * shape.qHeads * shape.headDim));
   lse.resize(size_t(batch * shape.qHeads));
   auto first = step(0);

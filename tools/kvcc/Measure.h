@@ -9,12 +9,14 @@
 
 namespace kvcc::tool {
 
-/// A program, and copies of a cache that it fills: enough of them that no step finds its cache in a processor's.
+/// A program, and copies of a cache that it fills.
 class Subject {
 public:
-  /// `warm`: a single copy.
+  /// With one copy.
   static llvm::Expected<std::unique_ptr<Subject>> create(Compiler &compiler, Plan plan, int64_t tokens, int64_t batch,
-                                                         ThreadPool &pool, bool warm = false);
+                                                         ThreadPool &pool);
+  /// So many copies of caches that no step finds its own in a processor's, where `subjects` take turns.
+  static void makeCold(llvm::ArrayRef<std::unique_ptr<Subject>> subjects);
 
   /// Microseconds of appending tokens to every sequence of the next copy, on average: of one token, all flushes of as
   /// many as the flush block (or 64) included; and of one step between them.
@@ -35,7 +37,7 @@ public:
   double getError() const { return relError; }
 
 private:
-  llvm::Error fill(int64_t tokens, int64_t batch, ThreadPool &pool, bool warm);
+  llvm::Error fill(int64_t tokens, int64_t batch, ThreadPool &pool);
   llvm::Expected<double> step(HostCache &cache, const Program &other, unsigned threads);
 
   std::unique_ptr<Program> program;

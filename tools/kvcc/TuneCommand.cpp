@@ -138,6 +138,7 @@ Error tool::runTune() {
   auto subject = Subject::create(compiler, std::move(first->plan), tokens, /*batch=*/1, pool);
   if (!subject)
     return subject.takeError();
+  Subject::makeCold(*subject);
   const Program &chosen = (*subject)->getProgram();
 
   std::vector<Candidate> candidates{{untuned, &chosen, {}}};

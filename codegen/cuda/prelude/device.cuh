@@ -272,10 +272,14 @@ KV_DEVICE kv_u32 kv_and_or(kv_u32 v, kv_u32 mask, kv_u32 bits) {
 // Memory. Addresses of 16-byte accesses must be multiples of 16.
 //===----------------------------------------------------------------------===//
 
-// Hides how a pointer was computed, so that ptxas keeps it instead of recomputing it in a loop.
+// Hide how a pointer, or a word, was computed, so that ptxas keeps it instead of recomputing it in a loop.
 template <class T> KV_DEVICE T *kv_opaque_ptr(T *p) {
   asm volatile("" : "+l"(p));
   return p;
+}
+template <class T> KV_DEVICE T kv_opaque_word(T x) {
+  asm volatile("" : "+r"(x));
+  return x;
 }
 
 KV_DEVICE kv_u32x4 kv_ldg128(const void *p) { return *static_cast<const kv_u32x4 *>(p); }
@@ -304,14 +308,6 @@ KV_DEVICE kv_i8 *kv_dynamic_shared() {
 }
 KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return kv_u32(__cvta_generic_to_shared(p)); }
 // The memory clobbers order these with plain accesses to the same arrays.
-KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) {
-  asm volatile("" : "+r"(p));
-  return p;
-}
-KV_DEVICE kv_i32 kv_opaque_i32(kv_i32 x) {
-  asm volatile("" : "+r"(x));
-  return x;
-}
 KV_DEVICE kv_u32 kv_lds32(kv_smem_ptr p) {
   kv_u32 r;
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(r) : "r"(p) : "memory");

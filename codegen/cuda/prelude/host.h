@@ -232,6 +232,7 @@ KV_DEVICE kv_u32 kv_and_or(kv_u32 v, kv_u32 mask, kv_u32 bits) { return (v & mas
 //===----------------------------------------------------------------------===//
 
 template <class T> KV_DEVICE T *kv_opaque_ptr(T *p) { return p; }
+template <class T> KV_DEVICE T kv_opaque_word(T x) { return x; }
 
 KV_DEVICE kv_u32x4 kv_ldg128(const void *p, KV_HOST_LINE) {
   kv_host::checkGlobal16(p, "kv_ldg128", line);
@@ -262,8 +263,6 @@ KV_DEVICE void kv_stg128(void *p, kv_u32x4 v, KV_HOST_LINE) {
 
 KV_DEVICE kv_i8 *kv_dynamic_shared() { return reinterpret_cast<kv_i8 *>(kv_host::state.dynamicShared); }
 KV_DEVICE kv_smem_ptr kv_smem_of(const void *p) { return static_cast<kv_smem_ptr>(const_cast<void *>(p)); }
-KV_DEVICE kv_smem_ptr kv_opaque_smem(kv_smem_ptr p) { return p; }
-KV_DEVICE kv_i32 kv_opaque_i32(kv_i32 x) { return x; }
 
 namespace kv_host {
 namespace {
