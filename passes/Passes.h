@@ -43,8 +43,8 @@ int64_t getHeadsTogether(int64_t heads, int64_t limit);
 
 /// Whether scales with signs are folded into the weights.
 bool hasSignedWeights(kv::QuantAttr value, kv::Placement placement);
-/// Whether the query that codes multiply has channels of much the same size, so that bytes are enough for it: factors
-/// or a rotation see to that, and scales of channels that fold into it would undo it.
+/// Whether the query that codes multiply has channels of much the same size, so that bytes are enough for it: a
+/// rotation sees to that. Scales of channels that fold into it would undo it, and zero points multiply what bytes lack.
 bool hasLevelQuery(kv::CacheType cache);
 /// Whether integer arithmetic rounds what multiplies the codes of a side to words rather than bytes: a query, whose
 /// error grows with the logits, and weights where the error of bytes would show beside that of the codes.

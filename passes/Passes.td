@@ -133,7 +133,7 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
     Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none, and on each `kv.append` that of the
     kv.attend over the same cache. Packing and page size
     change nothing that is computed; what arithmetic rounds is said at `#kv.schedule`. On a CPU level with products of bytes
-    `auto` is `int8` where channels of the query are alike and codes of at most four bits hide it, else `int16`; it is
+    `auto` is `int8` where codes of at most three bits hide it, or four where the query is rotated, else `int16`; it is
     `f16` on a GPU with a model of 16 bits, and `f32` elsewhere.
 
     ```mlir

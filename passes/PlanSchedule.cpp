@@ -34,7 +34,7 @@ bool kvcc::hasSignedWeights(QuantAttr value, Placement placement) {
 
 bool kvcc::hasLevelQuery(CacheType cache) {
   QuantAttr key = cache.getKey();
-  return key.getGroupTokens() == 1 && (key.getDiag() || key.getTransform<HadamardAttr>());
+  return key.getTransform<HadamardAttr>() && key.getGroupTokens() == 1 && !key.hasZeros();
 }
 
 bool kvcc::roundsToWords(CacheType cache, Role role, Compute compute) {
@@ -126,11 +126,17 @@ int64_t kvcc::getSharedBytes(CacheType cache, ScheduleAttr schedule) {
   return getBlockBytes(cache, rows, schedule.getWarps(), ring);
 }
 
-/// Codes of four bits are so far from their numbers that what a level query lacks in bytes adds less than a hundredth
-/// to the squared error of the output (codegen/README.md).
+/// Whether codes are so far from their numbers that rounding what multiplies them to bytes cannot be told from it
+/// (codegen/README.md has both): those of four bits with a level query, those of three with any, where at most 32 of
+/// them share a scale and nothing has been folded into what multiplies them.
 static bool hidesBytes(CacheType cache) {
-  constexpr int64_t kMostBits = 4;
-  return kvcc::hasLevelQuery(cache) && cache.getKey().getBits() <= kMostBits && cache.getValue().getBits() <= kMostBits;
+  constexpr int64_t kMostNeighbours = 32;
+  QuantAttr key = cache.getKey(), value = cache.getValue();
+  auto bits = std::max(key.getBits(), value.getBits());
+  if (kvcc::hasLevelQuery(cache))
+    return bits <= 4;
+  return bits <= 3 && key.getGroupTokens() == 1 && key.getGroupChannels() <= kMostNeighbours &&
+         value.getGroupTokens() == kBlockTokens && !value.getTransform<TokenNormAttr>();
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
@@ -232,7 +238,8 @@ static StringRef explain(Compute compute) {
     return "int16 products: dot product instructions take codes as they are, and what multiplies them in words or "
            "bytes";
   case Compute::Int8:
-    return "int8 products: dot product instructions take codes as they are, and what multiplies them in bytes";
+    return "int8 products: dot product instructions take codes as they are, and what multiplies them in bytes, but for "
+           "weights where one dominates";
   }
   llvm_unreachable("unknown arithmetic");
 }

@@ -368,15 +368,18 @@ func.func @accumulate_int8(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) 
 // CHECK:         %[[SCALES:.*]] = memref.view %{{.*}} : memref<?xi8> to memref<64xf16>
 // CHECK:         scf.for
 // CHECK:           vector.load %[[SCALES]]{{.*}} : memref<64xf16>, vector<16xf16>
+// CHECK:           %[[SCALE:.*]] = arith.extf
 // Both heads take the same scales, and what the middle code stands for.
-// CHECK:           arith.mulf %{{.*}}, %[[MIDDLE]]
+// CHECK:           arith.mulf %[[SCALE]], %[[MIDDLE]]
 // CHECK:           %[[STANDS_FOR:.*]] = arith.addf
 // CHECK:           %[[NUMBERS_0:.*]] = vector.load
-// CHECK:           vector.store %{{.*}}, %[[FOLDED]]
+// CHECK:           %[[FOLDED_0:.*]] = arith.mulf %[[NUMBERS_0]], %[[SCALE]]
+// CHECK:           vector.store %[[FOLDED_0]], %[[FOLDED]]
 // CHECK:           arith.mulf %[[NUMBERS_0]], %[[STANDS_FOR]]
 // CHECK-NOT:       vector.load %[[SCALES]]
 // CHECK:           %[[NUMBERS_1:.*]] = vector.load
-// CHECK:           vector.store %{{.*}}, %[[FOLDED]]
+// CHECK:           %[[FOLDED_1:.*]] = arith.mulf %[[NUMBERS_1]], %[[SCALE]]
+// CHECK:           vector.store %[[FOLDED_1]], %[[FOLDED]]
 // CHECK:           arith.mulf %[[NUMBERS_1]], %[[STANDS_FOR]]
 // CHECK:         %[[FLAT:.*]] = memref.reinterpret_cast %[[OFFSETS:[a-z_0-9]+]] to offset: [0], sizes: [4], strides: [1] : memref<4x1xf32> to memref<4xf32>
 // CHECK:         vector.store %{{.*}}, %[[FLAT]][%{{.*}}] : memref<4xf32>, vector<2xf32>

@@ -1,6 +1,7 @@
 // What kv-plan-schedule decides: arithmetic and packings by target, query heads by group, options.
-// Without products of bytes nothing is rounded. What multiplies codes of up to four bits is rounded to bytes where channels
-// are made alike and scales of channels do not fold into the query, else to words. All CPU levels share one order of codes.
+// Without products of bytes nothing is rounded; where codes have more than three bits, or scales or norms are folded into
+// what multiplies them, that is rounded to words; but not where the query is rotated, up to four bits. All CPU levels share
+// one order of codes.
 // GENERIC: compute = f32, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // WORDS: compute = int16, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
 // BYTES: compute = int8, key = <16x32, lanes = 64>, value = <16x32, lanes = 64>, floats = <16x1>, ahead = 2>
@@ -8,13 +9,20 @@
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule | FileCheck %t/cpu.mlir
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule="compute=f32 page=64 accumulators=12" | FileCheck %t/cpu.mlir --check-prefix=OPTIONS
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int16 | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/<i2,/<i5,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/<i3,/<i5,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/, transforms = .#kv.diag<sqrt_max>.//' %t/cpu.mlir | kvcc-opt -kv-plan-schedule \
-// RUN:   | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/<i2,/<i4,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/<i3,/<i4,/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/group = 1x32/group = 1x64/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
 // RUN: sed 's/group = 1x32/group = 32x1/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
-// RUN: sed 's/diag<sqrt_max>/hadamard<64>/; s/i[23],/i4,/; s/1x32/1x64/; s/32x1/1x32/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule \
-// RUN:   | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/group = 32x1/group = 1x32/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/group = 32x1, scale = f16/&, transforms = [#kv.token_norm<f16>]/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule \
+// RUN:   | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/<i3,/<i4,/; s/1x32, scale = f16/1x32, scale = f16, transforms = [#kv.diag<tensor>]/' %t/cpu.mlir \
+// RUN:   | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: kvcc-opt %t/rotated.mlir -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/<i3,/<i5,/' %t/rotated.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/<i4,/<i5,/' %t/rotated.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/sym, group = 1x64/asym, group = 1x64/' %t/rotated.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/group = 1x64/group = 32x1/' %t/rotated.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
 // RUN: sed 's/avx512_vnni/avx512/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
 // RUN: sed 's/avx512_vnni/x86-64-v4/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
@@ -42,7 +50,7 @@
 
 //--- cpu.mlir
 !cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
-                   key = <i3, map = sym, group = 1x32, scale = f16, transforms = [#kv.diag<sqrt_max>]>,
+                   key = <i3, map = sym, group = 1x32, scale = f16>,
                    value = <i2, map = sym, group = 32x1, scale = f16>,
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
@@ -99,6 +107,18 @@ module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
         scale = 0.125, schedule = #kv.schedule<heads = 2, page = 32, compute = f32, key = <32x4>,
                                                value = <32x4>, floats = <32x1>>}
       : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- rotated.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16,
+                   key = <i3, map = sym, group = 1x64, scale = f16, transforms = [#kv.hadamard<64>]>,
+                   value = <i4, map = sym, group = 1x32, scale = f16, transforms = [#kv.token_norm<f16>]>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
+  func.func @rotated(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }
 }

@@ -92,7 +92,10 @@ def test_fake_tensors_have_shapes(program):
 
 def test_tensor_memory(program):
     step = Step(program)
-    cache = kvcc.LayerCache(program, memory=kvcc.torch.TensorMemory("cpu"))
+    memory = kvcc.torch.TensorMemory("cpu")
+    pool = memory.empty(3, 100)
+    assert pool.shape == (3, 100) and pool.is_contiguous() and pool.data_ptr() % 64 == 0
+    cache = kvcc.LayerCache(program, memory=memory)
     cache.append(step.keys, step.values)
     out, _ = cache.attend(step.query)
     assert isinstance(out, torch.Tensor) and (out - step.wanted(256)).abs().max() < 1e-5

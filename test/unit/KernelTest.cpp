@@ -31,7 +31,7 @@ struct Machine {
 };
 /// The best level of this host and the portable one; LevelTest has the others.
 std::vector<Machine> getCpuMachines() {
-  return {{"cpu", "int16", 1e-2}, {"cpu", "f32", 1e-3}, {"cpu:generic", "int16", 1e-2}};
+  return {{"cpu", "int16", 1e-2}, {"cpu", "auto", 2e-1}, {"cpu", "f32", 1e-3}, {"cpu:generic", "int16", 1e-2}};
 }
 /// Every level: as it is where this host has it, else emulated. Short vectors are much code: `wide` leaves them out.
 std::vector<Machine> getLevels(const char *compute, double bound, bool wide = false) {

@@ -54,7 +54,7 @@ KV_KERNEL(128) void everything(float *KV_RESTRICT floats, kv_u32 *words, const k
   u = kv_funnel_shift_r(u, u + 1, 3) + kv_and_or(u, 0x000f000fu, 0x64006400u);
 
   kv_uint4 nc = kv_ldg128_nc(in + 4 * i), l = kv_lds128(mine);
-  u += kv_lds32(shared + 4 * kv_opaque_word(kv_u32(tid))) + kv_lds64(kv_opaque_word(mine)).x;
+  u += kv_lds32(shared + 4 * kv_opaque_word(kv_i32(tid))) + kv_lds64(kv_opaque_word(mine)).x;
   u += kv_ldg64_nc(in + 2 * i).y + kv_ldg32_nc(in + i) + kv_dynamic_shared()[tid];
   kv_barrier();
   kv_sts32(shared + 4096 + 4 * (kv_u32)tid, u);

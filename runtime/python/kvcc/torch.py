@@ -54,7 +54,8 @@ class TensorMemory(HostMemory):
         return current_stream(self.device)
 
     def empty(self, count: int, size: int) -> torch.Tensor:
-        # PyTorch aligns to 64 bytes on the host and to more on GPUs.
+        if self.device.type == "cpu":  # in huge pages of the processor, which NumPy asks for and PyTorch does not
+            return torch.from_numpy(super().empty(count, size))
         return torch.empty((count, size), dtype=torch.uint8, device=self.device)
 
     def results(self, dtype: str, *shape: int) -> torch.Tensor:
