@@ -6,7 +6,8 @@ Usage: load.py [--runs N] [--target T]... [--export] [--record]
 
 Every figure is the median, and in brackets the minimum, of N fresh processes (default 5), which load libkvcc.so, create a
 context and compile; the cache is empty for `cold` and holds everything for `warm`. With --export the processes are
-`kvcc cache export`, which does the same but for the driver's part, and needs no device. --record writes results/load-DATE.md.
+`kvcc cache export`, which does the same but for the driver's part, and needs no device. --record writes
+results/load-DATE-TARGETS.md.
 """
 import argparse
 import ctypes
@@ -92,8 +93,9 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--target", action="append", help="default: cpu")
     parser.add_argument("--export", action="store_true", help="compile with `kvcc cache export`: no device is needed")
-    parser.add_argument("--record", action="store_true", help="write results/load-DATE.md")
+    parser.add_argument("--record", action="store_true", help="write results/load-DATE-TARGETS.md")
     options = parser.parse_args()
+    options.target = options.target or ["cpu"]
     processors = sorted(os.sched_getaffinity(0))
     sets = [",".join(map(str, processors[:count])) for count in (1, 2) if count <= len(processors)]
     header = ["model", "target", "kernels"] + [f"{how}, {1 + cpus.count(',')} processor{'s' if ',' in cpus else ''}"
@@ -102,7 +104,7 @@ def main():
     print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory(prefix="kvcc-load-") as folder:
         for model, layers in MODELS:
-            for target in options.target or ["cpu"]:
+            for target in options.target:
                 for variants in VARIANTS:
                     scheme, cache = Path(folder) / f"{model}-{variants}.mlir", f"{folder}/{model}-{target}-{variants}"
                     scheme.write_text(table(layers, variants))
@@ -121,7 +123,8 @@ def main():
         text = (f"Milliseconds from loading libkvcc.so until all kernels of a model {until}, medians and (minima) of "
                 f"{options.runs} processes; {name}, {len(processors)} processors, which others used as well (load "
                 f"average {load_average:.1f}), {today}; `{command}`. Kernels: distinct pairs of formats, given by a table.\n\n")
-        (ROOT / f"tools/bench/results/load-{today}.md").write_text(text + "\n".join(lines) + "\n")
+        targets = "-".join(target.split(":")[-1] for target in options.target)
+        (ROOT / f"tools/bench/results/load-{today}-{targets}.md").write_text(text + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
