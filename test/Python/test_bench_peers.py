@@ -157,6 +157,10 @@ def test_innerq_launches_on_a_driver(monkeypatch):
     driver.fakeCudaReset()
     kernels.launch("kernel", (3, 4, 5), 128, [42, 0.5, np.zeros(1)], stream=1)
     assert driver.fakeCudaLog().decode() == "cuLaunchKernel(3x4x5, 128x1x1, 0, stream, 42, null)\n"
+    launch = innerq_peer.CudaModule("", "sm_90").function("kernel", shared=65536)
+    driver.fakeCudaReset()
+    launch((2, 1, 1), 64, [42, 0.5, np.zeros(1)])
+    assert driver.fakeCudaLog().decode() == "cuLaunchKernel(2x1x1, 64x1x1, 65536, default, 42, null)\n"
     with pytest.raises(Unavailable, match="cuLaunchKernel failed with error 1"):
         kernels.launch("kernel", (1, 1, 1), 2048, [0])
     monkeypatch.setenv("KVCC_LIBCUDA", "libnone.so")

@@ -167,8 +167,8 @@ def arguments(values):
     return (ctypes.c_void_p * len(boxes))(*map(ctypes.addressof, boxes)), boxes
 
 
-class CudaKernels:
-    """On the GPU that PyTorch uses, in its context."""
+class CudaModule:
+    """Kernels on the GPU that PyTorch uses, in its context."""
 
     def __init__(self, source, arch):
         cubin = compile_cubin(source, arch)
@@ -177,19 +177,36 @@ class CudaKernels:
             self.driver = ctypes.CDLL(name)
         except OSError as error:
             raise Unavailable(f"cannot load the driver '{name}': {error}") from None
-        module = ctypes.c_void_p()
-        self.call("cuModuleLoadDataEx", ctypes.byref(module), cubin, 0, None, None)
-        self.functions = {name: ctypes.c_void_p() for name in KERNELS}
-        for name, function in self.functions.items():
-            self.call("cuModuleGetFunction", ctypes.byref(function), module, name.encode())
+        self.module = ctypes.c_void_p()
+        self.call("cuModuleLoadDataEx", ctypes.byref(self.module), cubin, 0, None, None)
 
     def call(self, name, *args):
         if status := getattr(self.driver, name)(*args):
             raise Unavailable(f"{name} failed with error {status}")
 
+    def function(self, name, shared=0):
+        """A kernel that takes a grid, threads, values and a stream; `shared`: bytes of dynamic shared memory."""
+        function = ctypes.c_void_p()
+        self.call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
+        if shared:
+            self.call("cuFuncSetAttribute", function, 8, shared)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+
+        def launch(grid, threads, values, stream=None):
+            pointers, boxes = arguments(values)
+            self.call("cuLaunchKernel", function, *grid, threads, 1, 1, shared, ctypes.c_void_p(stream), pointers, None)
+
+        return launch
+
+
+class CudaKernels:
+    """The kernels of this peer on a GPU."""
+
+    def __init__(self, source, arch):
+        module = CudaModule(source, arch)
+        self.functions = {name: module.function(name) for name in KERNELS}
+
     def launch(self, name, grid, threads, values, stream=None):
-        pointers, boxes = arguments(values)
-        self.call("cuLaunchKernel", self.functions[name], *grid, threads, 1, 1, 0, ctypes.c_void_p(stream), pointers, None)
+        self.functions[name](grid, threads, values, stream)
 
 
 class HostLaunch(ctypes.Structure):

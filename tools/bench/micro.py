@@ -10,7 +10,6 @@ Usage: micro.py [--record] [--compile-only ARCH]
 
 Needs PyTorch with CUDA and NVRTC. --record writes results/micro-DATE.md; --compile-only needs no GPU."""
 import argparse
-import ctypes
 import datetime
 import itertools
 from pathlib import Path
@@ -31,28 +30,6 @@ def source(kind=1, nbytes=2048, stages=3):
             + (HERE / "micro.cuh").read_text())
 
 
-class Module:
-    def __init__(self, text, arch):
-        self.driver = ctypes.CDLL("libcuda.so.1")
-        self.module = ctypes.c_void_p()
-        self.call("cuModuleLoadDataEx", ctypes.byref(self.module), innerq_peer.compile_cubin(text, arch), 0, None, None)
-
-    def call(self, name, *args):
-        if status := getattr(self.driver, name)(*args):
-            sys.exit(f"micro.py: error: {name} failed with error {status}")
-
-    def function(self, name, shared=0):
-        function = ctypes.c_void_p()
-        self.call("cuModuleGetFunction", ctypes.byref(function), self.module, name.encode())
-        self.call("cuFuncSetAttribute", function, 8, shared)  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-
-        def launch(grid, threads, *values):
-            pointers, boxes = innerq_peer.arguments(values)
-            self.call("cuLaunchKernel", function, grid, 1, 1, threads, 1, 1, shared, None, pointers, None)
-
-        return launch
-
-
 def median_ms(torch, launch, times=5):
     launch()
     measured = []
@@ -67,7 +44,7 @@ def median_ms(torch, launch, times=5):
 
 
 def products(torch, arch, say):
-    module = Module(source(), arch)
+    module = innerq_peer.CudaModule(source(), arch)
     random = np.random.default_rng(1)
     warps = 4096
     codes = random.integers(0, 1024, (warps, 16, 16), dtype=np.uint16)  # subnormal: code * 2^-24
@@ -85,7 +62,7 @@ def products(torch, arch, say):
     multiply = module.function("micro_mma")
 
     def measured(x):
-        multiply(warps, 32, place(left_of(x)), operand, out)
+        multiply((warps, 1, 1), 32, (place(left_of(x)), operand, out))
         return out.cpu().numpy().astype(np.float64)
 
     error = np.abs(measured(codes) - product(codes, right)) / product(codes, np.abs(right))
@@ -99,7 +76,7 @@ def products(torch, arch, say):
     sums = torch.zeros(blocks * 128 * 4, device="cuda")
     rate, rounds = module.function("micro_mma_rate"), 2000
     for name, operands in (("normal", normal), ("subnormal", left)):
-        ms = median_ms(torch, lambda: rate(blocks, 128, operands, operand, sums, rounds))
+        ms = median_ms(torch, lambda: rate((blocks, 1, 1), 128, (operands, operand, sums, rounds)))
         say(f"m16n8k16 of {name} halves", f"{blocks * 4 * rounds * 8 * 4096 / ms / 1e9:.0f}", "TFLOP/s")
 
 
@@ -124,10 +101,10 @@ def streams(torch, arch, say):
         count = total // nbytes
         table = torch.randperm(count, device="cuda").int() if order == "random" else torch.arange(
             count, dtype=torch.int32, device="cuda")
-        stream = Module(source(kind, nbytes, stages), arch).function("micro_stream", shared)
+        stream = innerq_peer.CudaModule(source(kind, nbytes, stages), arch).function("micro_stream", shared)
         grid = multiprocessors * blocks
         sums = torch.zeros(grid * 32 * WARPS, dtype=torch.int32, device="cuda")
-        ms = median_ms(torch, lambda: stream(grid, 32 * WARPS, data, table, sums, count), 3)
+        ms = median_ms(torch, lambda: stream((grid, 1, 1), 32 * WARPS, (data, table, sums, count)), 3)
         flight = blocks * WARPS * (stages - 1 if kind else stages) * nbytes >> 10
         say(f"{KINDS[kind]}, {nbytes} bytes {order}, {blocks} x {WARPS} warps, {stages} stages, {flight} KiB on their way",
             f"{count * nbytes / ms / 1e6:.0f}", "GB/s")
@@ -153,8 +130,11 @@ def main():
         print(f"{what}: {value} {unit}", flush=True)
 
     arch = "sm_{}{}".format(*torch.cuda.get_device_capability())
-    products(torch, arch, say)
-    streams(torch, arch, say)
+    try:
+        products(torch, arch, say)
+        streams(torch, arch, say)
+    except innerq_peer.Unavailable as error:
+        sys.exit(f"micro.py: error: {error}")
     if options.record:
         path = HERE / f"results/micro-{datetime.date.today()}.md"
         path.parent.mkdir(exist_ok=True)
