@@ -461,11 +461,7 @@ private:
     for (int64_t i = 0; i < stages; ++i)
       entries.push_back(loadEntry(stage(i)));
     for (int64_t i = 0; i + 1 < stages; ++i) {
-      auto fetchStage = [&] { fetch(stage(i), number(i * bytes), entries[size_t(i)]); };
-      if (i == 0)
-        fetchStage();
-      else
-        ix.branch(isThere(stage(i)), fetchStage);
+      ix.branch(isThere(stage(i)), [&] { fetch(stage(i), number(i * bytes), entries[size_t(i)]); });
       TileCommitOp::create(b); // a group even where nothing is left to copy: await counts groups
     }
     scf::YieldOp::create(b, entries.back());

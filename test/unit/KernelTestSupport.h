@@ -62,7 +62,8 @@ llvm::Expected<StepResult> runStep(const Program &program, const Problem &proble
 /// Runs a step and expects the kernel's error below `bound`, finite numbers and a right lse.
 void expectAgrees(const Problem &problem, const Tensors &tensors, double bound);
 
-/// The bound that the documentation states for an arithmetic.
+/// The bound that the documentation states for an arithmetic, but no more than what random tensors need of it: products
+/// of bytes come near theirs only with adversarial ones.
 double getBound(const Plan &plan);
 
 } // namespace kvcc::test

@@ -65,7 +65,7 @@ Expected<std::unique_ptr<Subject>> Subject::create(Compiler &compiler, Plan plan
 }
 
 void Subject::makeCold(ArrayRef<std::unique_ptr<Subject>> subjects) {
-  size_t round = 1;
+  size_t round = 1; // bytes that a turn of all visits, and no zero
   for (const std::unique_ptr<Subject> &subject : subjects)
     round += size_t(subject->copies[0]->getBytes());
   size_t count = std::max<size_t>(2, getColdBytes() / round + 1);
