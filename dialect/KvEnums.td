@@ -38,7 +38,7 @@ def Kv_Role : Kv_Enum<"Role", "which side of attention a tile belongs to", [
 
 def Kv_Compute : Kv_Enum<"Compute", "the arithmetic of products with codes", [
   I32EnumAttrCase<"F32", 0, "f32">, I32EnumAttrCase<"Int16", 1, "int16">, I32EnumAttrCase<"Int8", 2, "int8">,
-  I32EnumAttrCase<"F16", 3, "f16">]>;
+  I32EnumAttrCase<"F16", 3, "f16">, I32EnumAttrCase<"BF16", 4, "bf16">]>;
 
 def Kv_Order : Kv_Enum<"Order", "what the elements of a block are ordered for", [
   I32EnumAttrCase<"Tiles", 0, "tiles">, I32EnumAttrCase<"Fragments", 1, "fragments">,

@@ -94,7 +94,8 @@ LogicalResult TilePrepareOp::verify() {
   if (!hasShape(getSums().getType(), shape) || (getScales() && !hasShape(getScales().getType(), scaleShape)))
     return emitOpError("expected sums and scales of ") << shape[0] << "x" << shape[1];
   // prepare_c3
-  if ((rounded || (halves && from.isF32())) != bool(getScales()))
+  bool needsScales = rounded || (from.isF32() && element.isF16()), mayHaveScales = from.isF32() && element.isBF16();
+  if (needsScales != bool(getScales()) && !mayHaveScales)
     return emitOpError("expected scales exactly with values that are rounded, but got values ") << values;
   return success();
 }
@@ -125,7 +126,8 @@ LogicalResult TileFoldOp::verify() {
   // fold_c2
   int64_t rows = scales.getFreeExtent() * tile.getDimSize(0);
   Type element = tile.getElementType();
-  if (!(element.isF32() || isHalf(element)) || cast<VectorType>(getResult().getType()).getElementType() != element ||
+  Type to = cast<VectorType>(getResult().getType()).getElementType();
+  if (!(element.isF32() || isHalf(element)) || !(to == element || (element.isF32() && to.isBF16())) ||
       !hasShape(getResult().getType(), {rows, tile.getDimSize(1)}) ||
       (getOffsets() && !hasShape(getOffsets().getType(), {rows, 1})))
     return emitOpError("expected a result of ")
@@ -154,7 +156,7 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
   auto small = cast<VectorType>(p.small.getType());
   bool codes = p.block.isCodes(), halves = isHalf(small.getElementType());
   // score_c2, accumulate_c2
-  bool sums = bool(p.sums) ? codes : !codes || halves;
+  bool sums = bool(p.sums) ? codes : !codes || (halves && !p.zeros);
   if (codes != bool(p.scales) || !sums || codes != (p.placement != Placement::None))
     return op->emitOpError("expected scales, sums and a placement exactly with codes, but got ")
            << p.block << " with placement " << stringifyPlacement(p.placement);
@@ -165,8 +167,10 @@ static LogicalResult verifyProduct(Operation *op, const ProductOperands &p, int6
     return op->emitOpError("expected a small operand of f32, f16, bf16 or, times codes, i8, ui8 or i16, but got ")
            << small << " and " << p.block;
   // score_c3, accumulate_c3
-  if ((rounded || (halves && p.block.isKey())) != bool(p.smallScales))
-    return op->emitOpError("expected scales of the small operand exactly if it is of integers or a query of halves, "
+  bool needsScales = rounded || (p.block.isKey() && element.isF16()),
+       mayHaveScales = p.block.isKey() && element.isBF16();
+  if (needsScales != bool(p.smallScales) && !mayHaveScales)
+    return op->emitOpError("expected scales of the small operand exactly if it is of integers or a query of f16, "
                            "but got ")
            << small;
   if (halves && p.smallScales && !hasShape(p.smallScales.getType(), {heads, 1}))

@@ -92,7 +92,8 @@ def Kv_TileFoldOp : Kv_TileOp<"fold", [Pure]> {
 
     Constraints:
     - (C1) scales are a block of a scale's type with as many reduced indices as the tile has columns;
-    - (C2) the result has (free groups * rows) x columns of the tile's type, f32 or halves, offsets one column;
+    - (C2) the result has (free groups * rows) x columns of the tile's type, f32 or halves, or bf16 of f32; offsets one
+      column;
     - (C3) offsets are there exactly if zeros are, and zeros have the type of scales, f16 or bf16.
   }];
   let arguments = (ins Kv_Tile:$tile, Kv_BlockType:$scales, Optional<Kv_BlockType>:$zeros,
@@ -113,12 +114,13 @@ def Kv_TilePrepareOp : Kv_TileOp<"prepare", [Pure]> {
     (max / 127 for i8, max / 255 for ui8, max / 32639 for i16), and sums are those of the rounded numbers
     times their scale. With a result of halves each row is rounded with a power of two of its own, and a scale is this
     power times `factor`; `elements` says what codes the halves will multiply, at whose bits they aim (see
-    codegen/cuda/README.md). Halves stay as they are.
+    codegen/cuda/README.md). Halves stay as they are. bf16, whose exponents are those of f32, need no powers of
+    two: on a CPU each number is rounded, sums are those of the tile, and a scale, if there are any, is `factor`.
 
     Constraints:
     - (C1) `values` has the shape of the tile and is f32, i8, ui8, i16, f16 or bf16; a tile of halves gives halves;
     - (C2) group divides the columns; sums are rows x columns/group, scales too, or of halves rows x 1;
-    - (C3) scales are there exactly if values are integers or halves that were rounded.
+    - (C3) scales are there exactly if values are integers or f16 that were rounded; with such bf16 they may be.
   }];
   let arguments = (ins Kv_Tile:$tile, I64Attr:$group, OptionalAttr<TypeAttr>:$elements, OptionalAttr<F32Attr>:$factor);
   let results = (outs Kv_Tile:$values, Kv_F32Tile:$sums, Optional<Kv_F32Tile>:$scales);
@@ -156,9 +158,10 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
 
     Constraints:
     - (C1) query is rows x head_dim, keys a key block 32 x head_dim, the result heads x 32;
-    - (C2) keys that are codes have scales, a placement other than none, and, unless the query is of halves, sums;
+    - (C2) keys that are codes have scales, a placement other than none, and, unless the query is of halves and there are
+      no zeros, sums;
       other keys do not;
-    - (C3) query_scales are there exactly if the query is of integers, or of halves: heads x 1 then;
+    - (C3) query_scales are there exactly if the query is of integers, or of f16: heads x 1 then, and may be with bf16;
     - (C4) the query is f32, f16, or bf16 or, times codes, i8, ui8 or i16;
     - (C5) scales are a key block of a scale's type whose extents divide those of keys; every token has scales
       of its own with `accumulator` and `result`, every channel with `operand`;
@@ -268,7 +271,8 @@ def Kv_TileAccumulateOp
 
     Constraints:
     - (C1) weights are rows x 32, values a value block 32 x head_dim of the state;
-    - (C2) values that are codes have scales, a placement other than none, and, unless the weights are halves, sums;
+    - (C2) values that are codes have scales, a placement other than none, and, unless the weights are halves and there
+      are no zeros, sums;
       other values do not;
     - (C3) weight_scales are there exactly if the weights are integers;
     - (C4) the weights are f32, f16 or bf16 or, times codes, i8, ui8 or i16;

@@ -29,13 +29,23 @@ struct CpuLevel {
   llvm::StringLiteral triple, processor, features;
   /// What a host must have, as LLVM names features. The first level of getCpuLevels that a host has is its own.
   llvm::StringLiteral required;
+  /// The processor that the level is for, as LLVM names it, or none: others may have its instructions, but not as fast.
+  llvm::StringLiteral only;
+  /// Whether pairs of bf16 are multiplied, and codes looked up as such (x86 vdpbf16ps, vpermw and vpermi2b), at the
+  /// rate of bytes.
+  bool hasBf16Products = false;
+  /// Vectors that a product computes together.
+  int64_t unitVectors = 2;
+  /// Sums that a product over more than 32 codes, or of bf16, adds to by turns, if there are no more than 8 of a head
+  /// and a vector then: the next product of the same sum has to wait for the last.
+  int64_t openSums = 1;
 
   bool hasByteProducts() const { return product != ByteProduct::None; }
   /// Whether words are multiplied as two digits of a byte: see ProductBuilder.
   bool splitsWords() const { return product == ByteProduct::Mixed || product == ByteProduct::Matching; }
   /// Vectors that a product computes together for `heads` query heads: a power of two, as many as `accumulators` hold
-  /// sums of; 0 stands for two where registers allow it. More of them broadcast less, but their codes come from more
-  /// places at once, which measured slower.
+  /// sums of; 0 stands for the level's where registers allow it. More of them broadcast less, but their codes come from
+  /// more places at once, which measured slower.
   int64_t getUnitVectors(int64_t heads, int64_t accumulators = 0) const;
 };
 

@@ -41,14 +41,18 @@ kv::Placement choosePlacement(kv::QuantAttr quant, kv::Role role, int64_t headDi
 /// The largest number up to `limit` that divides `heads` evenly, so that none are left over.
 int64_t getHeadsTogether(int64_t heads, int64_t limit);
 
-/// Whether scales with signs are folded into the weights.
-bool hasSignedWeights(kv::QuantAttr value, kv::Placement placement);
 /// Whether the query that codes multiply has channels of much the same size, so that bytes are enough for it: a
 /// rotation sees to that. Scales of channels that fold into it would undo it, and zero points multiply what bytes lack.
 bool hasLevelQuery(kv::CacheType cache);
-/// Whether integer arithmetic rounds what multiplies the codes of a side to words rather than bytes: a query, whose
-/// error grows with the logits, and weights where the error of bytes would show beside that of the codes.
-bool roundsToWords(kv::CacheType cache, kv::Role role, kv::Compute compute);
+/// Codes of so few bits are so far from their numbers that what eight bits of a query lack cannot be told from it.
+constexpr unsigned kHidingBits = 3;
+/// What a CPU rounds what multiplies the codes of a side to: f32, bf16, words, or bytes, which are unsigned where there
+/// is no sign. With integers a query becomes words unless bytes are asked for, as its error grows with the logits;
+/// weights become words where the error of bytes would show beside that of the codes, else bytes. With bf16, a query of
+/// bf16 that nothing is done to stays what it is, and one whose codes hide it is rounded; weights are rounded where
+/// scales fold into them, since each row of integers would have a scale of its own, and where they would be words. The
+/// rest is as with words.
+mlir::Type getOperandType(kv::CacheType cache, kv::Role role, kv::Placement placement, kv::Compute compute);
 
 /// Products of halves count codes in powers of two: a code is 2^-n of its number as a half, of f16 subnormals where
 /// codes are integers. Numbers as they are have n = 0.
@@ -67,7 +71,7 @@ int64_t getSharedBytes(kv::CacheType cache, kv::ScheduleAttr schedule);
 
 /// What a user may decide of a schedule; 0 and "auto" let the pass choose.
 struct ScheduleOptions {
-  std::string compute = "auto"; ///< "auto", "f32", "f16", "int16" or "int8"
+  std::string compute = "auto"; ///< "auto", "f32", "f16", "bf16", "int16" or "int8"
   int64_t page = 0;
   int64_t heads = 0, accumulators = 0;
   int64_t warps = 0, stages = -1; ///< -1: chooses

@@ -75,7 +75,7 @@ def ConvertTileToCpuPass : Pass<"kv-convert-tile-to-cpu", "::mlir::ModuleOp"> {
   let description = [{
     Tiles become scratch buffers on the stack, blocks stay in cache memory and are unpacked by the
     operation that consumes them. Products with codes use the instructions of the module's target, a level of
-    `passes/CpuLevel.cpp`: `avx512_vnni`, `avx512`, `avx_vnni`, `avx2`, `neon_dotprod` or `generic`. Rounds where
+    `passes/CpuLevel.cpp`: `avx512_bf16`, `avx512_vnni`, `avx512`, `avx_vnni`, `avx2`, `neon_dotprod` or `generic`. Rounds where
     the tile operations say so (`kv.tile.prepare`); sums are f32.
 
     ```mlir
@@ -133,7 +133,8 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
     Reads `kv.target` from the module and writes `schedule` on each `kv.attend` that has none, and on each `kv.append` that of the
     kv.attend over the same cache. Packing and page size
     change nothing that is computed; what arithmetic rounds is said at `#kv.schedule`. On a CPU level with products of bytes
-    `auto` is `int8` where codes of at most three bits hide it, or four where the query is rotated, else `int16`; it is
+    `auto` is `int8` where codes of at most three bits hide it, or four where the query is rotated, else `bf16` where a
+    level has it and scales fold into the weights or the query is bf16 as it is, else `int16`; it is
     `f16` on a GPU with a model of 16 bits, and `f32` elsewhere.
 
     ```mlir
@@ -145,7 +146,7 @@ def PlanSchedulePass : Pass<"kv-plan-schedule", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"compute", "compute", "std::string", "\"auto\"",
-           "arithmetic of products with codes: auto, f32, f16, int16 or int8">,
+           "arithmetic of products with codes: auto, f32, f16, bf16, int16 or int8">,
     Option<"page", "page", "int64_t", "0", "quantized tokens per page; 0 lets the pass choose">,
     Option<"heads", "heads", "int64_t", "0", "query heads that share a pass over the codes; 0 lets the pass choose">,
     Option<"accumulators", "accumulators", "int64_t", "0",

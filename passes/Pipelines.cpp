@@ -63,7 +63,8 @@ void kvcc::buildSelectionPipeline(OpPassManager &manager) {
 
 namespace {
 struct CommandLineOptions : PassPipelineOptions<CommandLineOptions> {
-  Option<std::string> compute{*this, "compute", llvm::cl::desc("auto, f32, int16 or int8"), llvm::cl::init("auto")};
+  Option<std::string> compute{*this, "compute", llvm::cl::desc("auto, f32, f16, bf16, int16 or int8"),
+                              llvm::cl::init("auto")};
   Option<int64_t> page{*this, "page", llvm::cl::desc("quantized tokens per page, 0 chooses"), llvm::cl::init(0)};
   Option<int64_t> heads{*this, "heads", llvm::cl::desc("query heads of a pass over the codes, 0 chooses"),
                         llvm::cl::init(0)};

@@ -3,6 +3,7 @@
 #include "passes/Passes.h"
 
 #include "dialect/Layout.h"
+#include "mlir/IR/Builders.h"
 #include "mlir/IR/Remarks.h"
 #include "passes/TargetInfo.h"
 
@@ -28,19 +29,38 @@ int64_t kvcc::getHeadsTogether(int64_t heads, int64_t limit) {
   return 1;
 }
 
-bool kvcc::hasSignedWeights(QuantAttr value, Placement placement) {
-  return placement == Placement::Operand && value.getMap() == Map::SymSigned;
-}
-
 bool kvcc::hasLevelQuery(CacheType cache) {
   QuantAttr key = cache.getKey();
   return key.getTransform<HadamardAttr>() && key.getGroupTokens() == 1 && !key.hasZeros();
 }
 
-bool kvcc::roundsToWords(CacheType cache, Role role, Compute compute) {
-  if (compute != Compute::Int16)
-    return false;
-  return role == Role::Key || cache.getValue().getBits() > 4;
+/// Codes that no product of integers takes.
+static bool isFloatByte(QuantAttr quant) { return isa<Float8E4M3FNType>(quant.getElement()); }
+
+/// Whether codes are looked up as bf16, by at most five bits.
+static bool fitsBf16(QuantAttr quant) { return !isa<IntegerType>(quant.getElement()) || quant.getBits() <= 5; }
+
+/// Whether bf16 is enough for the query that codes multiply: it is bf16 as it is, or codes hide what bf16 lacks. (Bytes
+/// of a query into which scales of channels have been folded have to hold how far these are apart; bf16 has exponents.)
+static bool hasBf16Query(CacheType cache, Placement placement) {
+  QuantAttr key = cache.getKey();
+  bool isPlain = !key.getDiag() && !key.getTransform<HadamardAttr>() && placement != Placement::Operand;
+  return (isPlain && cache.getDtype().isBF16()) || key.getBits() <= kvcc::kHidingBits;
+}
+
+Type kvcc::getOperandType(CacheType cache, Role role, Placement placement, Compute compute) {
+  Builder b(cache.getContext());
+  bool isKey = role == Role::Key, folds = placement == Placement::Operand;
+  QuantAttr quant = isKey ? cache.getKey() : cache.getValue();
+  bool showsBytes = isKey || quant.getBits() > 4;
+  if (compute == Compute::BF16 && fitsBf16(quant) && (isKey ? hasBf16Query(cache, placement) : folds || showsBytes))
+    return b.getBF16Type();
+  if (compute == Compute::F32 || isFloatByte(quant))
+    return b.getF32Type();
+  if (compute != Compute::Int8 && showsBytes)
+    return b.getI16Type();
+  bool isSigned = isKey || (folds && quant.getMap() == Map::SymSigned);
+  return isSigned ? b.getI8Type() : Type(b.getIntegerType(8, /*isSigned=*/false));
 }
 
 int64_t kvcc::getQueryTiles(CacheType cache) {
@@ -94,12 +114,6 @@ static Pipeline choosePipeline(CacheType cache, StringRef arch, int64_t rows, in
   return chosen;
 }
 
-/// Codes that no product of integers takes.
-static bool hasFloatBytes(CacheType cache) {
-  return llvm::any_of(ArrayRef{cache.getKey(), cache.getValue()},
-                      [](QuantAttr quant) { return isa<Float8E4M3FNType>(quant.getElement()); });
-}
-
 int64_t kvcc::getUnitExponent(Type element) {
   if (isa<IntegerType>(element))
     return 24;
@@ -135,8 +149,19 @@ static bool hidesBytes(CacheType cache) {
   auto bits = std::max(key.getBits(), value.getBits());
   if (kvcc::hasLevelQuery(cache))
     return bits <= 4;
-  return bits <= 3 && key.getGroupTokens() == 1 && key.getGroupChannels() <= kMostNeighbours &&
+  return bits <= kvcc::kHidingBits && key.getGroupTokens() == 1 && key.getGroupChannels() <= kMostNeighbours &&
          value.getGroupTokens() == kBlockTokens && !value.getTransform<TokenNormAttr>();
+}
+
+static bool hasFloatBytes(CacheType cache) { return isFloatByte(cache.getKey()) || isFloatByte(cache.getValue()); }
+
+/// Whether bf16 is what multiplies a side's codes, if bf16 is asked for.
+static bool usesBf16(CacheType cache) {
+  return llvm::any_of(ArrayRef{Role::Key, Role::Value}, [&](Role role) {
+    QuantAttr quant = role == Role::Key ? cache.getKey() : cache.getValue();
+    Placement placement = kvcc::choosePlacement(quant, role, cache.getHeadDim());
+    return quant.isQuantized() && kvcc::getOperandType(cache, role, placement, Compute::BF16).isBF16();
+  });
 }
 
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
@@ -147,13 +172,16 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
   if (wanted == "auto" && halves)
     return Compute::F16;
   if (wanted == "auto") {
-    if (!level || !level->hasByteProducts() || hasFloatBytes(cache))
-      return Compute::F32;
-    return hidesBytes(cache) ? Compute::Int8 : Compute::Int16;
+    bool bytes = level && level->hasByteProducts() && !hasFloatBytes(cache);
+    if (bytes && hidesBytes(cache))
+      return Compute::Int8;
+    if (level && level->hasBf16Products && usesBf16(cache))
+      return Compute::BF16;
+    return bytes ? Compute::Int16 : Compute::F32;
   }
   std::optional<Compute> compute = symbolizeCompute(wanted);
   if (!compute)
-    return emitError() << "expected compute auto, f32, f16, int16 or int8, but got " << wanted;
+    return emitError() << "expected compute auto, f32, f16, bf16, int16 or int8, but got " << wanted;
   if (*compute == Compute::F16 && !halves)
     return emitError() << "expected compute f16 with a cuda target and numbers of 16 bits, but got "
                        << (kind == TargetKind::Cuda ? "f32" : "a CPU");
@@ -163,6 +191,11 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
     return emitError() << (halves ? "expected compute auto, f32 or f16 for " : "expected compute auto or f32 for ")
                        << (kind == TargetKind::Cuda ? "a cuda target" : "an unknown CPU level") << ", but got "
                        << wanted;
+  if (*compute == Compute::BF16) {
+    if (level && level->hasBf16Products)
+      return usesBf16(cache) ? *compute : hasFloatBytes(cache) ? Compute::F32 : Compute::Int16;
+    return emitError() << "expected compute bf16 with cpu level avx512_bf16, but got " << arch;
+  }
   if (*compute != Compute::F32 && hasFloatBytes(cache))
     return emitError() << "expected compute auto or f32 with elements of f8E4M3FN, but got " << wanted;
   return *compute;
@@ -232,6 +265,9 @@ static StringRef explain(Compute compute) {
   switch (compute) {
   case Compute::F16:
     return "f16 products: tensor cores take codes as subnormal halves, and what multiplies them as halves";
+  case Compute::BF16:
+    return "bf16 products: codes are looked up as the numbers that they stand for, where bf16 is enough for what "
+           "multiplies them; the rest as int16";
   case Compute::F32:
     return "f32 products: nothing is rounded";
   case Compute::Int16:

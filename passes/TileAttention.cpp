@@ -71,9 +71,9 @@ public:
     warp = halves ? TileWarpOp::create(b, b.getIndexType()).getResult() : ix.constant(0);
     Value start = plus(ix.add(first, warp), firstPage), end = plus(ix.min(last, pageEnd), firstPage);
     // What the query is made of does not wait behind blocks of pages.
-    Value query = loadQuery(/*scaled=*/!halves), pageQuery = query;
+    Value query = loadQuery(/*scaled=*/!halves), pageQuery = keepsQuery() && !halves ? loadQuery(false) : query;
     if (int64_t factors = layout.keyVectors.factors; factors >= 0)
-      pageQuery = TileScaleChannelsOp::create(b, query.getType(), query, args[Slots], ix.add(slot, factors));
+      pageQuery = TileScaleChannelsOp::create(b, query.getType(), pageQuery, args[Slots], ix.add(slot, factors));
     keyMeans = at(layout.keyVectors.means);
     if (schedule.getStages()) {
       startRing(start, end);
@@ -120,7 +120,17 @@ private:
   }
 
   float getScale() { return float(attend.getScale().convertToDouble() * std::numbers::log2e); }
-  /// Halves are of the query as it is: its scale multiplies the logits.
+  /// What multiplies the codes of a side, without tensor cores.
+  Type getOperandType(Role role) {
+    Placement placement = role == Role::Key ? *attend.getKeyScales() : *attend.getValueScales();
+    return kvcc::getOperandType(cache, role, placement, schedule.getCompute());
+  }
+  /// Whether what multiplies the keys of pages is the query as it is, which stays so as halves of its type, and its
+  /// scale multiplies the logits.
+  bool keepsQuery() {
+    return halves || (cache.getKey().isQuantized() && *attend.getKeyScales() != Placement::Operand &&
+                      getOperandType(Role::Key).isBF16());
+  }
   Value loadQuery(bool scaled) {
     VectorType type = tileType(cache.getHeadDim());
     Value at = ix.mul(queryRow, cache.getHeadDim());
@@ -202,15 +212,33 @@ private:
   struct Prepared {
     Value values, sums, scales, offsets;
   };
-  /// With integer arithmetic, rounds to `integer`.
-  Prepared prepare(Value tile, int64_t group, Type integer) {
+  /// As `element`, without tensor cores. bf16 multiplies what codes stand for, whose sums only zero points need, and
+  /// has scales if `isQuery` says so, since the query's is missing.
+  Prepared prepare(Value tile, int64_t group, Type element, bool hasZeros, bool isQuery = false) {
     auto type = cast<VectorType>(tile.getType());
-    assert(!halves && "expected integers or f32");
-    bool rounded = schedule.getCompute() != Compute::F32;
+    assert(!halves && "expected integers, bf16 or f32");
     auto perGroup = VectorType::get({type.getDimSize(0), type.getDimSize(1) / group}, b.getF32Type());
-    VectorType values = rounded ? VectorType::get(type.getShape(), integer) : type;
-    auto op = TilePrepareOp::create(b, values, perGroup, rounded ? perGroup : Type(), tile, b.getI64IntegerAttr(group));
-    return {op.getValues(), op.getSums(), op.getScales(), {}};
+    bool isMissing = isQuery && element.isBF16();
+    Type scales = element.isInteger() ? perGroup
+                  : isMissing         ? VectorType::get({type.getDimSize(0), 1}, b.getF32Type())
+                                      : Type();
+    auto op = TilePrepareOp::create(b, VectorType::get(type.getShape(), element), perGroup, scales, tile,
+                                    b.getI64IntegerAttr(group), TypeAttr(),
+                                    isMissing ? b.getF32FloatAttr(getScale()) : FloatAttr());
+    return {op.getValues(), element.isBF16() && !hasZeros ? Value() : op.getSums(), op.getScales(), {}};
+  }
+  /// A small operand folded with scales that every reduced index has of its own.
+  struct Folded {
+    Value tile, offsets;
+  };
+  /// The same as `element`, which bf16 is already.
+  Prepared prepareFolded(Folded folded, Type element) {
+    if (element.isBF16())
+      return {folded.tile, {}, {}, folded.offsets};
+    int64_t columns = cast<VectorType>(folded.tile.getType()).getDimSize(1);
+    Prepared small = prepare(folded.tile, columns, element, /*hasZeros=*/false);
+    small.offsets = folded.offsets;
+    return small;
   }
 
   /// The same as halves, for a block of `element`. Of a query, its scale goes into the scales.
@@ -258,34 +286,19 @@ private:
     return TileFoldOp::create(b, tile.getType(), Type(), tile, side.norms, Value()).getResult();
   }
 
-  /// A small operand folded with scales that every reduced index has of its own.
-  struct Folded {
-    Value tile, offsets;
-  };
-  Folded fold(Value tile, const Side &side) {
+  /// `element` is what multiplies the codes: halves at once, or f32 that are rounded later.
+  Folded fold(Value tile, const Side &side, Type element) {
     auto type = cast<VectorType>(tile.getType());
     int64_t rows = type.getDimSize(0) * cast<BlockType>(side.scales.getType()).getFreeExtent();
     // Halves take codes as they are, from zero.
     int64_t middle = side.zeros && !halves ? int64_t(1) << (side.quant.getBits() - 1) : 0;
-    auto fold = TileFoldOp::create(b, VectorType::get({rows, type.getDimSize(1)}, type.getElementType()),
-                                   side.zeros ? VectorType::get({rows, 1}, b.getF32Type()) : Type(), tile, side.scales,
-                                   side.zeros, middle);
+    auto fold = TileFoldOp::create(
+        b, VectorType::get({rows, type.getDimSize(1)}, halves || element.isBF16() ? element : b.getF32Type()),
+        side.zeros ? VectorType::get({rows, 1}, b.getF32Type()) : Type(), tile, side.scales, side.zeros, middle);
     return {fold.getResult(), fold.getOffsets()};
   }
 
-  /// What integer arithmetic rounds the query to, and weights. Eight bits are all for the magnitude where there is no
-  /// sign.
-  Type queryInteger() {
-    return kvcc::roundsToWords(cache, Role::Key, schedule.getCompute()) ? b.getI16Type() : b.getI8Type();
-  }
-  Type weightInteger(Placement placement) {
-    if (kvcc::roundsToWords(cache, Role::Value, schedule.getCompute()))
-      return b.getI16Type();
-    return kvcc::hasSignedWeights(cache.getValue(), placement) ? b.getI8Type()
-                                                               : b.getIntegerType(8, /*isSigned=*/false);
-  }
-
-  /// Adds the values of a block of pages. Where integer arithmetic has the weights in bytes, it takes words for a block
+  /// Adds the values of a block of pages. Where the weights are bytes, it takes words for a block
   /// with a token that has much of all weight: its value is often next to nothing, and the others of the block would be
   /// rounded to its measure.
   void accumulate(Value allWeights, const Side &values) {
@@ -293,32 +306,28 @@ private:
       return accumulateHalves(allWeights, values);
     Value weights = foldNorms(allWeights, values);
     QuantAttr quant = values.quant;
-    Folded folded{weights, {}};
-    int64_t group = quant.getGroupTokens();
-    if (values.placement == Placement::Operand) {
-      folded = fold(weights, values);
-      group = kBlockTokens;
-    }
+    bool folds = values.placement == Placement::Operand;
+    Type element = getOperandType(Role::Value);
+    Folded folded = folds ? fold(weights, values, element) : Folded{};
     Ahead next = getAhead(Role::Value);
-    auto accumulateAs = [&](Type integer) {
-      Prepared small{folded.tile, {}, {}, {}};
-      if (quant.isQuantized())
-        small = prepare(folded.tile, group, integer);
+    auto accumulateAs = [&](Type element) {
+      Prepared small = folds                 ? prepareFolded(folded, element)
+                       : quant.isQuantized() ? prepare(weights, quant.getGroupTokens(), element, quant.hasZeros())
+                                             : Prepared{weights, {}, {}, {}};
       TileAccumulateOp::create(b, state, small.values, values.data, values.scales, getZeros(values), small.sums,
-                               small.scales, folded.offsets, attend.getValueScalesAttr(), isHybrid(values), next.memory,
+                               small.scales, small.offsets, attend.getValueScalesAttr(), isHybrid(values), next.memory,
                                next.offset, next.bytes);
     };
-    Type integer = weightInteger(values.placement);
-    if (!quant.isQuantized() || schedule.getCompute() == Compute::F32 || integer.isInteger(16))
-      return accumulateAs(integer);
-    float share = integer.isUnsignedInteger() ? kDominatingShare : kDominatingShare / 2;
+    if (!quant.isQuantized() || !element.isInteger(8))
+      return accumulateAs(element);
+    float share = element.isUnsignedInteger() ? kDominatingShare : kDominatingShare / 2;
     Value isDominated = TileIsDominatedOp::create(b, b.getI1Type(), state, allWeights, APFloat(share));
     auto branch = scf::IfOp::create(b, isDominated, /*withElseRegion=*/true);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
     accumulateAs(b.getI16Type());
     b.setInsertionPointToStart(branch.elseBlock());
-    accumulateAs(integer);
+    accumulateAs(element);
   }
 
   void accumulateHalves(Value weights, const Side &values) {
@@ -330,7 +339,7 @@ private:
       if (folds) {
         // Bits of codes are in the weights before scales are, and zeros multiply the weights alone.
         small = prepareHalves(weights, kBlockTokens, values.quant.getElement());
-        Folded folded = fold(small.values, values);
+        Folded folded = fold(small.values, values, getHalf(values.quant.getElement()));
         offsets = folded.offsets;
         small = {folded.tile, {}, {}, {}};
       }
@@ -391,9 +400,9 @@ private:
   void buildPageLoop(Value query, Value start, Value end) {
     QuantAttr key = cache.getKey();
     Value centre;
-    if (keyMeans) // halves are of a query without its scale
+    if (keyMeans) // of a query that may lack its scale
       centre = TileDotChannelsOp::create(b, tileType(1), query, args[Slots], keyMeans,
-                                         halves ? b.getF32FloatAttr(getScale()) : FloatAttr());
+                                         keepsQuery() ? b.getF32FloatAttr(getScale()) : FloatAttr());
     if (auto rotation = key.getTransform<HadamardAttr>())
       query = TileRotateOp::create(b, query.getType(), query, rotation.getSize());
     bool folds = *attend.getKeyScales() == Placement::Operand;
@@ -402,7 +411,7 @@ private:
       prepared = prepareHalves(query, key.isQuantized() && !folds ? key.getGroupChannels() : cache.getHeadDim(),
                                key.getElement());
     else if (key.isQuantized() && !folds)
-      prepared = prepare(query, key.getGroupChannels(), queryInteger());
+      prepared = prepare(query, key.getGroupChannels(), getOperandType(Role::Key), key.hasZeros(), /*isQuery=*/true);
 
     if (attend.getSoftcap())
       missing = std::exchange(centre, Value()); // no more than a shift, but for what bounds logits
@@ -530,9 +539,10 @@ private:
     Side keys = loadSide(Role::Key, memory, at);
     Prepared small = prepared;
     if (keys.placement == Placement::Operand) {
-      Folded folded = fold(halves ? prepared.values : query, keys);
+      Type element = getOperandType(Role::Key);
+      Folded folded = halves ? fold(prepared.values, keys, getHalf(key.getElement())) : fold(query, keys, element);
       if (!halves)
-        small = prepare(folded.tile, cache.getHeadDim(), queryInteger());
+        small = prepareFolded(folded, element);
       else if (needsSums(key, keys.placement))
         small = prepareHalves(folded.tile, cache.getHeadDim(), key.getElement());
       else

@@ -13,6 +13,8 @@ double kvcc::getErrorBound(const Plan &plan) {
   switch (plan.schedule.getCompute()) {
   case kv::Compute::F32:
     return 1e-3;
+  case kv::Compute::BF16: // else the query has words, or is bf16 as it is
+    return plan.cache.getKey().getBits() <= kHidingBits ? 1e-1 : 2e-2;
   case kv::Compute::Int16:
     return 1e-2;
   case kv::Compute::F16: // of logits near 100; 1e-3 and less where they are below 20

@@ -94,8 +94,8 @@ typedef struct kvcc_compile_options {
   const char *scheme;
   const char *target;    /* "cpu", "cpu:generic", "cuda", "cuda:sm_90", ... */
   const char *dtype;     /* of queries, keys and values: "f16", "bf16", "f32"; NULL: the model's */
-  const char *compute;   /* "auto", "f32", "f16" (CUDA), "int16", "int8" (CPU): products with codes; NULL: "auto", which
-                            the layer's kernel_error_bound tells */
+  const char *compute;   /* "auto", "f32", "f16" (CUDA), "bf16", "int16", "int8" (CPU): products with codes; NULL:
+                            "auto", which the layer's kernel_error_bound tells */
   int64_t page_tokens;   /* a multiple of 32; 0: chosen */
   int64_t page_bytes;    /* of every layer, a multiple of 64, so that one pool of pages serves layers that are stored
                           * differently; 0: as many as each layer's page needs */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // kv-convert-tile-to-cpu: one pattern per tile operation; Products.cpp has score and accumulate.
-#include "codegen/cpu/CpuBuilder.h"
+#include "codegen/cpu/ProductBuilder.h"
 #include "passes/Passes.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -163,6 +163,8 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     int64_t group = op.getGroup(), groups = shape[1] / group;
     if (group % kLanes)
       return op.emitError() << "expected groups of a multiple of " << kLanes << " for a cpu target, but got " << group;
+    if (cast<VectorType>(op.getValues().getType()).getElementType().isBF16())
+      return prepareBf16(op, in, rewriter);
     CpuBuilder b(op.getLoc(), rewriter);
     bool rounded = bool(op.getScales());
     Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales, values = in.getTile();
@@ -228,6 +230,47 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
 
 private:
   const CpuLevel &level;
+
+  /// Numbers as bf16. Their sums, where they are wanted, are not of what has been rounded; scales are a constant.
+  LogicalResult prepareBf16(TilePrepareOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const {
+    auto shape = shapeOf(op.getTile());
+    int64_t count = shape[0] * shape[1], group = op.getGroup(), groups = count / group;
+    if (bool(op.getScales()) != bool(op.getFactor()) || !level.hasBf16Products || count % (2 * kLanes))
+      return op.emitError()
+             << "expected bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies "
+                "it, but got "
+             << op.getTile().getType() << " and " << level.name;
+    ProductBuilder b(op, rewriter, level);
+    Value numbers = b.reshape(in.getTile(), {count});
+    Value values = b.scratch(shape, b.getI16Type()), words = b.reshape(values, {count});
+    b.loop(0, count, 2 * kLanes, [&](Value at) {
+      b.store(b.toBf16(b.loadF32(numbers, at), b.loadF32(numbers, b.addIndex(at, b.index(kLanes)))), words, at);
+    });
+    Value sums = b.scratch({shape[0], shape[1] / group}, b.getF32Type());
+    if (!op.getSums().use_empty()) {
+      Value allSums = b.reshape(sums, {groups});
+      int64_t batch = CpuBuilder::getBatch(groups);
+      b.loop(0, groups, batch, [&](Value first) {
+        SmallVector<Value> parts(static_cast<size_t>(batch));
+        for (auto [g, part] : llvm::enumerate(parts))
+          for (int64_t i = 0; i < group; i += kLanes) {
+            Value row = b.addIndex(first, b.index(int64_t(g)));
+            Value vector = b.loadF32(numbers, b.addIndex(b.mulIndex(row, group), b.index(i)));
+            part = part ? b.add(part, vector) : vector;
+          }
+        b.store(b.addEach(parts), allSums, first);
+      });
+    }
+    SmallVector<Value> results{values, sums};
+    if (op.getFactor()) {
+      results.push_back(b.scratch({shape[0], 1}, b.getF32Type()));
+      for (int64_t row = 0; row < shape[0]; ++row)
+        memref::StoreOp::create(b, b.f32(op.getFactor()->convertToFloat()), results.back(),
+                                ValueRange{b.index(row), b.index(0)});
+    }
+    rewriter.replaceOp(op, results);
+    return success();
+  }
 
   /// How numbers become integers. A number plus kRoundingShift is rounded, and its integer is in the low bits of the
   /// sum.
@@ -634,7 +677,7 @@ void populateTypes(TypeConverter &converter) {
     if (type.getRank() != 2)
       return type;
     Type element = type.getElementType();
-    if (element.isUnsignedInteger())
+    if (element.isUnsignedInteger() || element.isBF16())
       element = IntegerType::get(type.getContext(), element.getIntOrFloatBitWidth());
     return MemRefType::get(type.getShape(), element);
   });

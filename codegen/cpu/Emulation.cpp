@@ -78,6 +78,67 @@ Value *emulate(IRBuilder<> &b, const Lookup &lookup, CallBase &call) {
   return result;
 }
 
+/// Words of a table, or bytes of two: an index takes as many low bits as there are entries to tell apart.
+Value *emulateWideLookup(IRBuilder<> &b, CallBase &call) {
+  auto *type = cast<FixedVectorType>(call.getType());
+  Value *table = call.getArgOperand(0), *indices = call.getArgOperand(1);
+  unsigned entries = type->getNumElements();
+  if (call.arg_size() == 3) {
+    SmallVector<int> both;
+    for (unsigned i = 0; i < 2 * entries; ++i)
+      both.push_back(int(i));
+    table = b.CreateShuffleVector(table, call.getArgOperand(2), both);
+    entries *= 2;
+  }
+  Value *result = PoisonValue::get(type);
+  for (unsigned i = 0; i < type->getNumElements(); ++i) {
+    Value *index = b.CreateAnd(b.CreateExtractElement(indices, i), entries - 1);
+    result = b.CreateInsertElement(result, b.CreateExtractElement(table, index), i);
+  }
+  return result;
+}
+
+/// Pairs of bf16 that are multiplied and added up.
+Value *emulateBf16Product(IRBuilder<> &b, CallBase &call) {
+  auto *type = cast<FixedVectorType>(call.getType());
+  auto *words = FixedVectorType::get(b.getInt32Ty(), type->getNumElements());
+  Value *sum = call.getArgOperand(0), *first = b.CreateBitCast(call.getArgOperand(1), words),
+        *second = b.CreateBitCast(call.getArgOperand(2), words);
+  for (bool isHigh : {true, false}) {
+    auto part = [&](Value *pairs) {
+      Value *bits = isHigh ? b.CreateAnd(pairs, ConstantInt::get(words, 0xffff0000u)) : b.CreateShl(pairs, 16);
+      return b.CreateBitCast(bits, type);
+    };
+    sum = b.CreateFAdd(sum, b.CreateFMul(part(first), part(second)));
+  }
+  return sum;
+}
+
+/// Two vectors of f32 rounded to nearest even, the second one first.
+Value *emulateBf16Rounding(IRBuilder<> &b, CallBase &call) {
+  auto *type = cast<FixedVectorType>(call.getType());
+  SmallVector<int> order;
+  for (unsigned i = 0; i < type->getNumElements(); ++i)
+    order.push_back(int(i));
+  Value *both = b.CreateShuffleVector(call.getArgOperand(1), call.getArgOperand(0), order);
+  auto *words = FixedVectorType::get(b.getInt32Ty(), type->getNumElements());
+  auto constant = [&](uint64_t value) { return ConstantInt::get(words, value); };
+  Value *bits = b.CreateBitCast(both, words);
+  Value *odd = b.CreateAnd(b.CreateLShr(bits, 16), constant(1));
+  Value *rounded = b.CreateLShr(b.CreateAdd(bits, b.CreateAdd(odd, constant(0x7fff))), 16);
+  return b.CreateBitCast(b.CreateTrunc(rounded, FixedVectorType::get(b.getInt16Ty(), type->getNumElements())), type);
+}
+
+struct Other {
+  StringLiteral prefix;
+  Value *(*emulate)(IRBuilder<> &, CallBase &);
+};
+constexpr Other kOthers[] = {{"llvm.x86.avx512.permvar.hi.", emulateWideLookup},
+                             {"llvm.x86.avx512.vpermi2var.qi.", emulateWideLookup},
+                             {"llvm.x86.avx512bf16.dpbf16ps.", emulateBf16Product},
+                             {"llvm.x86.avx512bf16.cvtne2ps2bf16.", emulateBf16Rounding}};
+Value *emulate(IRBuilder<> &b, const Other &other, CallBase &call) { return other.emulate(b, call); }
+
 /// Replaces a call of one of these.
 template <typename Instructions> bool replace(CallBase &call, const Instructions &all) {
   auto *found =
@@ -97,6 +158,6 @@ void kvcc::cpu::emulateProducts(Module &module) {
     for (Instruction &instruction : make_early_inc_range(instructions(function))) {
       auto *call = dyn_cast<CallBase>(&instruction);
       if (call && call->getCalledFunction())
-        (void)(replace(*call, kProducts) || replace(*call, kLookups));
+        (void)(replace(*call, kProducts) || replace(*call, kLookups) || replace(*call, kOthers));
     }
 }

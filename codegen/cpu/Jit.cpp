@@ -72,8 +72,11 @@ bool kvcc::cpu::hostHas(const CpuLevel &level) {
 }
 
 const CpuLevel &kvcc::cpu::getHostLevel() {
+  auto isOwn = [host = sys::getHostCPUName()](const CpuLevel &level) {
+    return hostHas(level) && (level.only.empty() || level.only == host);
+  };
   // The last level needs nothing.
-  return *find_if(getCpuLevels(), hostHas);
+  return *find_if(getCpuLevels(), isOwn);
 }
 
 /// The code is vector code in the order that it is to run in: what is left to do is cleaning up addresses. The pipeline

@@ -23,6 +23,10 @@ Value ProductBuilder::bitcast(Value vector, unsigned bits) {
   return vector::BitCastOp::create(*this, vectorOf(bits), vector);
 }
 
+Value ProductBuilder::bitcastBf16(Value vector) {
+  return vector::BitCastOp::create(*this, VectorType::get({2 * getWidth()}, getBF16Type()), vector);
+}
+
 Value ProductBuilder::intrinsic(StringRef name, VectorType type, ValueRange operands) {
   return LLVM::CallIntrinsicOp::create(*this, type, getStringAttr(name), operands).getResult(0);
 }
@@ -32,7 +36,7 @@ Value ProductBuilder::loadBytes(Value memory, Value at) {
 }
 
 Value ProductBuilder::extractCodes(function_ref<Value(unsigned)> word, unsigned bits, unsigned code,
-                                   unsigned elementBits, unsigned part) {
+                                   unsigned elementBits, unsigned part, bool isClean) {
   unsigned position = code * bits, first = position % 8;
   // The field of a word that starts at bit `from` and has `count` bits, moved to bit `to`. Bytes have no shifts of
   // their own: elements of 32 bits do, and the mask drops what comes from neighbours.
@@ -45,7 +49,7 @@ Value ProductBuilder::extractCodes(function_ref<Value(unsigned)> word, unsigned 
     if (shift < 0)
       bytes = arith::ShLIOp::create(*this, bytes, constantLike(vectorOf(shifted), uint64_t(-shift)));
     Value elements = bitcast(bytes, elementBits);
-    if (count == elementBits)
+    if (count == elementBits || (count == bits && !isClean))
       return elements;
     return arith::AndIOp::create(*this, elements, constantLike(vectorOf(elementBits), ((1u << count) - 1) << to));
   };
@@ -80,6 +84,38 @@ Value ProductBuilder::decodeE2m1(Value codes) {
   Value top = over(6), twice = add(add(magnitude, over(4)), add(top, top)), zero = constantLike(type, 12);
   Value isNegative = arith::CmpIOp::create(*this, arith::CmpIPredicate::ugt, codes, constantLike(type, 7));
   return arith::SelectOp::create(*this, isNegative, arith::SubIOp::create(*this, zero, twice), add(zero, twice));
+}
+
+Value ProductBuilder::lookUpBf16(Value codes, ArrayRef<float> numbers) {
+  // The instruction looks at five bits: where a code has fewer, the table repeats itself.
+  SmallVector<int16_t> table;
+  for (size_t i = 0; i < 32; ++i)
+    table.push_back(int16_t(floatToBfloat(numbers[i % numbers.size()])));
+  Value entries = arith::ConstantOp::create(*this, DenseElementsAttr::get(vectorOf(16), ArrayRef(table)));
+  return intrinsic("llvm.x86.avx512.permvar.hi.512", vectorOf(16), {entries, codes});
+}
+
+Value ProductBuilder::lookUpE4m3(Value bytes, unsigned part) {
+  // The low and the high bytes of magnitudes, by tables of 128 bytes in two vectors.
+  auto lookUp = [&](unsigned shift) {
+    SmallVector<int8_t> table;
+    for (unsigned i = 0; i < 128; ++i)
+      table.push_back(int8_t(floatToBfloat(e4m3ToFloat(uint8_t(i))) >> shift));
+    auto half = [&](size_t from) {
+      return arith::ConstantOp::create(*this, DenseElementsAttr::get(vectorOf(8), ArrayRef(table).slice(from, 64)))
+          .getResult();
+    };
+    return intrinsic("llvm.x86.avx512.vpermi2var.qi.512", vectorOf(8), {half(0), bytes, half(64)});
+  };
+  Value sign = arith::AndIOp::create(*this, bytes, constantLike(vectorOf(8), 0x80));
+  Value low = bitcast(lookUp(0), 16), high = bitcast(arith::OrIOp::create(*this, lookUp(8), sign), 16);
+  Value by8 = constantLike(vectorOf(16), 8), lowBytes = constantLike(vectorOf(16), 0xff),
+        highBytes = constantLike(vectorOf(16), 0xff00);
+  if (part == 0)
+    return arith::OrIOp::create(*this, arith::AndIOp::create(*this, low, lowBytes),
+                                arith::ShLIOp::create(*this, high, by8));
+  return arith::OrIOp::create(*this, arith::ShRUIOp::create(*this, low, by8),
+                              arith::AndIOp::create(*this, high, highBytes));
 }
 
 std::array<Value, 2> ProductBuilder::decodeE4m3Pairs(Value bytes, unsigned parity) {
@@ -184,6 +220,20 @@ Value ProductBuilder::dotWords(Value sums, Value codes, Value small) {
   for (unsigned e = 0; e < 2; ++e)
     sums = add(sums, mul(widenPart(codes, 16, e, true), widenPart(small, 16, e, true)));
   return sums;
+}
+
+Value ProductBuilder::dotBf16(Value sums, Value codes, Value small) {
+  Value operands[] = {sums, bitcastBf16(codes), bitcastBf16(small)};
+  return intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", f32Vector(getWidth()), operands);
+}
+
+Value ProductBuilder::toBf16(Value first, Value second) {
+  VectorType type = VectorType::get({2 * getWidth()}, getBF16Type());
+  Value both = bitcast(intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", type, {second, first}), 16);
+  SmallVector<int64_t> order;
+  for (int64_t i = 0; i < 2 * getWidth(); i += 4)
+    order.append({i, i + 2, i + 1, i + 3});
+  return vector::ShuffleOp::create(*this, both, both, order);
 }
 
 Value ProductBuilder::loadRepeated(Value memory, ValueRange at, unsigned bits) {

@@ -21,6 +21,7 @@ public:
   int64_t getWidth() const { return level.vectorBytes / 4; }
   /// Vectors that a product for `heads` query heads computes together.
   int64_t getUnitVectors(int64_t heads) const { return level.getUnitVectors(heads, accumulators); }
+  int64_t getOpenSums() const { return level.openSums; }
   mlir::VectorType vectorOf(unsigned bits) {
     return mlir::VectorType::get({level.vectorBytes * 8 / bits}, getIntegerType(bits));
   }
@@ -29,9 +30,14 @@ public:
   mlir::Value loadBytes(mlir::Value memory, mlir::Value at);
   /// Code `code` of every lane, out of the words of a tile (vectors of bytes, as many as a code has bits; `word(k)`
   /// gives them). In elements of 8 bits that is all; in elements of 16 or 32 bits it is the codes of every second or
-  /// fourth lane, from lane `part` on.
+  /// fourth lane, from lane `part` on. What is above a code is zero, or anything unless `isClean`.
   mlir::Value extractCodes(llvm::function_ref<mlir::Value(unsigned)> word, unsigned bits, unsigned code,
-                           unsigned elementBits, unsigned part);
+                           unsigned elementBits, unsigned part, bool isClean = true);
+  /// Codes in elements of 16 bits as bf16: `numbers` has one for each code of at most 5 bits. What is above a code may
+  /// be anything.
+  mlir::Value lookUpBf16(mlir::Value codes, llvm::ArrayRef<float> numbers);
+  /// f8E4M3FN bytes as bf16: those of every second lane, from lane `part` on.
+  mlir::Value lookUpE4m3(mlir::Value bytes, unsigned part);
   /// f4E2M1FN codes, one per byte, as integers: twice the number, plus 12.
   mlir::Value decodeE2m1(mlir::Value codes);
   /// f8E4M3FN bytes as f32, divided by kE4m3Scale, two at a time: of each four, those at `parity` and `parity` + 2
@@ -62,11 +68,17 @@ public:
   mlir::Value widen(mlir::Value narrow, uint64_t factor);
   /// sums[i] += codes[2i] * small[2i] + codes[2i+1] * small[2i+1], of 16 bits into 32.
   mlir::Value dotWords(mlir::Value sums, mlir::Value codes, mlir::Value small);
+  /// sums[i] += codes[2i] * small[2i] + codes[2i+1] * small[2i+1], of bf16 into f32.
+  mlir::Value dotBf16(mlir::Value sums, mlir::Value codes, mlir::Value small);
+  /// Two vectors of f32 rounded to one of bf16, one after the other and in fours as 0 2 1 3: the order in which
+  /// extractCodes gives what they multiply.
+  mlir::Value toBf16(mlir::Value first, mlir::Value second);
   /// 32 bits of memory, which holds bytes or words, repeated in every element of 32 bits, as elements of `bits` bits.
   mlir::Value loadRepeated(mlir::Value memory, mlir::ValueRange at, unsigned bits);
 
 private:
   mlir::Value bitcast(mlir::Value vector, unsigned bits);
+  mlir::Value bitcastBf16(mlir::Value vector);
   mlir::Value intrinsic(llvm::StringRef name, mlir::VectorType type, mlir::ValueRange operands);
   /// x86 vpmaddwd: neighbouring products of 16 bits, added into 32 bits.
   mlir::Value multiplyAdd(mlir::Value x, mlir::Value y);

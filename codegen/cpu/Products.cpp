@@ -3,6 +3,8 @@
 // heads x reduced) with a block (free x reduced): one implementation, two epilogues.
 #include "codegen/cpu/ProductBuilder.h"
 
+#include "dialect/SmallFloat.h"
+
 #include "mlir/Dialect/Math/IR/Math.h"
 
 using namespace mlir;
@@ -14,29 +16,45 @@ namespace {
 
 /// Small operands whose rows have been multiplied by scales, and their products with zeros.
 struct FoldPattern : OpConversionPattern<TileFoldOp> {
-  using OpConversionPattern::OpConversionPattern;
+  FoldPattern(const TypeConverter &converter, MLIRContext *context, const CpuLevel &level)
+      : OpConversionPattern(converter, context), level(level) {}
   LogicalResult matchAndRewrite(TileFoldOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
-    CpuBuilder b(op.getLoc(), rewriter);
+    ProductBuilder b(op, rewriter, level);
     auto tile = cast<VectorType>(op.getTile().getType());
     int64_t heads = tile.getDimSize(0), columns = tile.getDimSize(1);
     int64_t freeGroups = op.getScales().getType().getFreeExtent();
-    Value result = b.scratch({freeGroups * heads, columns}, b.getF32Type()), offsets;
+    bool isBf16 = cast<VectorType>(op.getResult().getType()).getElementType().isBF16();
+    if (!tile.getElementType().isF32() || (isBf16 && !level.hasBf16Products))
+      return op.emitError()
+             << "expected a tile of f32, and a result of bf16 only on a cpu level that multiplies it, but "
+                "got "
+             << tile << " on " << level.name;
+    Value result = b.scratch({freeGroups * heads, columns}, isBf16 ? Type(b.getI16Type()) : b.getF32Type()), offsets;
     if (op.getOffsets())
       offsets = b.scratch({freeGroups * heads, 1}, b.getF32Type());
     b.loop(0, freeGroups, 1, [&](Value f) {
       Value firstRow = b.mulIndex(f, heads);
       SmallVector<Value> none(size_t(offsets ? heads : 0), b.f32Splat(0.0f));
-      SmallVector<Value> all = b.loop(0, columns / kLanes, none, [&](Value i, ValueRange before) {
-        SmallVector<Value> sums(before);
-        Value column = b.mulIndex(i, kLanes), at = b.addIndex(b.mulIndex(f, columns), column);
-        Value scale = b.loadF32(in.getScales(), at, op.getScales().getType().getElement()), middle;
-        if (offsets) // what the middle code stands for
-          middle = b.fma(scale, b.f32Splat(float(op.getMiddle())), b.loadF32(in.getZeros(), at));
+      int64_t together = isBf16 ? 2 : 1; // two vectors are rounded to one
+      SmallVector<Value> all = b.loop(0, columns / (together * kLanes), none, [&](Value i, ValueRange before) {
+        SmallVector<Value> sums(before), scales, middles;
+        Value first = b.mulIndex(i, together * kLanes), inScales = b.addIndex(b.mulIndex(f, columns), first);
+        for (int64_t part = 0; part < together; ++part) {
+          Value at = b.addIndex(inScales, b.index(part * kLanes));
+          scales.push_back(b.loadF32(in.getScales(), at, op.getScales().getType().getElement()));
+          if (offsets) // what the middle code stands for
+            middles.push_back(b.fma(scales.back(), b.f32Splat(float(op.getMiddle())), b.loadF32(in.getZeros(), at)));
+        }
         for (int64_t h = 0; h < heads; ++h) {
-          Value numbers = b.loadF32(in.getTile(), {b.index(h), column});
-          b.store(b.mul(numbers, scale), result, {b.addIndex(firstRow, b.index(h)), column});
-          if (offsets)
-            sums[size_t(h)] = b.fma(numbers, middle, sums[size_t(h)]);
+          SmallVector<Value> products;
+          for (int64_t part = 0; part < together; ++part) {
+            Value numbers = b.loadF32(in.getTile(), {b.index(h), b.addIndex(first, b.index(part * kLanes))});
+            products.push_back(b.mul(numbers, scales[size_t(part)]));
+            if (offsets)
+              sums[size_t(h)] = b.fma(numbers, middles[size_t(part)], sums[size_t(h)]);
+          }
+          b.store(isBf16 ? b.toBf16(products[0], products[1]) : products[0], result,
+                  {b.addIndex(firstRow, b.index(h)), first});
         }
         return sums;
       });
@@ -52,16 +70,18 @@ struct FoldPattern : OpConversionPattern<TileFoldOp> {
     rewriter.replaceOp(op, results);
     return success();
   }
+  const CpuLevel &level;
 };
 
 /// The operands of a product after type conversion.
 struct Product {
   BlockType block;
-  Value data, scales, zeros;                    // the block's elements, scales and zeros, in cache memory
-  Value small, smallSums, smallScales, offsets; // [rows][reduced], of f8E4M3FN in pairs; the others [rows][groups]
-  int64_t heads, group;                         // group: reduced elements that share a scale
-  int64_t freeGroup;                            // free indices that share rows of a folded operand, else 0
-  bool hybrid, smallIsSigned;
+  Value data, scales, zeros; // the block's elements, scales and zeros, in cache memory
+  // [rows][reduced], of f8E4M3FN in pairs; the others [rows][groups], scales of bf16 [rows][1].
+  Value small, smallSums, smallScales, offsets;
+  int64_t heads, group;               // group: reduced elements that share a scale
+  int64_t freeGroup;                  // free indices that share rows of a folded operand, else 0
+  bool hybrid, smallIsSigned, isBf16; // isBf16: what is multiplied
   Type scaleType;
   Value ahead;        // memory that is needed soon, or null
   int64_t aheadBytes; // of it
@@ -69,6 +89,8 @@ struct Product {
   unsigned getSmallBits() const { return cast<MemRefType>(small.getType()).getElementType().getIntOrFloatBitWidth(); }
   bool isE4m3() const { return isa<Float8E4M3FNType>(block.getElement()); }
   bool isE2m1() const { return isa<Float4E2M1FNType>(block.getElement()); }
+  /// Whether codes are decoded in pairs of f32: see CodeProduct::multiplyPairs.
+  bool isInPairs() const { return isE4m3() && !isBf16; }
 };
 
 /// Where a vector of free indices stands: in which packing tile, from which index in it on.
@@ -101,17 +123,22 @@ private:
 class Unit {
 public:
   Unit(ProductBuilder &b, const Product &p)
-      : b(b), width(b.getWidth()), digits(p.getSmallBits() == 16 && b.splitsWords() ? 2 : 1),
-        sums(p.isE4m3() ? 2 : digits), vectors(b.getUnitVectors(sums * p.heads)) {
+      : b(b), width(b.getWidth()), digits(p.getSmallBits() == 16 && b.splitsWords() && !p.isBf16 ? 2 : 1),
+        sums(p.isInPairs() || p.isBf16 ? 2 : digits), vectors(b.getUnitVectors(sums * p.heads)) {
     // Those of a unit share rows of a folded operand, and no unit is partial.
     while ((p.freeGroup ? p.freeGroup : p.block.getFreeExtent()) / width % vectors)
       vectors /= 2;
+    // Groups do not wait for each other.
+    int64_t open = !p.isInPairs() && (p.isBf16 || p.group > kReduceTile) ? b.getOpenSums() : 0;
+    while (sums < kLaneCodes && sums * vectors * p.heads < open)
+      sums *= 2;
   }
 
   int64_t getVectors() const { return vectors; }
   /// Of a number of the small operand, each of which has a sum of its own.
   int64_t getDigits() const { return digits; }
-  /// Vectors of sums of a vector and a head: one for each digit, or for each of a pair.
+  /// Vectors of sums of a vector and a head, which products are added to by turns. They begin with that of the low
+  /// digit, or of the first of a pair; every second one is of the other.
   int64_t getSums() const { return sums; }
   /// Calls `body` with the first vector of every unit of a block.
   void forEach(int64_t freeExtent, function_ref<void(FreeVector)> body) const {
@@ -150,7 +177,7 @@ SmallVector<Value> getAll(InitialSums sums, const Unit &unit, int64_t heads) {
   return all;
 }
 
-/// Lowers the products of a unit with one block of codes, for all heads. Sums are listed digit by digit, those of one
+/// Lowers the products of a unit with one block of codes, for all heads. Sums are listed turn by turn, those of one
 /// vector by vector, the heads of a vector together.
 class CodeProduct {
 public:
@@ -195,17 +222,21 @@ private:
     return count == 1 ? body(b.index(0), initial) : b.loop(0, count, initial, body);
   }
   Value row(int64_t head) { return firstRow ? b.addIndex(firstRow, b.index(head)) : b.index(head); }
-  bool isFloat() const { return smallBits == 32; }
-  size_t countSums() const { return size_t(unit.getVectors() * p.heads); } // of a digit
+  /// Of sums, and what is multiplied, in elements of 32 bits or as bf16.
+  bool isFloat() const { return smallBits == 32 || p.isBf16; }
+  size_t countSums() const { return size_t(unit.getVectors() * p.heads); } // of a turn
   SmallVector<Value> zeroSums() {
     Value zero = isFloat() ? b.f32Splat(0.0f, b.getWidth()) : b.i32Splat(0, b.getWidth());
     return SmallVector<Value>(size_t(unit.getSums()) * countSums(), zero);
   }
 
   /// What a decoded code counts in.
-  float getStep() const { return p.isE4m3() ? kE4m3Scale : p.isE2m1() ? 0.5f : 1; }
-  /// What must be added to a decoded code: zero points count from code 0, all else from the middle.
+  float getStep() const { return p.isBf16 ? 1 : p.isE4m3() ? kE4m3Scale : p.isE2m1() ? 0.5f : 1; }
+  /// What must be added to a decoded code: zero points count from code 0, all else from the middle. What bf16 looks up
+  /// is the number.
   float getShift() const {
+    if (p.isBf16)
+      return 0;
     float zeroCode = p.isE4m3() ? 0 : p.isE2m1() ? 12 : float(int64_t(1) << (bits - 1));
     return (biased ? 128.0f : 0.0f) - (p.zeros ? 0.0f : zeroCode);
   }
@@ -230,7 +261,7 @@ private:
       multiplyNarrow(word, tile, from, to, sums);
       return sums;
     }
-    if (p.isE4m3()) {
+    if (p.isInPairs()) {
       multiplyPairs(word, tile, from, to, sums);
       return sums;
     }
@@ -243,12 +274,13 @@ private:
           for (int64_t v = 0; v < unit.getVectors(); ++v)
             codes.push_back(decode([&](unsigned k) { return word(v, k); }, unsigned(code), part));
         }
-        size_t first = digits == 2 ? part * countSums() : 0;
+        size_t first = size_t((code * smallBits / 8 + part) % unit.getSums()) * countSums();
         for (int64_t h = 0; h < p.heads; ++h) {
           Value small = loadSmall(h, tile, code, part);
           for (int64_t v = 0; v < unit.getVectors(); ++v) {
             Value &sum = sums[first + size_t(v * p.heads + h)];
-            sum = isFloat()        ? b.fma(codes[size_t(v)], small, sum)
+            sum = p.isBf16         ? b.dotBf16(sum, codes[size_t(v)], small)
+                  : isFloat()      ? b.fma(codes[size_t(v)], small, sum)
                   : codeBits == 16 ? b.dotWords(sum, codes[size_t(v)], small)
                                    : b.dotBytes(sum, codes[size_t(v)], small, p.smallIsSigned);
           }
@@ -316,6 +348,8 @@ private:
 
   /// Codes of one vector as elements as wide as the small operand's.
   Value decode(function_ref<Value(unsigned)> word, unsigned code, unsigned part) {
+    if (p.isBf16)
+      return lookUp(word, code, part);
     if (p.isE2m1()) {
       // In bytes, and then as if they had been stored so.
       Value bytes = b.decodeE2m1(b.extractCodes(word, bits, code, 8, 0));
@@ -330,12 +364,23 @@ private:
     return arith::SIToFPOp::create(b, b.f32Vector(b.getWidth()), codes);
   }
 
+  /// The same as bf16: the numbers that codes stand for, in units of the scale.
+  Value lookUp(function_ref<Value(unsigned)> word, unsigned code, unsigned part) {
+    if (p.isE4m3())
+      return b.lookUpE4m3(word(code), part);
+    SmallVector<float> numbers;
+    for (unsigned c = 0; c < 1u << bits; ++c)
+      numbers.push_back(p.isE2m1() ? e2m1ToFloat(uint8_t(c)) : float(c) - (p.zeros ? 0.0f : float(1u << (bits - 1))));
+    return b.lookUpBf16(b.extractCodes(word, bits, code, 16, part, /*isClean=*/false), numbers);
+  }
+
   /// What multiplies code `code` of the lanes from `part` on, in every free index.
   Value loadSmall(int64_t head, Value tile, int64_t code, unsigned part) {
-    // Fours of words stand as 0 2 1 3 or as digits, see PreparePattern.
-    int64_t within = 4 * code + (isFloat() ? part : 2 * part);
+    // Fours of words and of bf16 stand as 0 2 1 3, or as digits: see PreparePattern.
+    bool isSingle = smallBits == 32;
+    int64_t within = 4 * code + (isSingle ? part : 2 * part);
     Value at[] = {row(head), b.addIndex(b.mulIndex(tile, kReduceTile), b.index(within))};
-    return isFloat() ? b.loadSplat(p.small, at, b.getWidth()) : b.loadRepeated(p.small, at, codeBits);
+    return isSingle ? b.loadSplat(p.small, at, b.getWidth()) : b.loadRepeated(p.small, at, codeBits);
   }
 
   /// What multiplies a group's sum of codes, and what multiplies the sum of the small operand.
@@ -387,11 +432,15 @@ private:
       for (int64_t h = 0; h < p.heads; ++h) {
         size_t i = size_t(v * p.heads + h);
         Value at[] = {row(h), group};
-        Value sum = p.isE4m3() ? b.addPairs(products[2 * i], products[2 * i + 1]) : products[i];
-        if (digits == 2) {
-          Value high = products[countSums() + i], by8 = b.constantLike(b.vectorOf(32), 8);
-          sum = b.add(sum, arith::ShLIOp::create(b, high, by8));
-        }
+        auto addFrom = [&](size_t first, size_t step) {
+          Value sum = products[first * countSums() + i];
+          for (size_t turn = first + step; turn < size_t(unit.getSums()); turn += step)
+            sum = b.add(sum, products[turn * countSums() + i]);
+          return sum;
+        };
+        Value sum = p.isInPairs() ? b.addPairs(products[2 * i], products[2 * i + 1]) : addFrom(0, size_t(digits));
+        if (digits == 2)
+          sum = b.add(sum, arith::ShLIOp::create(b, addFrom(1, 2), b.constantLike(b.vectorOf(32), 8)));
         if (!isFloat()) {
           sum = arith::SIToFPOp::create(b, b.f32Vector(width), sum);
           Value scale = b.loadSplat(p.smallScales, at, width);
@@ -432,8 +481,10 @@ SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit 
   int64_t steps = extent / kUnrolled;
   Prefetcher ahead(b, p, unit.getCount(p.block.getFreeExtent()) * steps);
   Value firstStep = b.mulIndex(unit.getNumber(first), steps);
-  SmallVector<Value> zeros(size_t(unit.getVectors() * p.heads), b.f32Splat(0.0f, width));
-  return b.loop(0, steps, zeros, [&](Value i, ValueRange before) {
+  int64_t turns = std::min(unit.getSums(), kUnrolled);
+  auto count = size_t(unit.getVectors() * p.heads); // of a turn
+  SmallVector<Value> zeros(size_t(turns) * count, b.f32Splat(0.0f, width));
+  SmallVector<Value> all = b.loop(0, steps, zeros, [&](Value i, ValueRange before) {
     SmallVector<Value> sums(before);
     for (int64_t r = 0; r < kUnrolled; ++r) {
       ahead.ask(b.addIndex(firstStep, i), r, kUnrolled);
@@ -447,13 +498,17 @@ SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit 
       for (int64_t h = 0; h < p.heads; ++h) {
         Value small = b.loadSplat(p.small, {b.index(h), index}, width);
         for (int64_t v = 0; v < unit.getVectors(); ++v) {
-          Value &sum = sums[size_t(v * p.heads + h)];
+          Value &sum = sums[size_t(r % turns) * count + size_t(v * p.heads + h)];
           sum = b.fma(numbers[size_t(v)], small, sum);
         }
       }
     }
     return sums;
   });
+  SmallVector<Value> result(ArrayRef(all).take_front(count));
+  for (size_t i = count; i < all.size(); ++i)
+    result[i % count] = b.add(result[i % count], all[i]);
+  return result;
 }
 
 /// Writes a product to `result`, or adds it to what is there.
@@ -469,6 +524,8 @@ void emitProduct(ProductBuilder &b, const Product &p, Value result, bool adds) {
     for (int64_t v = 0; v < unit.getVectors(); ++v)
       for (int64_t h = 0; h < p.heads; ++h) {
         Value sum = sums[size_t(v * p.heads + h)];
+        if (p.isBf16 && p.smallScales)
+          sum = b.mul(sum, b.loadSplat(p.smallScales, {b.index(h), b.index(0)}, b.getWidth()));
         b.store(adds && !isCodes ? b.add(sum, initial(v, h)) : sum, result,
                 {b.index(h), unit.getFreeIndex(unit.get(first, v))});
       }
@@ -476,7 +533,8 @@ void emitProduct(ProductBuilder &b, const Product &p, Value result, bool adds) {
 }
 
 /// Refuses what these lowerings do not implement.
-LogicalResult checkProduct(Operation *op, Placement placement, TypedValue<BlockType> scales, BlockType block) {
+LogicalResult checkProduct(Operation *op, Placement placement, TypedValue<BlockType> scales, BlockType block,
+                           const CpuLevel &level) {
   if (placement == Placement::Element)
     return op->emitError("expected scales placed at accumulator, result or operand for a cpu target, but got element");
   // The free indices of a vector share the rows of a folded operand.
@@ -490,17 +548,18 @@ LogicalResult checkProduct(Operation *op, Placement placement, TypedValue<BlockT
   if (block.getPacking() != expected)
     return op->emitError() << "expected packing " << expected << " for a cpu target, but got " << block.getPacking();
   Type element = cast<VectorType>(op->getOperand(isa<TileScoreOp>(op) ? 0 : 1).getType()).getElementType();
-  if (isa<Float8E4M3FNType>(block.getElement()) && !element.isF32())
-    return op->emitError() << "expected compute f32 with codes of f8E4M3FN, but got " << element;
+  if (isa<Float8E4M3FNType>(block.getElement()) && !element.isF32() && !element.isBF16())
+    return op->emitError() << "expected compute f32 or bf16 with codes of f8E4M3FN, but got " << element;
+  if (element.isBF16() && (!level.hasBf16Products || !block.isCodes()))
+    return op->emitError() << "expected bf16 with codes on a cpu level that multiplies it, but got " << level.name
+                           << " and " << block;
   return success();
 }
 
-bool isSigned(Value tile) { return !cast<VectorType>(tile.getType()).getElementType().isUnsignedInteger(); }
-
-/// The product of an operation, whose small operand, sums and scales have names of their own.
+/// The product of an operation, whose small operand, of `smallElement`, sums and scales have names of their own.
 template <typename Op, typename Adaptor>
 Product makeProduct(ProductBuilder &b, Op op, Adaptor in, BlockType block, Value data, Value small, Value sums,
-                    Value smallScales, int64_t heads, bool smallIsSigned) {
+                    Value smallScales, int64_t heads, Type smallElement) {
   Product product{block,
                   data,
                   in.getScales(),
@@ -513,7 +572,8 @@ Product makeProduct(ProductBuilder &b, Op op, Adaptor in, BlockType block, Value
                   block.getReduceExtent(),
                   0,
                   op.getHybrid(),
-                  smallIsSigned,
+                  !smallElement.isUnsignedInteger(),
+                  smallElement.isBF16(),
                   {},
                   {},
                   int64_t(op.getAheadBytes().value_or(0))};
@@ -522,7 +582,7 @@ Product makeProduct(ProductBuilder &b, Op op, Adaptor in, BlockType block, Value
   if (op.getAhead())
     product.ahead = memref::ViewOp::create(b, MemRefType::get({product.aheadBytes}, b.getI8Type()), in.getAhead(),
                                            in.getAheadOffset(), ValueRange());
-  if (product.isE4m3())
+  if (product.isInPairs())
     product.small = b.reorderFours(product.small);
   if (op.getPlacement() == Placement::Operand)
     product.freeGroup = block.getFreeExtent() / op.getScales().getType().getFreeExtent();
@@ -537,12 +597,12 @@ struct ScorePattern : OpConversionPattern<TileScoreOp> {
 
   LogicalResult matchAndRewrite(TileScoreOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType keys = op.getKeys().getType();
-    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), keys)))
+    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), keys, level)))
       return failure();
     ProductBuilder b(op, rewriter, level);
     auto shape = cast<VectorType>(op.getResult().getType()).getShape();
     Product product = makeProduct(b, op, in, keys, in.getKeys(), in.getQuery(), in.getQuerySums(), in.getQueryScales(),
-                                  shape[0], isSigned(op.getQuery()));
+                                  shape[0], cast<VectorType>(op.getQuery().getType()).getElementType());
     Value result = b.scratch(shape, b.getF32Type());
     emitProduct(b, product, result, /*adds=*/false);
     rewriter.replaceOp(op, result);
@@ -557,12 +617,13 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
 
   LogicalResult matchAndRewrite(TileAccumulateOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
     BlockType values = op.getValues().getType();
-    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), values)))
+    if (failed(checkProduct(op, op.getPlacement(), op.getScales(), values, level)))
       return failure();
     ProductBuilder b(op, rewriter, level);
     int64_t heads = op.getState().getType().getHeads();
-    Product product = makeProduct(b, op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(),
-                                  in.getWeightScales(), heads, isSigned(op.getWeights()));
+    Product product =
+        makeProduct(b, op, in, values, in.getValues(), in.getWeights(), in.getWeightSums(), in.getWeightScales(), heads,
+                    cast<VectorType>(op.getWeights().getType()).getElementType());
     emitProduct(b, product, in.getState(), /*adds=*/true);
     rewriter.eraseOp(op);
     return success();
@@ -574,6 +635,5 @@ struct AccumulatePattern : OpConversionPattern<TileAccumulateOp> {
 
 void kvcc::cpu::populateProductPatterns(RewritePatternSet &patterns, const TypeConverter &converter,
                                         const CpuLevel &level) {
-  patterns.add<FoldPattern>(converter, patterns.getContext());
-  patterns.add<ScorePattern, AccumulatePattern>(converter, patterns.getContext(), level);
+  patterns.add<FoldPattern, ScorePattern, AccumulatePattern>(converter, patterns.getContext(), level);
 }

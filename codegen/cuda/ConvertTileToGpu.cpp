@@ -174,7 +174,7 @@ struct RestorePattern : OpConversionPattern<TileRestoreOp> {
 struct PreparePattern : OpConversionPattern<TilePrepareOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TilePrepareOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
-    if (op.getScales())
+    if (!cast<VectorType>(op.getValues().getType()).getElementType().isF32())
       return op.emitError() << "expected compute f32 for a cuda target, but got values " << op.getValues().getType();
     GpuBuilder b(op.getLoc(), rewriter);
     auto shape = shapeOf(op.getTile());

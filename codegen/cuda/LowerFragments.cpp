@@ -442,8 +442,10 @@ private:
 
   LogicalResult lower(TilePrepareOp op) {
     auto shape = shapeOf(op.getTile());
-    Type element = *op.getElements();
     bool isQuery = cast<VectorType>(op.getTile().getType()).getElementType().isF32();
+    if (!op.getElements() || (isQuery && !(op.getScales() && op.getFactor())))
+      return op.emitError("expected elements, and of a query scales and a factor, with compute f16");
+    Type element = *op.getElements();
     Operand operand;
     if (isQuery) {
       shareTiles(op);
@@ -811,6 +813,8 @@ private:
     const BlockMemory &keys = blocks.at(op.getKeys());
     if (failed(checkProduct(op, keys.type)))
       return failure();
+    if (!op.getQueryScales())
+      return op.emitError("expected scales of the query with compute f16");
     Operand &query = operands.at(op.getQuery());
     Type element = keys.type.getElement();
     FragmentReader reader(b, keys);

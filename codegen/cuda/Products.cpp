@@ -15,6 +15,8 @@ namespace {
 struct FoldPattern : OpConversionPattern<TileFoldOp> {
   using OpConversionPattern::OpConversionPattern;
   LogicalResult matchAndRewrite(TileFoldOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const override {
+    if (!cast<VectorType>(op.getResult().getType()).getElementType().isF32())
+      return op.emitError() << "expected compute f32 for a cuda target, but got a result " << op.getResult().getType();
     GpuBuilder b(op.getLoc(), rewriter);
     auto tile = cast<VectorType>(op.getTile().getType());
     int64_t heads = tile.getDimSize(0), columns = tile.getDimSize(1);

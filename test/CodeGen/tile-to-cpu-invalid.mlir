@@ -1,7 +1,7 @@
 // What the CPU lowering refuses: targets, placements, packings and groups that it does not implement.
 // RUN: kvcc-opt %s -kv-convert-tile-to-cpu -verify-diagnostics -split-input-file
 
-// expected-error @below {{expected kv.target #kv.target<cpu, LEVEL> with a level of avx512_vnni, avx512, avx_vnni, avx2, neon_dotprod, generic, but got #kv.target<cuda, "sm_90">}}
+// expected-error @below {{expected kv.target #kv.target<cpu, LEVEL> with a level of avx512_bf16, avx512_vnni, avx512, avx_vnni, avx2, neon_dotprod, generic, but got #kv.target<cuda, "sm_90">}}
 module attributes {kv.target = #kv.target<cuda, "sm_90">} {}
 
 // -----
@@ -97,7 +97,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 !scales = !kv.block<key, 32x1xf16, packing = <16x1>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @fp8_int8(%query: vector<1x32xi16>, %keys: !keys, %scales: !scales, %sums: vector<1x1xf32>) {
-    // expected-error @below {{expected compute f32 with codes of f8E4M3FN, but got 'i16'}}
+    // expected-error @below {{expected compute f32 or bf16 with codes of f8E4M3FN, but got 'i16'}}
     // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
     kv.tile.score %query, %keys scales %scales sums %sums query_scales %sums placement <result>
       : vector<1x32xi16>, !keys, scales !scales, sums vector<1x1xf32> query_scales vector<1x1xf32> -> vector<1x32xf32>

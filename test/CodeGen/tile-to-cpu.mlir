@@ -374,13 +374,13 @@ func.func @accumulate_int8(%w: memref<?xf32>, %bytes: memref<?xi8>, %at: index) 
 // CHECK:           %[[STANDS_FOR:.*]] = arith.addf
 // CHECK:           %[[NUMBERS_0:.*]] = vector.load
 // CHECK:           %[[FOLDED_0:.*]] = arith.mulf %[[NUMBERS_0]], %[[SCALE]]
-// CHECK:           vector.store %[[FOLDED_0]], %[[FOLDED]]
 // CHECK:           arith.mulf %[[NUMBERS_0]], %[[STANDS_FOR]]
+// CHECK:           vector.store %[[FOLDED_0]], %[[FOLDED]]
 // CHECK-NOT:       vector.load %[[SCALES]]
 // CHECK:           %[[NUMBERS_1:.*]] = vector.load
 // CHECK:           %[[FOLDED_1:.*]] = arith.mulf %[[NUMBERS_1]], %[[SCALE]]
-// CHECK:           vector.store %[[FOLDED_1]], %[[FOLDED]]
 // CHECK:           arith.mulf %[[NUMBERS_1]], %[[STANDS_FOR]]
+// CHECK:           vector.store %[[FOLDED_1]], %[[FOLDED]]
 // CHECK:         %[[FLAT:.*]] = memref.reinterpret_cast %[[OFFSETS:[a-z_0-9]+]] to offset: [0], sizes: [4], strides: [1] : memref<4x1xf32> to memref<4xf32>
 // CHECK:         vector.store %{{.*}}, %[[FLAT]][%{{.*}}] : memref<4xf32>, vector<2xf32>
 // CHECK:         scf.for

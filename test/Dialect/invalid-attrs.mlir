@@ -442,7 +442,7 @@ func.func private @schedule_c7_warps() attributes {
 // -----
 
 func.func private @schedule_compute() attributes {
-  // expected-error @below {{expected f32, int16, int8 or f16, but got int4}}
+  // expected-error @below {{expected f32, int16, int8, f16 or bf16, but got int4}}
   a = #kv.schedule<heads = 4, page = 128, compute = int4, key = <16x4>, value = <16x4>, floats = <16x1>>}
 
 // -----

@@ -367,7 +367,7 @@ func.func @score_c2_numbers_with_placement(%query: vector<2x64xf32>, %keys: !key
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c3_missing(%query: vector<2x64xi8>, %keys: !keys,
                             %scales: !scales, %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x64xi8>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of f16, but got 'vector<2x64xi8>'}}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xi8>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -379,7 +379,7 @@ func.func @score_c3_missing(%query: vector<2x64xi8>, %keys: !keys,
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c3_extra(%query: vector<2x64xf32>, %keys: !keys,
                           %scales: !scales, %sums: vector<2x2xf32>, %query_scales: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x64xf32>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of f16, but got 'vector<2x64xf32>'}}
   kv.tile.score %query, %keys scales %scales sums %sums query_scales %query_scales placement <accumulator>
     : vector<2x64xf32>, !keys, scales !scales, sums vector<2x2xf32> query_scales vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -414,7 +414,7 @@ func.func @score_c4_wide(%query: vector<2x64xi32>, %keys: !keys, %scales: !scale
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c3_half(%query: vector<2x64xf16>, %keys: !keys, %scales: !scales,
                          %sums: vector<2x2xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x64xf16>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of f16, but got 'vector<2x64xf16>'}}
   kv.tile.score %query, %keys scales %scales sums %sums placement <accumulator>
     : vector<2x64xf16>, !keys, scales !scales, sums vector<2x2xf32> -> vector<2x32xf32>
   return
@@ -903,7 +903,7 @@ func.func @accumulate_c2_numbers_with_placement(%state: !kv.state<2x64>,
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c3_missing(%state: !kv.state<2x64>, %weights: vector<2x32xi8>,
                                  %values: !values, %scales: !scales, %sums: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x32xi8>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of f16, but got 'vector<2x32xi8>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums placement <accumulator>
     : !kv.state<2x64>, vector<2x32xi8>, !values, scales !scales, sums vector<2x1xf32>
   return
@@ -915,7 +915,7 @@ func.func @accumulate_c3_missing(%state: !kv.state<2x64>, %weights: vector<2x32x
 !scales = !kv.block<value, 1x64xf16, packing = <16x1>>
 func.func @accumulate_c3_extra(%state: !kv.state<2x64>, %weights: vector<2x32xf32>, %values: !values,
                                %scales: !scales, %sums: vector<2x1xf32>, %weight_scales: vector<2x1xf32>) {
-  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of halves, but got 'vector<2x32xf32>'}}
+  // expected-error @below {{expected scales of the small operand exactly if it is of integers or a query of f16, but got 'vector<2x32xf32>'}}
   kv.tile.accumulate %state, %weights, %values scales %scales sums %sums weight_scales %weight_scales placement <accumulator>
     : !kv.state<2x64>, vector<2x32xf32>, !values, scales !scales, sums vector<2x1xf32> weight_scales vector<2x1xf32>
   return

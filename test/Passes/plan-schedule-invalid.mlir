@@ -5,6 +5,7 @@
 // RUN: kvcc-opt %t/cuda-int16.mlir -kv-plan-schedule=compute=int16 -verify-diagnostics
 // RUN: kvcc-opt %t/cuda-f32-model.mlir -kv-plan-schedule=compute=f16 -verify-diagnostics
 // RUN: kvcc-opt %t/cpu-f16.mlir -kv-plan-schedule=compute=f16 -verify-diagnostics
+// RUN: kvcc-opt %t/cpu-bf16.mlir -kv-plan-schedule=compute=bf16 -verify-diagnostics
 // RUN: kvcc-opt %t/fp8-int8.mlir -kv-plan-schedule=compute=int8 -verify-diagnostics
 // RUN: kvcc-opt %t/page.mlir -kv-plan-schedule=page=100 -verify-diagnostics
 // RUN: kvcc-opt %t/heads.mlir -kv-plan-schedule=heads=3 -verify-diagnostics
@@ -19,7 +20,18 @@
                    window = <sink = 0, recent = 0, flush = 32>>
 module attributes {kv.target = #kv.target<cpu, "generic">} {
   func.func @compute(%q: tensor<?x8x64xf16>, %cache: !cache) {
-    // expected-error @below {{expected compute auto, f32, f16, int16 or int8, but got f64}}
+    // expected-error @below {{expected compute auto, f32, f16, bf16, int16 or int8, but got f64}}
+    kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
+    return
+  }
+}
+
+//--- cpu-bf16.mlir
+!cache = !kv.cache<kv_heads = 2, head_dim = 64, dtype = f16, key = <f16>, value = <f16>,
+                   window = <sink = 0, recent = 0, flush = 32>>
+module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
+  func.func @cpu_bf16(%q: tensor<?x8x64xf16>, %cache: !cache) {
+    // expected-error @below {{expected compute bf16 with cpu level avx512_bf16, but got avx512_vnni}}
     kv.attend %q, %cache {scale = 0.125} : tensor<?x8x64xf16>, !cache -> tensor<?x8x64xf32>, tensor<?x8xf32>
     return
   }

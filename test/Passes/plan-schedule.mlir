@@ -24,6 +24,23 @@
 // RUN: sed 's/sym, group = 1x64/asym, group = 1x64/' %t/rotated.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
 // RUN: sed 's/group = 1x64/group = 32x1/' %t/rotated.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
 // RUN: kvcc-opt %t/cpu.mlir -kv-plan-schedule=compute=int8 | FileCheck %s --check-prefix=BYTES
+// Where bf16 is multiplied as fast as bytes, it is what scales fold into, and the query if it is bf16 as it is.
+// RUN: sed 's/avx512_vnni/avx512_bf16/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
+// RUN: sed 's/avx512_vnni/avx512_bf16/' %t/fp4.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BF16
+// RUN: sed 's/avx512_vnni/avx512_bf16/; s/<i4,/<i8,/; s/<i3,/<i8,/' %t/rotated.mlir \
+// RUN:   | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=WORDS
+// RUN: sed 's/avx512_vnni/avx512_bf16/' %t/fp8.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=FP8-F16
+// RUN: sed 's/avx512_vnni/avx512_bf16/; s/dtype = f16/dtype = bf16/; s/key = <f16>/key = <bf16>/; s/xf16>, /xbf16>, /' \
+// RUN:   %t/fp8.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=FP8-BF16
+// BF16: compute = bf16, key = <16x32, lanes = 64>
+// FP8-F16: func.func @fp8_keys(
+// FP8-F16: compute = f32
+// FP8-F16: func.func @fp8_values(
+// FP8-F16: compute = bf16
+// FP8-BF16: func.func @fp8_keys(
+// FP8-BF16: compute = bf16
+// FP8-BF16: func.func @fp8_values(
+// FP8-BF16: compute = bf16
 // RUN: sed 's/avx512_vnni/avx512/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
 // RUN: sed 's/avx512_vnni/x86-64-v4/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES
 // RUN: sed 's/avx512_vnni/avx_vnni/' %t/cpu.mlir | kvcc-opt -kv-plan-schedule | FileCheck %s --check-prefix=BYTES

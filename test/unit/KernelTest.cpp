@@ -41,6 +41,13 @@ std::vector<Machine> getLevels(const char *compute, double bound, bool wide = fa
       machines.push_back({(cpu::hostHas(level) ? "cpu:" : "cpu-emulated:") + level.name.str(), compute, bound});
   return machines;
 }
+/// The level that has products of bf16. A query that is rounded to it has its error, others do not.
+Machine getBf16Machine() {
+  std::vector<Machine> levels = getLevels("bf16", 2e-2);
+  return *llvm::find_if(levels, [](const Machine &machine) {
+    return findCpuLevel(StringRef(machine.target).split(':').second)->hasBf16Products;
+  });
+}
 std::vector<Machine> getAllMachines() {
   std::vector<Machine> machines = getCpuMachines();
   machines.push_back({"cuda-host", "auto", 5e-3});
@@ -51,7 +58,7 @@ Problem on(const Machine &machine, Problem problem) {
   problem.target = machine.target;
   // Codes of f8E4M3FN take no part in products of bytes.
   bool floats = StringRef(problem.scheme).contains("f8E4M3FN, map") || problem.scheme == "fp8";
-  problem.compute = floats ? "auto" : machine.compute;
+  problem.compute = floats && StringRef(machine.compute).starts_with("int") ? "f32" : machine.compute;
   return problem;
 }
 
@@ -91,6 +98,11 @@ TEST_P(SchemeTest, AgreesOnEveryLevel) {
   Tensors tensors = makeRandomTensors(problem);
   for (const Machine &machine : getLevels("int16", 1e-2, /*wide=*/true))
     expectAgrees(on(machine, problem), tensors, machine.bound);
+  for (std::string dtype : {"f16", "bf16"}) {
+    problem.dtype = dtype;
+    Machine machine = getBf16Machine();
+    expectAgrees(on(machine, problem), makeRandomTensors(problem), machine.bound);
+  }
 }
 
 TEST_P(SchemeTest, AgreesOnTheEmulatorForOtherShapes) {
@@ -260,6 +272,32 @@ TEST_P(CombinationTest, AgreesOnEveryLevel) {
   Tensors tensors = makeRandomTensors(problem);
   for (const Machine &machine : getLevels("int16", 1e-2))
     expectAgrees(on(machine, problem), tensors, machine.bound);
+  problem.dtype = "bf16";
+  Machine machine = getBf16Machine();
+  expectAgrees(on(machine, problem), makeRandomTensors(problem), machine.bound);
+}
+
+TEST(KernelTest, Bf16TakesCodesOfEveryWidth) {
+  // Queries of bf16 stay what they are: what is left is the rounding of weights. (Codes of 6 and 8 bits take words.)
+  for (const char *element : {"i2", "i3", "i4", "i5", "i6", "i8", "f4E2M1FN", "f8E4M3FN"})
+    for (std::string map : {"sym", "asym", "hybrid"})
+      for (int64_t heads : {1, 5, 8}) {
+        if (element[0] == 'f' && map != "sym")
+          continue;
+        Problem problem;
+        problem.dtype = "bf16";
+        std::string quant = std::string("<") + element + ", map = " + map + ", group = ";
+        // Scales fold into the weights, or not.
+        std::string values = heads == 8 || map == "hybrid" ? "16x1" : "1x32";
+        problem.scheme = "k = " + quant + "1x16, scale = bf16>; v = " + quant + values + ", scale = bf16>";
+        problem.qHeads = heads;
+        problem.kvHeads = 1;
+        problem.headDim = heads == 5 ? 96 : 64;
+        problem.lens = {300, 31};
+        Machine machine = getBf16Machine();
+        machine.target = "cpu-emulated:avx512_bf16";
+        expectAgrees(on(machine, problem), makeRandomTensors(problem), 5e-3);
+      }
 }
 
 /// With numbers instead of codes a transform changes nothing: the output is that of the tensors themselves.

@@ -251,7 +251,7 @@ def cpu_name():
     facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     facts = {name.strip(): value.strip() for name, value in facts.items()}
     flags = facts.get("flags", "").split()
-    telling = "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_fp16", "amx_int8"
+    telling = "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8"
     return " ".join([facts.get("model name", platform.processor()), *(name for name in telling if name in flags)])
 
 

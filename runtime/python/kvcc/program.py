@@ -238,7 +238,7 @@ def compile(model: Model, scheme: str = "auto", target: str = "cpu", *, dtype: O
         context = 32768"), or a table of layers ("FILE.mlir").
     target: "cpu", "cuda", "cuda:sm_90", ...
     dtype: of queries, keys and values: "f16", "bf16", "f32"; None: the model's.
-    compute: arithmetic of products with codes: "auto", "f32", "int16", "int8".
+    compute: arithmetic of products with codes: "auto", "f32", "f16" (CUDA), "bf16", "int16", "int8" (CPU).
     profile: what `kvcc profile` measured.
     page_tokens: a multiple of 32; 0: chosen. page_bytes: of every layer, for one pool of pages; 0: what each needs.
     out_dtype: of results: that of the queries, or "f32"; None: "f32".
