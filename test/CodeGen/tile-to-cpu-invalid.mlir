@@ -115,3 +115,49 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
     return
   }
 }
+
+// -----
+
+// bf16 is for the level that multiplies it, and for codes.
+module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
+  func.func @prepare_bf16(%tile: vector<2x64xf32>) {
+    // expected-error @below {{expected bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies it, but got 'vector<2x64xf32>' and avx512_vnni}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.prepare'}}
+    kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xbf16>, vector<2x2xf32>
+    return
+  }
+}
+
+// -----
+
+module attributes {kv.target = #kv.target<cpu, "avx512_bf16">} {
+  func.func @prepare_bf16_scales(%tile: vector<2x64xf32>) {
+    // expected-error @below {{expected bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies it, but got 'vector<2x64xf32>' and avx512_bf16}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.prepare'}}
+    kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xbf16>, vector<2x2xf32>, vector<2x1xf32>
+    return
+  }
+}
+
+// -----
+
+module attributes {kv.target = #kv.target<cpu, "generic">} {
+  func.func @fold_bf16(%tile: vector<1x32xf32>, %scales: !kv.block<value, 32x2xf16, packing = <1x1>>) {
+    // expected-error @below {{expected a tile of f32, and a result of bf16 only on a cpu level that multiplies it, but got 'vector<1x32xf32>' on generic}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.fold'}}
+    kv.tile.fold %tile, %scales : vector<1x32xf32>, !kv.block<value, 32x2xf16, packing = <1x1>> -> vector<2x32xbf16>
+    return
+  }
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xf16, packing = <16x1>>
+module attributes {kv.target = #kv.target<cpu, "avx512_bf16">} {
+  func.func @score_bf16_numbers(%query: vector<1x64xbf16>, %keys: !keys) {
+    // expected-error @below {{expected bf16 with codes on a cpu level that multiplies it, but got avx512_bf16 and '!kv.block<key, 32x64xf16, packing = <16x1>>'}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.score'}}
+    kv.tile.score %query, %keys placement <none> : vector<1x64xbf16>, !keys -> vector<1x32xf32>
+    return
+  }
+}

@@ -137,3 +137,27 @@ module attributes {kv.target = #kv.target<cuda, "sm_90">} {
     return
   }
 }
+
+// -----
+
+// bf16 without scales is for CPUs.
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  func.func @prepare_bf16(%tile: vector<1x64xf32>, %item: index) attributes {kv.item_args = 1 : i64} {
+    // expected-error @below {{expected compute f32 for a cuda target, but got values 'vector<1x64xbf16>'}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.prepare'}}
+    kv.tile.prepare %tile group 32 : vector<1x64xf32> -> vector<1x64xbf16>, vector<1x2xf32>
+    return
+  }
+}
+
+// -----
+
+module attributes {kv.target = #kv.target<cuda, "sm_90">} {
+  func.func @fold_bf16(%tile: vector<1x32xf32>, %scales: !kv.block<value, 32x2xf16, packing = <1x1>>, %item: index)
+      attributes {kv.item_args = 1 : i64} {
+    // expected-error @below {{expected compute f32 for a cuda target, but got a result 'vector<2x32xbf16>'}}
+    // expected-error @below {{failed to legalize operation 'kv.tile.fold'}}
+    kv.tile.fold %tile, %scales : vector<1x32xf32>, !kv.block<value, 32x2xf16, packing = <1x1>> -> vector<2x32xbf16>
+    return
+  }
+}

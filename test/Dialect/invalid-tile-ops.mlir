@@ -321,6 +321,17 @@ func.func @score_c2_sums(%query: vector<2x64xf32>, %keys: !keys, %scales: !scale
 
 !keys = !kv.block<key, 32x64xi4, packing = <16x4>>
 !scales = !kv.block<key, 32x2xf16, packing = <16x1>>
+func.func @score_c2_sums_of_zeros(%query: vector<2x64xbf16>, %keys: !keys, %scales: !scales) {
+  // expected-error @below {{expected scales, sums and a placement exactly with codes, but got }}
+  kv.tile.score %query, %keys scales %scales zeros %scales placement <accumulator>
+    : vector<2x64xbf16>, !keys, scales !scales zeros !scales -> vector<2x32xf32>
+  return
+}
+
+// -----
+
+!keys = !kv.block<key, 32x64xi4, packing = <16x4>>
+!scales = !kv.block<key, 32x2xf16, packing = <16x1>>
 func.func @score_c2_placement(%query: vector<2x64xf32>, %keys: !keys,
                               %scales: !scales, %sums: vector<2x2xf32>) {
   // expected-error @below {{expected scales, sums and a placement exactly with codes, but got '!kv.block<key, 32x64xi4, packing = <16x4>>' with placement none}}
