@@ -298,9 +298,9 @@ private:
     return {fold.getResult(), fold.getOffsets()};
   }
 
-  /// Adds the values of a block of pages. Where the weights are bytes, it takes words for a block
-  /// with a token that has much of all weight: its value is often next to nothing, and the others of the block would be
-  /// rounded to its measure.
+  /// Adds the values of a block of pages. Where the weights are bytes, it takes words for a block with a token that has
+  /// much of all weight: its value is often next to nothing, and the others of the block would be rounded to its
+  /// measure.
   void accumulate(Value allWeights, const Side &values) {
     if (halves)
       return accumulateHalves(allWeights, values);

@@ -163,50 +163,38 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
     int64_t group = op.getGroup(), groups = shape[1] / group;
     if (group % kLanes)
       return op.emitError() << "expected groups of a multiple of " << kLanes << " for a cpu target, but got " << group;
-    if (cast<VectorType>(op.getValues().getType()).getElementType().isBF16())
-      return prepareBf16(op, in, rewriter);
+    Type element = cast<VectorType>(op.getValues().getType()).getElementType();
+    if (!element.isInteger())
+      return prepareFloats(op, in, element, rewriter);
     CpuBuilder b(op.getLoc(), rewriter);
-    bool rounded = bool(op.getScales());
-    Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales, values = in.getTile();
-    if (rounded) {
-      auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getValues().getType()));
-      values = b.scratch(shape, type.getElementType());
-      scales = b.scratch({shape[0], groups}, b.getF32Type());
-    }
+    auto type = cast<MemRefType>(getTypeConverter()->convertType(op.getValues().getType()));
+    Value sums = b.scratch({shape[0], groups}, b.getF32Type()), scales = b.scratch({shape[0], groups}, b.getF32Type()),
+          values = b.scratch(shape, type.getElementType());
     // Groups of all rows are alike, and some of them are reduced together.
     int64_t count = shape[0] * groups, batch = CpuBuilder::getBatch(count);
     Rounding rounding(op, b, level);
-    Value numbers = b.reshape(in.getTile(), {count, group}), allSums = b.reshape(sums, {count}), allScales, integers;
-    if (rounded) {
-      allScales = b.reshape(scales, {count});
-      integers = b.reshape(values, {count, group});
-    }
-    Value factors = rounded ? b.scratch({batch}, b.getF32Type()) : Value();
-    Type sumType = rounded ? Type(b.getI32Type()) : Type(b.getF32Type());
-    Value partial = b.scratch({batch, kLanes}, sumType);
+    Value numbers = b.reshape(in.getTile(), {count, group}), integers = b.reshape(values, {count, group}),
+          allSums = b.reshape(sums, {count}), allScales = b.reshape(scales, {count});
+    Value factors = b.scratch({batch}, b.getF32Type()), partial = b.scratch({batch, kLanes}, b.getI32Type());
     auto load = [&](Value row, int64_t i) { return b.loadF32(numbers, {row, b.index(i)}); };
     b.loop(0, count, batch, [&](Value first) {
-      Value stepOf;
-      if (rounded) {
-        auto largest = SmallVector<Value>(size_t(batch));
-        for (auto [g, vector] : llvm::enumerate(largest))
-          for (int64_t i = 0; i < group; i += kLanes) {
-            Value magnitude = rounding.getMagnitude(load(b.addIndex(first, b.index(int64_t(g))), i));
-            vector = vector ? b.max(vector, magnitude) : magnitude;
-          }
-        Value max = b.maxEach(largest);
-        b.store(rounding.getFactor(max, batch), factors, b.index(0));
-        stepOf = b.mul(max, b.f32Splat(1.0f / rounding.steps, batch));
-        b.store(stepOf, allScales, first);
-      }
+      auto largest = SmallVector<Value>(size_t(batch));
+      for (auto [g, vector] : llvm::enumerate(largest))
+        for (int64_t i = 0; i < group; i += kLanes) {
+          Value magnitude = rounding.getMagnitude(load(b.addIndex(first, b.index(int64_t(g))), i));
+          vector = vector ? b.max(vector, magnitude) : magnitude;
+        }
+      Value max = b.maxEach(largest);
+      b.store(rounding.getFactor(max, batch), factors, b.index(0));
+      Value stepOf = b.mul(max, b.f32Splat(1.0f / rounding.steps, batch));
+      b.store(stepOf, allScales, first);
       b.loop(0, batch, 1, [&](Value g) {
-        Value row = b.addIndex(first, g), sum, factor = rounded ? b.loadSplat(factors, g) : Value();
+        Value row = b.addIndex(first, g), sum, factor = b.loadSplat(factors, g);
         for (int64_t i = 0; i < group; i += 2 * kLanes) {
           SmallVector<Value> parts{load(row, i)};
           if (i + kLanes < group)
             parts.push_back(load(row, i + kLanes));
-          if (rounded)
-            rounding.store(parts, factor, integers, {row, b.index(i)});
+          rounding.store(parts, factor, integers, {row, b.index(i)});
           for (Value part : parts)
             sum = sum ? b.add(sum, part) : part;
         }
@@ -214,16 +202,10 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
       });
       SmallVector<Value> parts;
       for (int64_t g = 0; g < batch; ++g)
-        parts.push_back(
-            vector::LoadOp::create(b, VectorType::get({kLanes}, sumType), partial, ValueRange{b.index(g), b.index(0)}));
-      Value sum = b.addEach(parts);
-      if (rounded)
-        sum = b.mul(rounding.toFloat(sum, group, batch), stepOf);
-      b.store(sum, allSums, first);
+        parts.push_back(vector::LoadOp::create(b, b.i32Vector(), partial, ValueRange{b.index(g), b.index(0)}));
+      b.store(b.mul(rounding.toFloat(b.addEach(parts), group, batch), stepOf), allSums, first);
     });
-    SmallVector<Value> results{values, sums};
-    if (rounded)
-      results.push_back(scales);
+    SmallVector<Value> results{values, sums, scales};
     rewriter.replaceOp(op, results);
     return success();
   }
@@ -231,21 +213,27 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
 private:
   const CpuLevel &level;
 
-  /// Numbers as bf16. Their sums, where they are wanted, are not of what has been rounded; scales are a constant.
-  LogicalResult prepareBf16(TilePrepareOp op, OpAdaptor in, ConversionPatternRewriter &rewriter) const {
+  /// Numbers as they are, or rounded to bf16. Sums, where they are wanted, are of numbers as they are; scales are a
+  /// constant.
+  LogicalResult prepareFloats(TilePrepareOp op, OpAdaptor in, Type element, ConversionPatternRewriter &rewriter) const {
     auto shape = shapeOf(op.getTile());
     int64_t count = shape[0] * shape[1], group = op.getGroup(), groups = count / group;
-    if (bool(op.getScales()) != bool(op.getFactor()) || !level.hasBf16Products || count % (2 * kLanes))
-      return op.emitError()
-             << "expected bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies "
-                "it, but got "
-             << op.getTile().getType() << " and " << level.name;
+    bool isBf16 = element.isBF16();
+    bool isPossible =
+        level.hasBf16Products && bool(op.getScales()) == bool(op.getFactor()) && count % (2 * kLanes) == 0;
+    if (!element.isF32() && !(isBf16 && isPossible))
+      return op.emitError() << "expected f32, or bf16 in pairs of vectors, scales with a factor, on a cpu level that "
+                               "multiplies it, but got "
+                            << op.getValues().getType() << " and " << level.name;
     ProductBuilder b(op, rewriter, level);
-    Value numbers = b.reshape(in.getTile(), {count});
-    Value values = b.scratch(shape, b.getI16Type()), words = b.reshape(values, {count});
-    b.loop(0, count, 2 * kLanes, [&](Value at) {
-      b.store(b.toBf16(b.loadF32(numbers, at), b.loadF32(numbers, b.addIndex(at, b.index(kLanes)))), words, at);
-    });
+    Value numbers = b.reshape(in.getTile(), {count}), values = in.getTile();
+    if (isBf16) {
+      values = b.scratch(shape, b.getI16Type());
+      Value words = b.reshape(values, {count});
+      b.loop(0, count, 2 * kLanes, [&](Value at) {
+        b.store(b.toBf16(b.loadF32(numbers, at), b.loadF32(numbers, b.addIndex(at, b.index(kLanes)))), words, at);
+      });
+    }
     Value sums = b.scratch({shape[0], shape[1] / group}, b.getF32Type());
     if (!op.getSums().use_empty()) {
       Value allSums = b.reshape(sums, {groups});
@@ -262,7 +250,7 @@ private:
       });
     }
     SmallVector<Value> results{values, sums};
-    if (op.getFactor()) {
+    if (op.getScales()) {
       results.push_back(b.scratch({shape[0], 1}, b.getF32Type()));
       for (int64_t row = 0; row < shape[0]; ++row)
         memref::StoreOp::create(b, b.f32(op.getFactor()->convertToFloat()), results.back(),

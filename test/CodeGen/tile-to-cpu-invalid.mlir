@@ -121,7 +121,7 @@ module attributes {kv.target = #kv.target<cpu, "generic">} {
 // bf16 is for the level that multiplies it, and for codes.
 module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
   func.func @prepare_bf16(%tile: vector<2x64xf32>) {
-    // expected-error @below {{expected bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies it, but got 'vector<2x64xf32>' and avx512_vnni}}
+    // expected-error @below {{expected f32, or bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies it, but got 'vector<2x64xbf16>' and avx512_vnni}}
     // expected-error @below {{failed to legalize operation 'kv.tile.prepare'}}
     kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xbf16>, vector<2x2xf32>
     return
@@ -132,7 +132,7 @@ module attributes {kv.target = #kv.target<cpu, "avx512_vnni">} {
 
 module attributes {kv.target = #kv.target<cpu, "avx512_bf16">} {
   func.func @prepare_bf16_scales(%tile: vector<2x64xf32>) {
-    // expected-error @below {{expected bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies it, but got 'vector<2x64xf32>' and avx512_bf16}}
+    // expected-error @below {{expected f32, or bf16 in pairs of vectors, scales with a factor, on a cpu level that multiplies it, but got 'vector<2x64xbf16>' and avx512_bf16}}
     // expected-error @below {{failed to legalize operation 'kv.tile.prepare'}}
     kv.tile.prepare %tile group 32 : vector<2x64xf32> -> vector<2x64xbf16>, vector<2x2xf32>, vector<2x1xf32>
     return
