@@ -249,9 +249,9 @@ def Kv_ScheduleAttr : Kv_Attr<"Schedule", "schedule"> {
     `heads`: query heads of one KV head that share a pass over the codes; `page`: quantized tokens per
     page; `compute`: the arithmetic of products with codes, `f32`, or integers: `int16` rounds the query to
     words, the weights to bytes or, where that would show (codes of more than 4 bits, a token that dominates its
-    block), words; `int8` rounds the query to bytes, and weights to words only where a token dominates; `bf16` rounds weights into which scales
-    fold to bf16, and the query where that is enough, and is `int16` for the rest; `f16` multiplies
-    codes as halves on tensor cores, query and weights rounded to halves; `key`, `value`,
+    block), words; `int8` rounds the query to bytes, and weights to words only where a token dominates; `bf16`
+    rounds weights into which scales fold to bf16, and the query where that is enough, and is `int16` for the rest; `f16`
+    multiplies codes as halves on tensor cores, query and weights rounded to halves; `key`, `value`,
     `floats`: the packing of key codes, of value codes, and of tiles that are stored as numbers (windows and
     fp16 pages); `accumulators`: vector registers that sums of a product with codes take, 0 for what the
     target's level says; `page_bytes`: bytes of a page, 0 for as many as it needs, so that layers that are stored

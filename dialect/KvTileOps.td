@@ -159,8 +159,7 @@ def Kv_TileScoreOp : Kv_TileOp<"score", [Pure, AttrSizedOperandSegments]> {
     Constraints:
     - (C1) query is rows x head_dim, keys a key block 32 x head_dim, the result heads x 32;
     - (C2) keys that are codes have scales, a placement other than none, and, unless the query is of halves and there are
-      no zeros, sums;
-      other keys do not;
+      no zeros, sums; other keys do not;
     - (C3) query_scales are there exactly if the query is of integers, or of f16: heads x 1 then, and may be with bf16;
     - (C4) the query is f32, f16, or bf16 or, times codes, i8, ui8 or i16;
     - (C5) scales are a key block of a scale's type whose extents divide those of keys; every token has scales
@@ -272,8 +271,7 @@ def Kv_TileAccumulateOp
     Constraints:
     - (C1) weights are rows x 32, values a value block 32 x head_dim of the state;
     - (C2) values that are codes have scales, a placement other than none, and, unless the weights are halves and there
-      are no zeros, sums;
-      other values do not;
+      are no zeros, sums; other values do not;
     - (C3) weight_scales are there exactly if the weights are integers;
     - (C4) the weights are f32, f16 or bf16 or, times codes, i8, ui8 or i16;
     - (C5) scales are a value block of a scale's type whose extents divide those of values; every channel has

@@ -164,6 +164,13 @@ static bool usesBf16(CacheType cache) {
   });
 }
 
+/// Arithmetic with at most words, named by what there is of it.
+static Compute chooseAccurate(CacheType cache, const kvcc::CpuLevel *level) {
+  if (level && level->hasBf16Products && usesBf16(cache))
+    return Compute::BF16;
+  return level && level->hasByteProducts() && !hasFloatBytes(cache) ? Compute::Int16 : Compute::F32;
+}
+
 static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitError, CacheType cache, TargetKind kind,
                                         StringRef arch, StringRef wanted) {
   const kvcc::CpuLevel *level = kind == TargetKind::Cpu ? kvcc::findCpuLevel(arch) : nullptr;
@@ -172,12 +179,8 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
   if (wanted == "auto" && halves)
     return Compute::F16;
   if (wanted == "auto") {
-    bool bytes = level && level->hasByteProducts() && !hasFloatBytes(cache);
-    if (bytes && hidesBytes(cache))
-      return Compute::Int8;
-    if (level && level->hasBf16Products && usesBf16(cache))
-      return Compute::BF16;
-    return bytes ? Compute::Int16 : Compute::F32;
+    bool bytes = level && level->hasByteProducts() && hidesBytes(cache);
+    return bytes ? Compute::Int8 : chooseAccurate(cache, level);
   }
   std::optional<Compute> compute = symbolizeCompute(wanted);
   if (!compute)
@@ -193,7 +196,7 @@ static FailureOr<Compute> chooseCompute(function_ref<InFlightDiagnostic()> emitE
                        << wanted;
   if (*compute == Compute::BF16) {
     if (level && level->hasBf16Products)
-      return usesBf16(cache) ? *compute : hasFloatBytes(cache) ? Compute::F32 : Compute::Int16;
+      return chooseAccurate(cache, level);
     return emitError() << "expected compute bf16 with cpu level avx512_bf16, but got " << arch;
   }
   if (*compute != Compute::F32 && hasFloatBytes(cache))

@@ -539,8 +539,8 @@ private:
     Side keys = loadSide(Role::Key, memory, at);
     Prepared small = prepared;
     if (keys.placement == Placement::Operand) {
-      Type element = getOperandType(Role::Key);
-      Folded folded = halves ? fold(prepared.values, keys, getHalf(key.getElement())) : fold(query, keys, element);
+      Type element = halves ? getHalf(key.getElement()) : getOperandType(Role::Key);
+      Folded folded = fold(halves ? prepared.values : query, keys, element);
       if (!halves)
         small = prepareFolded(folded, element);
       else if (needsSums(key, keys.placement))

@@ -205,8 +205,7 @@ struct PreparePattern : OpConversionPattern<TilePrepareOp> {
         parts.push_back(vector::LoadOp::create(b, b.i32Vector(), partial, ValueRange{b.index(g), b.index(0)}));
       b.store(b.mul(rounding.toFloat(b.addEach(parts), group, batch), stepOf), allSums, first);
     });
-    SmallVector<Value> results{values, sums, scales};
-    rewriter.replaceOp(op, results);
+    rewriter.replaceOp(op, {values, sums, scales});
     return success();
   }
 
@@ -234,7 +233,7 @@ private:
         b.store(b.toBf16(b.loadF32(numbers, at), b.loadF32(numbers, b.addIndex(at, b.index(kLanes)))), words, at);
       });
     }
-    Value sums = b.scratch({shape[0], shape[1] / group}, b.getF32Type());
+    Value sums = b.scratch({shape[0], groups / shape[0]}, b.getF32Type());
     if (!op.getSums().use_empty()) {
       Value allSums = b.reshape(sums, {groups});
       int64_t batch = CpuBuilder::getBatch(groups);

@@ -2,6 +2,7 @@
 // The instructions of ProductBuilder, written out.
 #include "codegen/cpu/Emulation.h"
 
+#include "llvm/Analysis/VectorUtils.h"
 #include "llvm/IR/IRBuilder.h"
 #include "llvm/IR/InstIterator.h"
 #include "llvm/IR/Module.h"
@@ -84,10 +85,7 @@ Value *emulateWideLookup(IRBuilder<> &b, CallBase &call) {
   Value *table = call.getArgOperand(0), *indices = call.getArgOperand(1);
   unsigned entries = type->getNumElements();
   if (call.arg_size() == 3) {
-    SmallVector<int> both;
-    for (unsigned i = 0; i < 2 * entries; ++i)
-      both.push_back(int(i));
-    table = b.CreateShuffleVector(table, call.getArgOperand(2), both);
+    table = concatenateVectors(b, {table, call.getArgOperand(2)});
     entries *= 2;
   }
   Value *result = PoisonValue::get(type);
@@ -117,10 +115,7 @@ Value *emulateBf16Product(IRBuilder<> &b, CallBase &call) {
 /// Two vectors of f32 rounded to nearest even, the second one first.
 Value *emulateBf16Rounding(IRBuilder<> &b, CallBase &call) {
   auto *type = cast<FixedVectorType>(call.getType());
-  SmallVector<int> order;
-  for (unsigned i = 0; i < type->getNumElements(); ++i)
-    order.push_back(int(i));
-  Value *both = b.CreateShuffleVector(call.getArgOperand(1), call.getArgOperand(0), order);
+  Value *both = concatenateVectors(b, {call.getArgOperand(1), call.getArgOperand(0)});
   auto *words = FixedVectorType::get(b.getInt32Ty(), type->getNumElements());
   auto constant = [&](uint64_t value) { return ConstantInt::get(words, value); };
   Value *bits = b.CreateBitCast(both, words);

@@ -177,6 +177,14 @@ SmallVector<Value> getAll(InitialSums sums, const Unit &unit, int64_t heads) {
   return all;
 }
 
+/// Sum `i` of the `count` that each turn has, of all turns, or of every `step`th from turn `first` on.
+Value addTurns(ProductBuilder &b, ValueRange sums, size_t count, size_t i, size_t first = 0, size_t step = 1) {
+  Value sum = sums[first * count + i];
+  for (size_t at = (first + step) * count + i; at < sums.size(); at += step * count)
+    sum = b.add(sum, sums[at]);
+  return sum;
+}
+
 /// Lowers the products of a unit with one block of codes, for all heads. Sums are listed turn by turn, those of one
 /// vector by vector, the heads of a vector together.
 class CodeProduct {
@@ -432,15 +440,12 @@ private:
       for (int64_t h = 0; h < p.heads; ++h) {
         size_t i = size_t(v * p.heads + h);
         Value at[] = {row(h), group};
-        auto addFrom = [&](size_t first, size_t step) {
-          Value sum = products[first * countSums() + i];
-          for (size_t turn = first + step; turn < size_t(unit.getSums()); turn += step)
-            sum = b.add(sum, products[turn * countSums() + i]);
-          return sum;
-        };
-        Value sum = p.isInPairs() ? b.addPairs(products[2 * i], products[2 * i + 1]) : addFrom(0, size_t(digits));
-        if (digits == 2)
-          sum = b.add(sum, arith::ShLIOp::create(b, addFrom(1, 2), b.constantLike(b.vectorOf(32), 8)));
+        Value sum = p.isInPairs() ? b.addPairs(products[2 * i], products[2 * i + 1])
+                                  : addTurns(b, products, countSums(), i, 0, size_t(digits));
+        if (digits == 2) {
+          Value high = addTurns(b, products, countSums(), i, 1, 2), by8 = b.constantLike(b.vectorOf(32), 8);
+          sum = b.add(sum, arith::ShLIOp::create(b, high, by8));
+        }
         if (!isFloat()) {
           sum = arith::SIToFPOp::create(b, b.f32Vector(width), sum);
           Value scale = b.loadSplat(p.smallScales, at, width);
@@ -505,9 +510,9 @@ SmallVector<Value> floatProduct(ProductBuilder &b, const Product &p, const Unit 
     }
     return sums;
   });
-  SmallVector<Value> result(ArrayRef(all).take_front(count));
-  for (size_t i = count; i < all.size(); ++i)
-    result[i % count] = b.add(result[i % count], all[i]);
+  SmallVector<Value> result;
+  for (size_t i = 0; i < count; ++i)
+    result.push_back(addTurns(b, all, count, i));
   return result;
 }
 
